@@ -1,0 +1,71 @@
+"""What all tests share: a quiet, offline, single-threaded process, and small data on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Before anything imports torch, wandb or the Hub.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["WANDB_SILENT"] = "true"
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets, or a skip that says how to provide it."""
+    folder = Path(os.environ.get("SKINSEG_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "ham10000").is_dir():
+        pytest.skip(f"no real data: {folder}/ham10000 is not there; set SKINSEG_TEST_DATA")
+    return folder
+
+
+WriteHam = Callable[..., Path]
+
+
+@pytest.fixture
+def write_ham(tmp_path: Path) -> WriteHam:
+    """Returns a function that writes a small HAM10000: dark discs on light squares, two images a lesion."""
+
+    def write(
+        lesions: int = 12, *, root: Path | None = None, size: tuple[int, int] = (40, 32), flat: bool = False
+    ) -> Path:
+        root = root or tmp_path / "ham10000"
+        parts = [root / "images"] * 2 if flat else [root / f"HAM10000_images_part_{i}" for i in (1, 2)]
+        masks = root / "HAM10000_segmentations_lesion_tschandl"
+        for folder in (*parts, masks):
+            folder.mkdir(parents=True, exist_ok=True)
+        rows = []
+        generator = np.random.default_rng(0)
+        ys, xs = np.mgrid[: size[1], : size[0]]
+        for number in range(2 * lesions):
+            image_id = f"ISIC_{9_000_000 + number}"
+            centre = generator.uniform(0.35, 0.65, 2) * size
+            disc = (xs - centre[0]) ** 2 + (ys - centre[1]) ** 2 < (min(size) * generator.uniform(0.2, 0.35)) ** 2
+            image = np.where(disc[..., None], (110, 70, 50), (225, 180, 165)) + generator.normal(0, 6, (*disc.shape, 3))
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(parts[number % 2] / f"{image_id}.jpg", quality=95)
+            Image.fromarray(disc.astype(np.uint8) * 255).save(masks / f"{image_id}_segmentation.png")
+            rows.append(
+                {
+                    "lesion_id": f"HAM_{9_000_000 + number // 2}",
+                    "image_id": image_id,
+                    "dx": ("nv", "mel", "bkl")[number // 2 % 3],
+                    "dx_type": "histo",
+                    "age": (55.0, 0.0, None)[number % 3],
+                    "sex": "male",
+                    "localization": "back",
+                }
+            )
+        pd.DataFrame(rows).to_csv(root / "HAM10000_metadata.csv", index=False)
+        return root
+
+    return write

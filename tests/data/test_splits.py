@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinseg.data.catalog import COLUMNS, Catalog
+from skinseg.data.splits import SIDES, Split, make_split
+from skinseg.errors import SkinsegError
+
+
+def catalog(lesions: int = 200, diagnoses: tuple[str, ...] = ("nv", "nv", "nv", "mel", "bkl")) -> Catalog:
+    generator = np.random.default_rng(0)
+    rows = [
+        {"image_id": f"{lesion:04d}_{picture}", "group": f"L{lesion}", "diagnosis": diagnoses[lesion % len(diagnoses)]}
+        for lesion in range(lesions)
+        for picture in range(generator.integers(1, 4))
+    ]
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS).assign(mask="mask.png")
+    return Catalog(table)
+
+
+def test_no_lesion_on_two_sides_and_shares_met() -> None:
+    data = catalog()
+    split = make_split(data)
+    sides = split.table.groupby("group")["split"].nunique()
+    assert (sides == 1).all()
+    shares = split.table["split"].value_counts(normalize=True)
+    assert shares["test"] == pytest.approx(0.2, abs=0.01)
+    assert shares["val"] == pytest.approx(0.1, abs=0.015)
+    assert sorted(itertools.chain(*(split.ids(side) for side in SIDES))) == data.table["image_id"].tolist()
+
+
+def test_stratified_by_diagnosis() -> None:
+    data = catalog()
+    merged = make_split(data).table.merge(data.table[["image_id", "diagnosis"]], on="image_id")
+    shares = pd.crosstab(merged["split"], merged["diagnosis"], normalize="index")
+    assert (shares.max() - shares.min() < 0.05).all()
+
+
+def test_fingerprint_names_the_content() -> None:
+    data = catalog()
+    assert make_split(data).fingerprint == make_split(data).fingerprint
+    assert make_split(data).fingerprint != make_split(data, seed=1).fingerprint
+    shuffled = Split(make_split(data).table.sample(frac=1, random_state=0))
+    assert shuffled.fingerprint == make_split(data).fingerprint
+
+
+def test_folds_test_each_image_once() -> None:
+    data = catalog()
+    folds = [make_split(data, folds=5, fold=fold) for fold in range(5)]
+    tested = sorted(itertools.chain(*(fold.ids("test") for fold in folds)))
+    assert tested == data.table["image_id"].tolist()
+    assert all(fold.ids("val") for fold in folds)
+
+
+def test_a_group_on_two_sides_raises() -> None:
+    table = make_split(catalog()).table
+    torn = table["group"] == table.loc[table["group"].duplicated(), "group"].iloc[0]
+    table.loc[torn.idxmax(), "split"] = "test"
+    table.loc[torn[::-1].idxmax(), "split"] = "train"
+    with pytest.raises(SkinsegError, match="1 lesions are on two sides"):
+        Split(table)
+
+
+def test_file_round_trip(tmp_path: Path) -> None:
+    data, path = catalog(), tmp_path / "split.csv"
+    split = make_split(data, seed=3)
+    split.table.to_csv(path, index=False)
+    assert make_split(data, file=str(path)).fingerprint == split.fingerprint
+
+
+def test_file_that_tears_a_group_the_catalog_knows_of(tmp_path: Path) -> None:
+    data, path = catalog(), tmp_path / "split.csv"
+    # A group of its own for each image, as from a reader that knows of no lesions.
+    table = make_split(data).table
+    table["split"] = np.where(np.arange(len(table)) % 2, "train", "test")
+    table.assign(group=table["image_id"]).to_csv(path, index=False)
+    with pytest.raises(SkinsegError, match="on two sides"):
+        make_split(data, file=str(path))
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    path = tmp_path / "split.csv"
+    with pytest.raises(SkinsegError, match=r"data\.split\.file=.*not a readable CSV"):
+        make_split(catalog(), file=str(path))
+    path.write_text("image_id,split\na,train\n")
+    with pytest.raises(SkinsegError, match=r"lacks the columns \['group'\]"):
+        make_split(catalog(), file=str(path))
+    path.write_text("image_id,group,split\nabsent,g,train\n")
+    with pytest.raises(SkinsegError, match="lists 1 images that the data lack, e.g. absent"):
+        make_split(catalog(), file=str(path))
+    path.write_text("image_id,group,split\n0000_0,g,holdout\n")
+    with pytest.raises(SkinsegError, match=r"sides \['holdout'\]"):
+        make_split(catalog(), file=str(path))
+
+
+def test_a_diagnosis_with_one_lesion() -> None:
+    data = catalog(60, ("nv",) * 59 + ("df",))
+    assert (data.table["diagnosis"] == "df").any()
+    split = make_split(data)
+    assert len(split.table) == len(data.table)
+
+
+def test_every_diagnosis_rare() -> None:
+    assert make_split(catalog(20, tuple("abcdefghij"))).ids("test")
+
+
+def test_fewer_lesions_than_folds() -> None:
+    with pytest.raises(SkinsegError, match=r"data\.split\.folds needs 5 folds, but there are only 4 lesions"):
+        make_split(catalog(4), folds=5)
+    with pytest.raises(SkinsegError, match=r"data\.split\.test needs 5 folds"):
+        make_split(catalog(3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test": 0.7}, r"data\.split\.test=0\.7"),
+        ({"val": 0}, r"data\.split\.val=0"),
+        ({"folds": 5, "fold": 5}, r"data\.split\.fold=5"),
+        ({"folds": 1}, r"data\.split\.folds=1"),
+    ],
+)
+def test_bad_options(options: dict[str, float], message: str) -> None:
+    with pytest.raises(SkinsegError, match=message):
+        make_split(catalog(), **options)  # type: ignore[arg-type]
+
+
+def test_images_without_mask_take_no_part() -> None:
+    data = catalog()
+    table = data.table.copy()
+    table.loc[:9, "mask"] = None
+    split = make_split(Catalog(table))
+    assert len(split.table) == len(table) - 10

@@ -65,10 +65,9 @@ def read_ham10000(
         problems.add("missing_mask", image_id, f"{images[image_id]} has no {expected} below {folder}")
 
     rows["image"] = rows["image_id"].map(images)
-    rows["mask"] = [masks.get(image_id) for image_id in rows["image_id"]]
-    size = inspect_files(
-        list(rows["image_id"]), list(rows["image"]), list(rows["mask"]), problems, decode=verify
-    )
+    rows["mask"] = rows["image_id"].map(masks)
+    ids = rows["image_id"].tolist()
+    size = inspect_files(ids, [images[i] for i in ids], [masks.get(i) for i in ids], problems, decode=verify)
     dropped = problems.settle()
     out = {image_id for ids in dropped.values() for image_id in ids}
 

@@ -66,7 +66,8 @@ class Split:
     def record(self) -> dict[str, object]:
         """Returns fingerprint and counts of images and lesions by side, for the run's record."""
         counts = self.table.groupby("split").agg(images=("image_id", "size"), groups=("group", "nunique"))
-        return {"fingerprint": self.fingerprint, "group_key": "lesion", **counts.to_dict("index")}
+        sides = {side: dict(counts.loc[side]) for side in SIDES if side in counts.index}
+        return {"fingerprint": self.fingerprint, "group_key": "lesion", **sides}
 
 
 def make_split(

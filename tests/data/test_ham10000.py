@@ -170,7 +170,7 @@ def test_missing_files_are_listed_together(write_ham: WriteHam) -> None:
 def test_long_lists_are_cut(write_ham: WriteHam) -> None:
     root = write_ham(12)
     shutil.rmtree(root / "HAM10000_images_part_2")
-    with pytest.raises(SkinsegError, match="12 rows of the metadata.*") as caught:
+    with pytest.raises(SkinsegError, match="12 rows of the metadata") as caught:
         read(root)
     assert "and 7 more" in str(caught.value)
 
@@ -178,7 +178,12 @@ def test_long_lists_are_cut(write_ham: WriteHam) -> None:
 def test_no_data(tmp_path: Path) -> None:
     with pytest.raises(SkinsegError, match="no such folder") as caught:
         read(tmp_path / "absent")
-    for hint in (str(tmp_path / "absent"), "kmader/skin-cancer-mnist-ham10000", "DVN/DBW86T", "data=synthetic"):
+    for hint in (
+        str(tmp_path / "absent"),
+        "kmader/skin-cancer-mnist-ham10000",
+        "DVN/DBW86T",
+        "data=synthetic",
+    ):
         assert hint in str(caught.value)
     file = tmp_path / "file"
     file.touch()
@@ -189,14 +194,17 @@ def test_no_data(tmp_path: Path) -> None:
 def test_all_images_dropped(write_ham: WriteHam) -> None:
     root = write_ham(2)
     shutil.rmtree(mask_of(root).parent)
-    with pytest.raises(SkinsegError, match="holds no image.*'missing_mask': 4"):
+    with pytest.raises(SkinsegError, match=r"holds no image.*'missing_mask': 4"):
         read(root, missing_mask="drop")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: pd.concat([rows, rows.head(1)]), "1 image ids are listed more than once, e.g. ISIC_9000000"),
+        (
+            lambda rows: pd.concat([rows, rows.head(1)]),
+            "1 image ids are listed more than once, e.g. ISIC_9000000",
+        ),
         (lambda rows: rows.drop(columns="dx"), r"lacks the columns \['dx'\]"),
         (lambda rows: rows.assign(dx="melanoma"), r"unknown diagnoses \['melanoma'\]"),
         (lambda rows: rows.assign(lesion_id=None), "have no lesion_id"),
@@ -228,7 +236,9 @@ def test_published_duplicates_are_joined(write_ham: WriteHam) -> None:
     rows = pd.read_csv(path)
     for old, new in zip((FIRST, "ISIC_9000002"), pairs[0], strict=True):
         mask_of(root, old).rename(mask_of(root, new))
-        (root / "HAM10000_images_part_1" / f"{old}.jpg").rename(root / "HAM10000_images_part_1" / f"{new}.jpg")
+        (root / "HAM10000_images_part_1" / f"{old}.jpg").rename(
+            root / "HAM10000_images_part_1" / f"{new}.jpg"
+        )
         rows["image_id"] = rows["image_id"].replace(old, new)
     rows.to_csv(path, index=False)
     assert read(root).table["group"].nunique() == 1

@@ -15,7 +15,11 @@ from skinseg.errors import SkinsegError
 def catalog(lesions: int = 200, diagnoses: tuple[str, ...] = ("nv", "nv", "nv", "mel", "bkl")) -> Catalog:
     generator = np.random.default_rng(0)
     rows = [
-        {"image_id": f"{lesion:04d}_{picture}", "group": f"L{lesion}", "diagnosis": diagnoses[lesion % len(diagnoses)]}
+        {
+            "image_id": f"{lesion:04d}_{picture}",
+            "group": f"L{lesion}",
+            "diagnosis": diagnoses[lesion % len(diagnoses)],
+        }
         for lesion in range(lesions)
         for picture in range(generator.integers(1, 4))
     ]
@@ -91,7 +95,7 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(SkinsegError, match=r"lacks the columns \['group'\]"):
         make_split(catalog(), file=str(path))
     path.write_text("image_id,group,split\nabsent,g,train\n")
-    with pytest.raises(SkinsegError, match="lists 1 images that the data lack, e.g. absent"):
+    with pytest.raises(SkinsegError, match=r"lists 1 images that the data lack, e\.g\. absent"):
         make_split(catalog(), file=str(path))
     path.write_text("image_id,group,split\n0000_0,g,holdout\n")
     with pytest.raises(SkinsegError, match=r"sides \['holdout'\]"):

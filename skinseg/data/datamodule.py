@@ -1,0 +1,192 @@
+"""The LightningDataModule: folder, catalog, split, loaders."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from skinseg.data.catalog import Catalog, Policy, Problems
+from skinseg.data.dataset import (
+    EpochSampler,
+    LateDataLoader,
+    LesionDataset,
+    Transform,
+    collate,
+    limit_worker_threads,
+)
+from skinseg.data.splits import Split
+from skinseg.errors import SkinsegError
+
+log = logging.getLogger(__name__)
+
+
+class LesionDataModule(L.LightningDataModule):
+    """Any data set's images and masks as batches for training, validation and test.
+
+    Args:
+        reader: Folder and problems to catalog, such as `read_ham10000`; it also takes `verify`.
+        split: Catalog to split, such as `make_split`.
+        root: Folder of the data set, or one that holds it.
+        image_size: Height and width of the network's input, in pixels.
+        batch_size: Images per step and process.
+        num_workers: Loader processes. None: one per core, at most 8, and none on a machine of two cores
+            or fewer without a GPU, where they would take the network's time.
+        verify: Decode every file before any work starts. Without it, only headers are read.
+        overfit: Train, validate and test on this many training images, to see that a network can learn
+            at all. None: use the split.
+        on_missing_image: "error" or "drop" where the metadata lists an image that is not there.
+        on_missing_metadata: The same for an image that the metadata do not list.
+        on_missing_mask: The same for an image without a mask.
+        on_unreadable: The same for a file that cannot be decoded.
+        on_mask_size: The same for a mask of another size than its image.
+        on_mask_format: The same for a mask that is not 8-bit grey or palette of 0 and 255.
+        augment: Augmentation of training images. None: none.
+        seed: Seed of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader: Callable[..., Catalog],
+        split: Callable[[Catalog], Split],
+        root: str,
+        image_size: tuple[int, int],
+        batch_size: int = 16,
+        num_workers: int | None = None,
+        verify: bool = True,
+        overfit: int | None = None,
+        on_missing_image: Policy = "error",
+        on_missing_metadata: Policy = "error",
+        on_missing_mask: Policy = "error",
+        on_unreadable: Policy = "error",
+        on_mask_size: Policy = "error",
+        on_mask_format: Policy = "error",
+        augment: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._reader = reader
+        self._make_split = split
+        self.root = Path(root)
+        self.image_size = (image_size[0], image_size[1])
+        self.batch_size = batch_size
+        self.num_workers = default_workers() if num_workers is None else num_workers
+        self._verify = verify
+        self.overfit = overfit
+        self._policy: dict[str, Policy] = {
+            "missing_image": on_missing_image,
+            "missing_metadata": on_missing_metadata,
+            "missing_mask": on_missing_mask,
+            "unreadable": on_unreadable,
+            "mask_size": on_mask_size,
+            "mask_format": on_mask_format,
+        }
+        self.augment = augment
+        self._seed = seed
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """All images that fit. Read once, when first needed."""
+        catalog = self._reader(self.root, Problems(self._policy), verify=self._verify)
+        for kind, ids in catalog.dropped.items():
+            log.warning("Left out %d images (%s).", len(ids), kind)
+        return catalog
+
+    @cached_property
+    def split(self) -> Split:
+        """Which image is on which side."""
+        return self._make_split(self.catalog)
+
+    def dataset(self, side: str) -> LesionDataset:
+        """Returns the images of "train", "val" or "test"; only training images are augmented."""
+        table = self.catalog.table
+        rows = table[table["image_id"].isin(self.split.ids("train" if self.overfit else side))]
+        if self.overfit:
+            rows = rows.head(self.overfit)
+        train = side == "train"
+        return LesionDataset(
+            rows,
+            self.image_size,
+            transform=self.augment if train else None,
+            seed=self._seed,
+            with_truth=not train,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Returns shuffled, augmented batches; a resumed run goes on where it stopped."""
+        dataset = self.dataset("train")
+        per_rank = -(-len(dataset) // self._world_size)
+        if per_rank < self.batch_size:
+            log.warning("batch_size=%d is more than the %d training images.", self.batch_size, per_rank)
+        sampler = self._sampler(dataset, shuffle=True, done=self._rows_done)
+        # A last batch of one image would crash networks that normalise pooled features over the batch.
+        return self._loader(dataset, sampler, drop_last=per_rank >= self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Returns validation batches in order, with masks at native size."""
+        return self._scored_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Returns test batches in order, with masks at native size."""
+        return self._scored_loader("test")
+
+    def _scored_loader(self, side: str) -> DataLoader[Any]:
+        dataset = self.dataset(side)
+        if not len(dataset):
+            raise SkinsegError(f"The split has no {side} images; set data.split.{side} above 0.")
+        return self._loader(dataset, self._sampler(dataset, shuffle=False))
+
+    def _rows_done(self) -> int:
+        """Returns how many rows of this epoch a resumed run has already trained on."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.completed * self.batch_size
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    def _sampler(
+        self, dataset: LesionDataset, *, shuffle: bool, done: Callable[[], int] = lambda: 0
+    ) -> EpochSampler:
+        rank = self.trainer.global_rank if self.trainer is not None else 0
+        return EpochSampler(
+            len(dataset),
+            shuffle=shuffle,
+            seed=self._seed,
+            rank=rank,
+            world_size=self._world_size,
+            done=done,
+        )
+
+    def _loader(
+        self, dataset: LesionDataset, sampler: EpochSampler, *, drop_last: bool = False
+    ) -> DataLoader[Any]:
+        workers = min(self.num_workers, -(-len(sampler) // self.batch_size))
+        return LateDataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            worker_init_fn=limit_worker_threads,
+        )
+
+
+def default_workers() -> int:
+    """Returns how many loader processes suit this machine; see `LesionDataModule`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores <= 2 and not torch.cuda.is_available():
+        return 0
+    return min(8, cores)

@@ -1,0 +1,199 @@
+"""Samples for training and scoring, and the order in which they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypedDict
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from skinseg.data.files import UnreadableFileError, read_image, read_mask
+from skinseg.errors import SkinsegError
+
+# OpenCV's own threads would compete with the loader's worker processes.
+cv2.setNumThreads(0)
+
+
+class Transform(Protocol):
+    """A seeded augmentation of an image with its mask, such as `albumentations.Compose`."""
+
+    def set_random_seed(self, seed: int) -> None:
+        """Makes the next call repeatable."""
+
+    def __call__(self, *, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Mapping[str, Any]:
+        """Returns "image" and "mask" of the same shapes."""
+
+
+class Sample(TypedDict, total=False):
+    """One image on its way to the network.
+
+    Attributes:
+        image: uint8 tensor of shape (3, height, width), RGB, at the network's input size.
+        mask: uint8 tensor of shape (1, height, width), 0 or 1, at the network's input size.
+        truth: bool tensor of shape (native height, native width); only where scores are taken.
+        image_id: The catalog's id.
+        index: Row of the data set.
+    """
+
+    image: Tensor
+    mask: Tensor
+    truth: Tensor
+    image_id: str
+    index: int
+
+
+class LesionDataset(Dataset[Sample]):
+    """Images with masks at the network's input size, and at native size where they are scored.
+
+    A key is (epoch, row): the augmentation is drawn from (seed, epoch, row) alone, so it differs between
+    epochs and images and is the same for any number of workers and after a resume.
+
+    Args:
+        table: Rows of a catalog, each with a mask.
+        image_size: Height and width of the network's input, in pixels.
+        transform: Augmentation. None: none.
+        seed: Seed of the augmentation.
+        with_truth: Also give the mask at native size.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        image_size: tuple[int, int],
+        *,
+        transform: Transform | None = None,
+        seed: int = 0,
+        with_truth: bool = False,
+    ) -> None:
+        self.image_ids: list[str] = table["image_id"].tolist()
+        self.images: list[str] = table["image"].tolist()
+        self._masks: list[str] = table["mask"].tolist()
+        self.image_size = image_size
+        self.transform = transform
+        self.seed = seed
+        self.with_truth = with_truth
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, row = key if isinstance(key, tuple) else (0, key)
+        try:
+            image = resize_image(read_image(self.images[row], self.image_size), self.image_size)
+            truth = read_mask(self._masks[row])
+        except UnreadableFileError as error:
+            raise SkinsegError(
+                f"{error}. Replace the file; data.verify=true finds all such files at once."
+            ) from error
+        mask = resize_mask(truth, self.image_size)
+        if self.transform is not None:
+            seed = np.random.SeedSequence([self.seed, epoch, row]).generate_state(1)[0]
+            self.transform.set_random_seed(int(seed))
+            changed = self.transform(image=image, mask=mask)
+            image, mask = changed["image"], changed["mask"]
+        sample: Sample = {
+            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "mask": torch.from_numpy(np.ascontiguousarray(mask))[None],
+            "image_id": self.image_ids[row],
+            "index": row,
+        }
+        if self.with_truth:
+            sample["truth"] = torch.from_numpy(truth > 128)
+        return sample
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resizes (height, width, 3), by pixel areas where it shrinks, bilinearly where it grows."""
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=how), dtype=np.uint8)
+
+
+def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resizes a mask of 0 and 255 and returns 0 and 1: lesion where it covers at least half of a pixel."""
+    return (resize_image(mask, size) > 127).astype(np.uint8)
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Stacks samples to a batch; `truth` stays a list, for native sizes differ."""
+    batch: dict[str, Any] = default_collate(
+        [{key: value for key, value in sample.items() if key != "truth"} for sample in samples]
+    )
+    if "truth" in samples[0]:
+        batch["truth"] = [sample["truth"] for sample in samples]
+    return batch
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, row) for one rank; the order depends on the seed and the epoch alone.
+
+    Every rank gets the same number of rows: rows from the start are repeated to fill up, and scores drop
+    the repeats by image id.
+
+    Args:
+        rows: Number of rows of the data set.
+        shuffle: A new order each epoch. Without it the rows come in order.
+        seed: Seed of the order.
+        rank: This process's number.
+        world_size: Number of processes.
+        done: Returns how many rows of this rank's epoch were already used, for a run that is resumed in the
+            middle of an epoch. Asked at the start of each epoch.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        done: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._rows = rows
+        self._shuffle = shuffle
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = 0
+        self._done = done
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self._rows // self._world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self._epoch
+        order = np.arange(self._rows)
+        if self._shuffle:
+            order = np.random.default_rng([self._seed, epoch]).permutation(self._rows)
+        mine = np.resize(order, len(self) * self._world_size)[self._rank :: self._world_size]
+        return iter([(epoch, int(row)) for row in mine[self._done() :]])
+
+
+class LateDataLoader(DataLoader[Any]):
+    """Asks its sampler when the first batch is asked for, and not before.
+
+    Lightning takes an iterator before it restores a checkpoint and tells the sampler the epoch; worker
+    processes would by then have begun with the images of the wrong epoch.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
+def limit_worker_threads(_worker: int) -> None:
+    """Gives a loader process one thread: the processes already fill the cores."""
+    torch.set_num_threads(1)

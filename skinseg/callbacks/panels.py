@@ -1,0 +1,210 @@
+"""Pictures of predictions: truth and prediction outlined on the photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from skinseg.callbacks.scores import score_table
+from skinseg.callbacks.wandb_run import log_mask_images
+from skinseg.data.datamodule import LesionDataModule
+from skinseg.data.dataset import LesionDataset
+from skinseg.data.files import read_image
+from skinseg.models.segmenter import LesionSegmenter
+from skinseg.record import replacing
+
+# Told apart by people who cannot tell red from green, and on brown as well as on pink.
+TRUTH_COLOUR = (0, 255, 255)
+PREDICTION_COLOUR = (255, 215, 0)
+TILE_WIDTH = 300
+CAPTION_HEIGHT = 38
+MARGIN = 12
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A photograph with its two masks, all at native size.
+
+    Attributes:
+        image_id: The catalog's id.
+        image: uint8 array of shape (H, W, 3), RGB.
+        truth: bool array of shape (H, W).
+        predicted: bool array of shape (H, W).
+        caption: One or two lines.
+    """
+
+    image_id: str
+    image: NDArray[np.uint8]
+    truth: NDArray[np.bool_]
+    predicted: NDArray[np.bool_]
+    caption: str
+
+
+class PredictionPanels(Callback):
+    """Shows some validation images through training, and the best, median and worst of the test side.
+
+    Args:
+        path: PNG of the test side.
+        images: How many validation images are followed.
+        every_n_epochs: How often they are logged.
+        columns: Images in each row of the PNG.
+    """
+
+    def __init__(self, path: str, images: int = 4, every_n_epochs: int = 5, columns: int = 4) -> None:
+        self.path = Path(path)
+        self.images = images
+        self.every_n_epochs = every_n_epochs
+        self.columns = columns
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Logs the followed images to Weights & Biases and TensorBoard, where they are in use."""
+        last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+        due = trainer.current_epoch % self.every_n_epochs == 0 or last
+        if not (trainer.is_global_zero and due and trainer.loggers and self.images):
+            return
+        segmenter, data = _parts(trainer, pl_module)
+        dataset = data.dataset("val")
+        rows = np.linspace(0, len(dataset) - 1, min(self.images, len(dataset))).round().astype(int)
+        panels = [predict_panel(trainer, segmenter, dataset, int(row), "") for row in rows]
+        self._log(trainer, "val/predictions", panels)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draws the PNG."""
+        if not trainer.is_global_zero:
+            return
+        segmenter, data = _parts(trainer, pl_module)
+        table = score_table(segmenter, data, "test").sort_values("dice", kind="stable", ignore_index=True)
+        dataset = data.dataset("test")
+        row_of = {image_id: row for row, image_id in enumerate(dataset.image_ids)}
+        count = min(self.columns, len(table))
+        middle = max(0, (len(table) - count) // 2)
+        choice = {
+            "best": table.iloc[::-1].head(count),
+            "median": table.iloc[middle : middle + count],
+            "worst": table.head(count),
+        }
+        grid = {
+            title: [
+                predict_panel(
+                    trainer,
+                    segmenter,
+                    dataset,
+                    row_of[str(row.image_id)],
+                    f"{row.diagnosis}   Dice {row.dice:.3f}",
+                )
+                for row in rows.itertuples()
+            ]
+            for title, rows in choice.items()
+        }
+        mean = segmenter.scores["test"].means()["dice"]
+        heading = f"Test images by Dice: mean {mean:.3f}, n = {len(table)}"
+        with replacing(self.path) as temporary:
+            draw_grid(grid, heading).save(temporary, format="PNG")
+        self._log(trainer, "test/predictions", [panel for row in grid.values() for panel in row])
+
+    def _log(self, trainer: L.Trainer, key: str, panels: Sequence[Panel]) -> None:
+        log_mask_images(trainer.loggers, key, panels, trainer.global_step)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                picture = np.asarray(draw_grid({"": panels}, key))
+                logger.experiment.add_image(key, picture, trainer.global_step, dataformats="HWC")
+
+
+def predict_panel(
+    trainer: L.Trainer, segmenter: LesionSegmenter, dataset: LesionDataset, row: int, caption: str
+) -> Panel:
+    """Predicts one image of a scored side with the weights at hand.
+
+    Args:
+        trainer: Gives the precision of the run.
+        segmenter: The network.
+        dataset: A data set with truth.
+        row: Row of the data set.
+        caption: Second line under the picture; the first is the id.
+    """
+    sample = dataset[row]
+    truth = sample["truth"].numpy()
+    training = segmenter.training
+    segmenter.eval()
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        images = sample["image"][None].to(segmenter.device)
+        probability = segmenter.probabilities(images, (truth.shape[0], truth.shape[1]))
+    segmenter.train(training)
+    predicted = (probability[0, 0] >= segmenter.threshold).cpu().numpy()
+    image_id = sample["image_id"]
+    return Panel(
+        image_id, read_image(dataset.images[row]), truth, predicted, f"{image_id}\n{caption}".strip()
+    )
+
+
+def draw_grid(rows: Mapping[str, Sequence[Panel]], heading: str) -> Image.Image:
+    """Draws rows of outlined photographs with titles and a legend.
+
+    Args:
+        rows: Title to panels. An empty title is not written.
+        heading: First line of the picture.
+
+    Returns:
+        An RGB picture.
+    """
+    tiles = {title: [_tile(panel) for panel in panels] for title, panels in rows.items()}
+    columns = max(len(row) for row in tiles.values())
+    heights = {title: max(tile.height for tile in row) for title, row in tiles.items()}
+    title_height = {title: 26 if title else 0 for title in rows}
+    width = MARGIN + columns * (TILE_WIDTH + MARGIN)
+    height = 44 + sum(heights[t] + title_height[t] + CAPTION_HEIGHT + MARGIN for t in rows)
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    font, bold = ImageFont.load_default(14), ImageFont.load_default(17)
+    draw.text((MARGIN, 12), heading, fill="black", font=bold)
+    x = width - MARGIN
+    for name, colour in (("prediction", PREDICTION_COLOUR), ("truth", TRUTH_COLOUR)):
+        x -= int(draw.textlength(name, font=font))
+        draw.text((x, 14), name, fill="black", font=font)
+        draw.rectangle((x - 26, 17, x - 6, 27), fill=colour, outline="black")
+        x -= 40
+    y = 44
+    for title, row in tiles.items():
+        if title:
+            draw.text((MARGIN, y), title, fill="black", font=bold)
+        y += title_height[title]
+        for column, tile in enumerate(row):
+            x = MARGIN + column * (TILE_WIDTH + MARGIN)
+            canvas.paste(tile, (x, y))
+            draw.multiline_text(
+                (x, y + tile.height + 2), rows[title][column].caption, fill="black", font=font, spacing=2
+            )
+        y += heights[title] + CAPTION_HEIGHT + MARGIN
+    return canvas
+
+
+def _tile(panel: Panel) -> Image.Image:
+    height, width = panel.truth.shape
+    size = (TILE_WIDTH, max(1, round(TILE_WIDTH * height / width)))
+    picture = cv2.resize(
+        panel.image, size, interpolation=cv2.INTER_AREA if width > TILE_WIDTH else cv2.INTER_CUBIC
+    )
+    for mask, colour in ((panel.truth, TRUTH_COLOUR), (panel.predicted, PREDICTION_COLOUR)):
+        large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        # A dark rim keeps the line visible on bright skin.
+        cv2.drawContours(picture, outlines, -1, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.drawContours(picture, outlines, -1, colour, 1, cv2.LINE_AA)
+    return Image.fromarray(picture)
+
+
+def _parts(trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[LesionSegmenter, LesionDataModule]:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(pl_module, LesionSegmenter)
+    assert isinstance(data, LesionDataModule)
+    return pl_module, data

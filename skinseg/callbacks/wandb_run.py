@@ -1,0 +1,252 @@
+"""Weights & Biases: one run from start to finish, with or without a network."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from skinseg.callbacks.scores import score_table
+from skinseg.data.files import read_image
+from skinseg.errors import SkinsegError
+from skinseg.record import first_rank
+
+if TYPE_CHECKING:
+    from skinseg.callbacks.panels import Panel
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["auto", "online", "offline", "disabled"]
+CLASSES = {0: "skin", 1: "lesion"}
+_REACH_TIMEOUT_S = 3.0
+
+
+def wandb_logger(
+    save_dir: str,
+    *,
+    project: str = "skinseg",
+    entity: str | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: Sequence[str] = (),
+    notes: str | None = None,
+    mode: Mode = "auto",
+    id: str | None = None,
+) -> WandbLogger:
+    """Starts a run, or continues the run `id`.
+
+    Args:
+        save_dir: Folder of the local files.
+        project: Project's name.
+        entity: User or team. None: the account's default.
+        name: Shown name.
+        group: Runs that belong together.
+        job_type: What the run does.
+        tags: Words to find it by.
+        notes: A sentence.
+        mode: "auto" is online with an API key and a reachable host, else offline. The environment variable
+            WANDB_MODE wins over all.
+        id: Id of an earlier run, to continue it.
+
+    Returns:
+        Lightning's logger, its run started.
+
+    Raises:
+        SkinsegError: An unknown mode, or `mode="online"` and it cannot be.
+    """
+    import wandb
+
+    if not first_rank():
+        return WandbLogger(save_dir=save_dir)
+
+    def start(mode: Any) -> WandbLogger:
+        run = wandb.init(
+            dir=save_dir,
+            project=project,
+            entity=entity,
+            name=name,
+            id=id,
+            resume="allow",
+            group=group,
+            job_type=job_type,
+            tags=list(tags),
+            notes=notes,
+            mode=mode,
+            settings=wandb.Settings(silent=True, init_timeout=30),
+        )
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return WandbLogger(save_dir=save_dir, experiment=run)
+
+    mode_now = resolve_mode(mode)
+    try:
+        return start(mode_now)
+    except wandb.errors.Error as error:
+        if mode != "auto" or mode_now != "online":
+            raise SkinsegError(f"logger.wandb.mode={mode_now}: Weights & Biases refused: {error}") from error
+        log.warning("Weights & Biases refused (%s); logging offline.", str(error).splitlines()[0])
+        return start("offline")
+
+
+def resolve_mode(mode: Mode) -> str:
+    """Returns "online", "offline" or "disabled"; see `wandb_logger`."""
+    wanted = os.environ.get("WANDB_MODE", "").lower() or mode
+    if wanted == "dryrun":  # W&B's old word
+        wanted = "offline"
+    if wanted not in (*get_args(Mode), "shared"):
+        raise SkinsegError(
+            f"logger.wandb.mode or WANDB_MODE is {wanted!r}; expected one of {get_args(Mode)}."
+        )
+    if wanted != "auto":
+        return wanted
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    return "online" if _has_key(host) and _reachable(host) else "offline"
+
+
+def _has_key(host: str) -> bool:
+    from requests.utils import get_netrc_auth
+
+    return bool(os.environ.get("WANDB_API_KEY")) or get_netrc_auth(host) is not None
+
+
+def _reachable(host: str) -> bool:
+    try:
+        with urllib.request.urlopen(host, timeout=_REACH_TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except (OSError, ValueError):
+        return False
+
+
+def runs(loggers: Iterable[Logger]) -> list[Any]:
+    """Returns the W&B runs among the loggers."""
+    return [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
+
+
+def run_id(loggers: Iterable[Logger]) -> str | None:
+    """Returns the id of the W&B run among the loggers, to continue it when the run is resumed."""
+    found = runs(loggers) if first_rank() else []
+    return str(found[0].id) if found else None
+
+
+def finish(exit_code: int) -> str | None:
+    """Ends the current W&B run, if there is one; anything but 0 marks it as failed.
+
+    Returns:
+        Where to see the run: its address, or how to sync it. None without a run.
+    """
+    if "wandb" not in sys.modules:
+        return None
+    import wandb
+
+    run = wandb.run
+    if run is None:
+        return None
+    folder = Path(run.dir).parent
+    if run.disabled:
+        wandb.finish(exit_code=exit_code)
+        return None
+    where = f"wandb sync {_short(folder)}" if run.offline else str(run.url)
+    wandb.finish(exit_code=exit_code)
+    return where
+
+
+def _short(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def log_mask_images(loggers: Iterable[Logger], key: str, panels: Sequence[Panel], step: int) -> None:
+    """Logs photographs whose masks can be switched on and off.
+
+    Args:
+        loggers: Those of Weights & Biases among them are used.
+        key: Metric key.
+        panels: The photographs with their masks.
+        step: The trainer's global step.
+    """
+    for run in runs(loggers):
+        import wandb
+
+        images = [
+            wandb.Image(
+                panel.image,
+                caption=panel.caption,
+                masks={
+                    "truth": {"mask_data": panel.truth.astype(np.uint8), "class_labels": CLASSES},
+                    "prediction": {"mask_data": panel.predicted.astype(np.uint8), "class_labels": CLASSES},
+                },
+            )
+            for panel in panels
+        ]
+        run.log({key: images, "trainer/global_step": step})
+
+
+class LogScoreTable(Callback):
+    """Logs the test side's per-image scores, and a table of the worst images with their photographs.
+
+    Args:
+        images: How many of the worst are shown.
+    """
+
+    def __init__(self, images: int = 16) -> None:
+        self.images = images
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Logs both tables."""
+        found = runs(trainer.loggers) if trainer.is_global_zero else []
+        if not found:
+            return
+        import wandb
+
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        table = score_table(pl_module, data, "test")  # type: ignore[arg-type]
+        worst = table.sort_values("dice").head(self.images)
+        path_of = dict(zip(data.catalog.table["image_id"], data.catalog.table["image"], strict=True))
+        photographs = [wandb.Image(read_image(path_of[image_id])) for image_id in worst["image_id"]]
+        for run in found:
+            run.log(
+                {
+                    "test/scores": wandb.Table(dataframe=table),
+                    "test/worst": wandb.Table(
+                        columns=["image", *worst.columns],
+                        data=[[p, *row] for p, row in zip(photographs, worst.values.tolist(), strict=True)],
+                    ),
+                    "trainer/global_step": trainer.global_step,
+                }
+            )
+
+
+class LogCheckpoint(Callback):
+    """Keeps the best checkpoint as an artifact of the run.
+
+    Args:
+        path: The checkpoint.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Logs the file, online at once, offline with the next sync."""
+        found = runs(trainer.loggers) if trainer.is_global_zero and self.path.is_file() else []
+        for run in found:
+            import wandb
+
+            artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
+            artifact.add_file(str(self.path), name="best.ckpt")
+            run.log_artifact(artifact, aliases=["best"])

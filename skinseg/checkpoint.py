@@ -1,0 +1,122 @@
+"""Checkpoints: written whole or not at all, and read with an error a person can act on."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from skinseg.errors import SkinsegError
+from skinseg.record import replacing
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes beside the previous checkpoint and takes its place only when all of it is on the disk."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Saves a checkpoint.
+
+        Raises:
+            SkinsegError: It cannot be written; a previous checkpoint of that name is untouched.
+        """
+        with replacing(Path(path)) as temporary:
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:
+                # PyTorch's writer reports a full disk so.
+                raise OSError(str(error).splitlines()[0]) from error
+
+
+def read_checkpoint(path: str | Path, *, key: str) -> dict[str, Any]:
+    """Reads a checkpoint that skinseg wrote.
+
+    Args:
+        path: The file.
+        key: The config key that named it, for the message.
+
+    Returns:
+        Lightning's dictionary; "skinseg" holds the record of `LesionSegmenter`.
+
+    Raises:
+        SkinsegError: No such file, cut short, or not a checkpoint of skinseg.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise SkinsegError(
+            f"{key}={path}: no such file. A run keeps its checkpoints in <run folder>/checkpoints/."
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
+        raise SkinsegError(
+            f"{key}={path} ({path.stat().st_size} bytes) is not a whole checkpoint: "
+            f"{str(error).splitlines()[0]} Take another one, e.g. last.ckpt or best.ckpt beside it."
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"skinseg", "state_dict"} <= checkpoint.keys():
+        raise SkinsegError(
+            f"{key}={path} was not written by skinseg; expected a file of <run folder>/checkpoints/."
+        )
+    return checkpoint
+
+
+def load_weights(network: torch.nn.Module, checkpoint: dict[str, Any], *, key: str) -> None:
+    """Loads the network's weights of a checkpoint into a network of the same architecture.
+
+    Args:
+        network: The network to fill.
+        checkpoint: What `read_checkpoint` returned.
+        key: The config key that named it, for the message.
+
+    Raises:
+        SkinsegError: The architectures differ.
+    """
+    prefix = "network."
+    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    own = network.state_dict()
+    differing = sorted(state.keys() ^ own.keys()) + [
+        name for name in state.keys() & own.keys() if state[name].shape != own[name].shape
+    ]
+    if differing:
+        model = checkpoint["skinseg"].get("config", {}).get("model", {})
+        raise SkinsegError(
+            f"{key}: the checkpoint is of another architecture ({_name(model)}): {len(differing)} of "
+            f"{len(own)} tensors differ, e.g. {', '.join(differing[:3])}. Use the model it was trained with."
+        )
+    network.load_state_dict(state)
+
+
+def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerprint: str) -> None:
+    """Refuses to resume what would not be the same run.
+
+    Args:
+        checkpoint: What `read_checkpoint` returned.
+        config: The resolved configuration of the run that resumes.
+        fingerprint: Its split's.
+
+    Raises:
+        SkinsegError: The network or the split is another one.
+    """
+    record = checkpoint["skinseg"]
+    theirs, ours = (dict(c["model"], encoder_weights=None) for c in (record["config"], config))
+    if theirs != ours:
+        keys = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
+        found = "; ".join(f"model.{k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in keys)
+        raise SkinsegError(
+            f"ckpt_path={config['ckpt_path']} is of another architecture ({found}). "
+            "Use the model it was trained with."
+        )
+    if record["split"] != fingerprint:
+        raise SkinsegError(
+            f"ckpt_path={config['ckpt_path']} was trained on the split {record['split']}, this run has "
+            f"{fingerprint}: images that it was trained on might be tested on. Use the run's split: "
+            "data.split.file=<run folder>/split.csv"
+        )
+
+
+def _name(model: dict[str, Any]) -> str:
+    return f"{model.get('_target_', 'unknown')} {model.get('encoder_name', '')}".strip()

@@ -1,0 +1,251 @@
+"""The LightningModule around any network that maps images to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from skinseg.errors import SkinsegError
+from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+SchedulerFactory = Callable[[torch.optim.Optimizer, int], dict[str, Any]]
+
+
+class ImageCounts(Metric):
+    """Confusion counts per image, gathered over ranks; an image that two ranks saw counts once."""
+
+    full_state_update = False
+    index: list[Tensor]
+    counts: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("index", default=[], dist_reduce_fx="cat")
+        self.add_state("counts", default=[], dist_reduce_fx="cat")
+
+    def update(self, index: Tensor, counts: Tensor) -> None:
+        """Adds images.
+
+        Args:
+            index: int64 tensor of shape (n,): rows of the data set.
+            counts: int64 tensor of shape (n, 4): tp, fp, fn, tn in pixels.
+        """
+        self.index.append(index)
+        self.counts.append(counts)
+
+    def compute(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns index (n,) in ascending order and counts (n, 4)."""
+        index = torch.cat(list(self.index)).cpu().numpy()
+        counts = torch.cat(list(self.counts)).cpu().numpy()
+        index, first = np.unique(index, return_index=True)
+        return index, counts[first]
+
+
+@dataclass(frozen=True)
+class SideScores:
+    """Scores of one side of the split, a value per image.
+
+    Attributes:
+        index: int64 array of shape (n,): rows of the side's data set, ascending.
+        metrics: For each of `OVERLAP_METRICS` a float64 array of shape (n,), in [0, 1].
+    """
+
+    index: NDArray[np.int64]
+    metrics: dict[str, NDArray[np.float64]]
+
+    def means(self) -> dict[str, float]:
+        """Returns the macro mean over images of each metric."""
+        return {name: float(values.mean()) for name, values in self.metrics.items()}
+
+
+class NonFiniteLossError(SkinsegError):
+    """The loss became NaN or infinite."""
+
+
+class LesionSegmenter(L.LightningModule):
+    """Trains a network on lesion masks and scores it per image at native size.
+
+    Images come as uint8 and are normalised here, on the device. In evaluation the probabilities are
+    resized bilinearly to the image's own size and then compared with the threshold.
+
+    Args:
+        network: Maps float32 (B, 3, H, W) to logits (B, 1, H, W).
+        loss: Maps logits and uint8 masks of 0 and 1, both (B, 1, H, W), to a scalar.
+        optimizer: Makes an optimizer of parameters.
+        scheduler: Makes Lightning's lr_scheduler_config of optimizer and number of steps.
+        mean: Mean of R, G and B that the network expects, of values in [0, 1].
+        std: Their standard deviation.
+        threshold: Lesion is where the probability is at least this.
+        channels_last: Use the memory layout NHWC.
+        seed: Seed of dropout and the like in each step.
+        record: Plain values that every checkpoint carries under "skinseg": the resolved config, the split's
+            fingerprint.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        *,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory,
+        mean: Sequence[float],
+        std: Sequence[float],
+        threshold: float = 0.5,
+        channels_last: bool = True,
+        seed: int = 0,
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self.threshold = threshold
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.seed = seed
+        self.record = record or {}
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self.counts = nn.ModuleDict({"val": ImageCounts(), "test": ImageCounts()})
+        self.scores: dict[str, SideScores] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits of shape (B, 1, H, W) for uint8 RGB images of shape (B, 3, H, W)."""
+        normalised = (images.float() - self.mean) / self.std
+        logits: Tensor = self.network(normalised.contiguous(memory_format=self.memory_format))
+        return logits
+
+    def probabilities(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Returns lesion probabilities at another size.
+
+        Args:
+            images: uint8 tensor of shape (B, 3, H, W).
+            size: Height and width of the result.
+
+        Returns:
+            float32 tensor of shape (B, 1, *size), values in [0, 1].
+        """
+        return _resize(torch.sigmoid(self(images).float()), size)
+
+    def configure_optimizers(self) -> Any:
+        """Builds optimizer and schedule; the schedule spans all steps of the run."""
+        optimizer = self._optimizer(self.parameters())
+        steps = self.trainer.estimated_stepping_batches
+        if not np.isfinite(steps):
+            raise SkinsegError(
+                "trainer.max_epochs=-1 without trainer.max_steps: the schedule needs an end; set one."
+            )
+        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, max(1, int(steps)))}
+
+    def setup(self, stage: str) -> None:
+        """Brings the weights into the chosen memory layout."""
+        self.network.to(memory_format=self.memory_format)
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Seeds the step by its number, so that a resumed run draws what the first would have drawn."""
+        state = np.random.SeedSequence([self.seed, self.global_step, batch_idx, self.global_rank])
+        torch.manual_seed(int(state.generate_state(1)[0]))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Returns the loss of a batch.
+
+        Raises:
+            NonFiniteLossError: It is NaN or infinite; the batch's images are named.
+        """
+        loss: Tensor = self.loss(self(batch["image"]), batch["mask"])
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"The loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step}, "
+                f"for the images {', '.join(batch['image_id'])}. Lower optimizer.lr, set "
+                "trainer.gradient_clip_val, or use trainer.precision=32-true; look at these images."
+            )
+        size = len(batch["image"])
+        self.log("train/loss_step", loss, on_step=True, on_epoch=False, batch_size=size)
+        self.log(
+            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True
+        )
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Counts the pixels of a validation batch."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Counts the pixels of a test batch."""
+        self._evaluate("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Turns the counts of all ranks into scores."""
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Turns the counts of all ranks into scores."""
+        self._finish("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the record, so that the checkpoint alone is enough to rebuild the network."""
+        checkpoint["skinseg"] = self.record
+
+    def _evaluate(self, side: str, batch: dict[str, Any]) -> None:
+        logits = self(batch["image"]).float()
+        loss = self.loss(logits, batch["mask"])
+        self.log(f"{side}/loss", loss, on_epoch=True, batch_size=len(logits), sync_dist=True)
+        probabilities = torch.sigmoid(logits)
+        truths: list[Tensor] = batch["truth"]
+        counts = torch.empty(len(truths), 4, dtype=torch.int64, device=logits.device)
+        for size in {tuple(truth.shape) for truth in truths}:
+            rows = [row for row, truth in enumerate(truths) if truth.shape == size]
+            predicted = _resize(probabilities[rows], (size[0], size[1]))[:, 0] >= self.threshold
+            counts[rows] = confusion_counts(torch.stack([truths[row] for row in rows]), predicted)
+        self._counts(side).update(batch["index"], counts)
+
+    def _finish(self, side: str) -> None:
+        counts = self._counts(side)
+        index, table = counts.compute()
+        counts.reset()
+        self.scores[side] = SideScores(index, overlap_scores(*table.T))
+        means = self.scores[side].means()
+        for name in OVERLAP_METRICS:
+            # Every rank has gathered the counts of all, so there is nothing to reduce.
+            self.log(f"{side}/{name}", means[name], prog_bar=name == "dice", rank_zero_only=False)
+
+    def _counts(self, side: str) -> ImageCounts:
+        counts = self.counts[side]
+        assert isinstance(counts, ImageCounts)
+        return counts
+
+
+def confusion_counts(truth: Tensor, predicted: Tensor) -> Tensor:
+    """Counts pixels per image.
+
+    Args:
+        truth: bool tensor of shape (B, H, W).
+        predicted: bool tensor of the same shape.
+
+    Returns:
+        int64 tensor of shape (B, 4): true positive, false positive, false negative, true negative.
+    """
+    both = (truth & predicted).sum(dim=(1, 2))
+    positive = truth.sum(dim=(1, 2))
+    marked = predicted.sum(dim=(1, 2))
+    return torch.stack(
+        [both, marked - both, positive - both, truth[0].numel() - positive - marked + both], dim=1
+    )
+
+
+def _resize(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(probabilities, size=size, mode="bilinear", align_corners=False)

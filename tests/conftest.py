@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Before anything imports torch, wandb or the Hub.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -12,9 +14,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["WANDB_SILENT"] = "true"
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
+from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -50,9 +54,15 @@ def write_ham(tmp_path: Path) -> WriteHam:
         for number in range(2 * lesions):
             image_id = f"ISIC_{9_000_000 + number}"
             centre = generator.uniform(0.35, 0.65, 2) * size
-            disc = (xs - centre[0]) ** 2 + (ys - centre[1]) ** 2 < (min(size) * generator.uniform(0.2, 0.35)) ** 2
-            image = np.where(disc[..., None], (110, 70, 50), (225, 180, 165)) + generator.normal(0, 6, (*disc.shape, 3))
-            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(parts[number % 2] / f"{image_id}.jpg", quality=95)
+            disc = (xs - centre[0]) ** 2 + (ys - centre[1]) ** 2 < (
+                min(size) * generator.uniform(0.2, 0.35)
+            ) ** 2
+            image = np.where(disc[..., None], (110, 70, 50), (225, 180, 165)) + generator.normal(
+                0, 6, (*disc.shape, 3)
+            )
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(
+                parts[number % 2] / f"{image_id}.jpg", quality=95
+            )
             Image.fromarray(disc.astype(np.uint8) * 255).save(masks / f"{image_id}_segmentation.png")
             rows.append(
                 {
@@ -69,3 +79,51 @@ def write_ham(tmp_path: Path) -> WriteHam:
         return root
 
     return write
+
+
+TINY = (
+    "model=tiny",
+    "data.image_size=[32,32]",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "threads=1",
+    "logger=[csv]",
+    "optimizer.lr=0.002",
+)
+"""Overrides of a run of a second or two."""
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def train(write_ham: WriteHam, tmp_path: Path) -> Train:
+    """Returns a function that runs a small experiment in this process and returns its run folder."""
+
+    def run_tiny(*overrides: str, root: Path | None = None, run_dir: str = "run") -> Path:
+        from skinseg.config import compose
+        from skinseg.train import run
+
+        root = root or (tmp_path / "ham10000" if (tmp_path / "ham10000").is_dir() else write_ham(20))
+        folder = tmp_path / run_dir
+        run(compose([*TINY, f"data.root={root}", f"run_dir={folder}", *overrides]))
+        return folder
+
+    return run_tiny
+
+
+class InterruptAt(Callback):
+    """Presses Ctrl-C after an optimizer step, or in the validation of an epoch."""
+
+    def __init__(self, step: int | None = None, validation: int | None = None) -> None:
+        self.step = step
+        self.validation = validation
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.current_epoch == self.validation:
+            os.kill(os.getpid(), signal.SIGINT)

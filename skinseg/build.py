@@ -1,0 +1,176 @@
+"""The only place that turns configuration into objects; everything below it takes plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import get_object, instantiate
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
+from torch import nn
+
+from skinseg.callbacks.quiet import warnings_as_errors
+from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
+from skinseg.config import Node, Plain
+from skinseg.data.datamodule import LesionDataModule
+from skinseg.errors import SkinsegError
+from skinseg.models.networks import build_network, normalization
+from skinseg.models.segmenter import LesionSegmenter
+
+
+def instance(key: str, node: Node, **extra: Any) -> Any:
+    """Calls a node's constructor with plain values.
+
+    Args:
+        key: Where the node stands, for the message.
+        node: With `_target_`.
+        **extra: Further arguments.
+
+    Raises:
+        SkinsegError: The constructor refused its arguments.
+    """
+    try:
+        return instantiate(OmegaConf.create(node), _convert_="all", **extra)
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, SkinsegError):
+            raise cause from None
+        if isinstance(cause, (TypeError, ValueError, KeyError, UserWarning, NotImplementedError)):
+            raise SkinsegError(f"{key}: {node['_target_']} refused its arguments: {cause}") from error
+        raise
+
+
+def datamodule(config: Plain) -> LesionDataModule:
+    """Builds the data module with its augmentation."""
+    # albumentations only warns of an argument that it does not know.
+    with warnings_as_errors("albumentations"):
+        augment = instance("augment", config["augment"])
+    data = instance("data", config["data"], seed=config["seed"])
+    if not isinstance(data, LesionDataModule):
+        raise SkinsegError(f"data._target_={config['data']['_target_']} is not a LesionDataModule.")
+    data.augment = augment
+    return data
+
+
+def network(config: Plain) -> nn.Module:
+    """Builds the network, with the encoder's weights."""
+    return _network(config["model"], config)
+
+
+def _network(node: Node, config: Plain) -> nn.Module:
+    options = {key: value for key, value in node.items() if key != "_target_"}
+    constructor: Callable[..., nn.Module] = get_object(node["_target_"])
+    height, width = config["data"]["image_size"]
+    return build_network(
+        constructor,
+        options,
+        image_size=(height, width),
+        batch_size=config["data"]["batch_size"],
+        channels_last=config["channels_last"],
+    )
+
+
+def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegmenter:
+    """Builds the LightningModule, with the weights of `init_from` where that is set.
+
+    Args:
+        config: The resolved configuration.
+        record: What each checkpoint is to carry.
+    """
+    module = _segmenter(network(config), config["model"], config, record)
+    if config["init_from"] is not None:
+        load_weights(module.network, read_checkpoint(config["init_from"], key="init_from"), key="init_from")
+    return module
+
+
+def _segmenter(net: nn.Module, node: Node, config: Plain, record: dict[str, Any] | None) -> LesionSegmenter:
+    mean, std = normalization(node.get("encoder_name"), node.get("encoder_weights"))
+    return LesionSegmenter(
+        net,
+        instance("loss", config["loss"]),
+        optimizer=instance("optimizer", config["optimizer"]),
+        scheduler=instance("scheduler", config["scheduler"]),
+        mean=mean,
+        std=std,
+        threshold=config["threshold"],
+        channels_last=config["channels_last"],
+        seed=config["seed"],
+        record=record,
+    )
+
+
+def load_segmenter(path: str) -> LesionSegmenter:
+    """Rebuilds a trained segmenter from its checkpoint alone.
+
+    Args:
+        path: `best.ckpt` or `last.ckpt` of a run.
+
+    Returns:
+        The segmenter in evaluation mode; its `record` holds the run's configuration.
+
+    Raises:
+        SkinsegError: The file is not a whole checkpoint of skinseg.
+    """
+    checkpoint = read_checkpoint(path, key="ckpt")
+    record = checkpoint["skinseg"]
+    config = record["config"]
+    node = config["model"]
+    if "encoder_weights" in node:  # the weights come from the checkpoint
+        node = {**node, "encoder_weights": None}
+    module = _segmenter(_network(node, config), node, config, record)
+    load_weights(module.network, checkpoint, key="ckpt")
+    for name in ("mean", "std"):
+        getattr(module, name).copy_(checkpoint["state_dict"][name])
+    return module.eval()
+
+
+def callbacks(config: Plain) -> list[Callback]:
+    """Builds the callbacks that are not null."""
+    nodes = (config["callbacks"] or {}).items()
+    return [instance(f"callbacks.{name}", node) for name, node in nodes if node is not None]
+
+
+def loggers(config: Plain, run_id: str | None = None) -> list[Logger]:
+    """Builds the loggers that are not null.
+
+    Args:
+        config: The resolved configuration.
+        run_id: Id of the run to continue, for loggers that have one.
+    """
+    built = []
+    for name, node in (config["logger"] or {}).items():
+        if node is not None:
+            continued = {"id": run_id} if run_id is not None and node.get("id", "") is None else {}
+            built.append(instance(f"logger.{name}", node, **continued))
+    return built
+
+
+def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> L.Trainer:
+    """Builds the trainer.
+
+    Raises:
+        SkinsegError: A GPU is asked for where there is none, or the options contradict each other.
+    """
+    node = config["trainer"]
+    if node.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise SkinsegError(
+            "trainer.accelerator=gpu: PyTorch finds no GPU here. Take trainer=cpu, or check that "
+            f"`nvidia-smi` lists one and that PyTorch ({torch.__version__}) was built for CUDA "
+            f"(here: {torch.version.cuda})."
+        )
+    built = instance(
+        "trainer",
+        node,
+        callbacks=callbacks,
+        logger=loggers or False,
+        plugins=[WholeCheckpointIO()],
+        # Lightning would add its own where the configuration names none.
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+    )
+    assert isinstance(built, L.Trainer)
+    return built

@@ -1,0 +1,265 @@
+"""The configuration: where it lies, how it is composed, and whether every key in it means something."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from skinseg.errors import SkinsegError
+
+Node = dict[str, Any]
+Plain = dict[str, Any]
+
+
+@dataclass
+class RootConfig:
+    """Every key at the root of a configuration. Nodes name a constructor in `_target_`.
+
+    Attributes:
+        name: Name of the experiment; part of the run folder's path.
+        run_dir: The run folder.
+        seed: Seed of weights, order and augmentation. The split has its own, `data.split.seed`.
+        monitor: The score that chooses the checkpoint and is the objective of a sweep.
+        mode: "max" or "min": which direction of `monitor` is better.
+        threshold: Lesion is where the probability is at least this.
+        channels_last: Memory layout NHWC; faster convolutions on most CPUs and GPUs.
+        threads: Threads of PyTorch on the CPU. null: PyTorch's choice.
+        matmul_precision: "highest", "high" or "medium": float32 products on GPUs with tensor cores.
+        test: Score the test side at the end, with the best checkpoint.
+        ckpt_path: A checkpoint to resume from: weights, optimizer, schedule, epoch.
+        init_from: A checkpoint to take the weights from, nothing else.
+        group: Runs that belong together, in Weights & Biases.
+        job_type: What the run does, in Weights & Biases.
+        tags: Words to find the run by.
+        notes: A sentence on the run.
+        data: The LightningDataModule: reader, split, loaders.
+        model: The network.
+        loss: Training objective of (logits, masks).
+        augment: Augmentation of training images.
+        optimizer: Of the parameters (partial).
+        scheduler: Of the optimizer and the number of steps (partial).
+        trainer: lightning.Trainer without callbacks and loggers.
+        callbacks: Callbacks by name; null leaves one out.
+        logger: Loggers by name; null leaves one out.
+    """
+
+    name: str
+    run_dir: str
+    seed: int
+    monitor: str
+    mode: typing.Literal["max", "min"]
+    threshold: float
+    channels_last: bool
+    threads: int | None
+    matmul_precision: typing.Literal["highest", "high", "medium"]
+    test: bool
+    ckpt_path: str | None
+    init_from: str | None
+    group: str | None
+    job_type: str
+    tags: list[str]
+    notes: str | None
+    data: Node
+    model: Node
+    loss: Node
+    augment: Node
+    optimizer: Node
+    scheduler: Node
+    trainer: Node
+    callbacks: dict[str, Node | None] | None
+    logger: dict[str, Node | None] | None
+
+
+COMPONENTS = ("data", "model", "loss", "augment", "optimizer", "scheduler", "trainer")
+COLLECTIONS = ("callbacks", "logger")
+_HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
+
+
+def config_dir() -> Path:
+    """Returns the folder that holds `train.yaml`: in a checkout `conf/`, in a wheel `skinseg/conf/`.
+
+    Raises:
+        SkinsegError: Neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise SkinsegError(
+        f"No configuration: expected train.yaml in {package / 'conf'} or {package.parent / 'conf'}."
+    )
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """Composes the configuration as the command line would.
+
+    Args:
+        overrides: Hydra overrides, e.g. ["+experiment=demo", "seed=1"]. `run_dir` must be among them, since
+            only a command has a run folder.
+
+    Returns:
+        The composed configuration.
+    """
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return hydra_compose("train", list(overrides))
+
+
+def plain(cfg: DictConfig) -> Plain:
+    """Returns the configuration as plain values, every interpolation resolved.
+
+    Raises:
+        SkinsegError: A value is missing or an interpolation leads nowhere.
+    """
+    try:
+        resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        where = f" ({key})" if key else ""
+        raise SkinsegError(f"The configuration is incomplete{where}: {_first_line(error)}.") from error
+    return typing.cast(Plain, resolved)
+
+
+def check(config: Plain) -> None:
+    """Compares a resolved configuration with the constructors that it names.
+
+    A key that no constructor takes would be a setting that silently does nothing. All problems are
+    reported at once: unknown keys with the nearest known one, values of the wrong type, missing arguments,
+    targets that cannot be imported.
+
+    Args:
+        config: What `plain` returned.
+
+    Raises:
+        SkinsegError: There is a problem.
+    """
+    problems = list(_problems(config))
+    if problems:
+        count = "A problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise SkinsegError("\n  ".join([f"{count} in the configuration:", *problems]))
+
+
+def _problems(config: Plain) -> Iterator[str]:
+    known = {field.name for field in fields(RootConfig)}
+    types = typing.get_type_hints(RootConfig)
+    for key in config.keys() - known:
+        yield _unknown(key, known, where="the root")
+    for key in sorted(known - config.keys()):
+        yield f"{key}: missing; the root needs it."
+    for key in sorted(known & config.keys()):
+        if key not in (*COMPONENTS, *COLLECTIONS):
+            yield from _type_problem(key, config[key], types[key])
+    for key in COMPONENTS:
+        node = config.get(key)
+        if not isinstance(node, dict) or "_target_" not in node:
+            if key in config:
+                yield f"{key}: no _target_ (found {node!r}); choose an option, e.g. {_options(key)}."
+        else:
+            yield from _node_problems(key, node)
+    for key in COLLECTIONS:
+        members = config.get(key) or {}
+        proper = [name for name, node in members.items() if isinstance(node, dict) and "_target_" in node]
+        for name, node in members.items():
+            if name in proper:
+                yield from _node_problems(f"{key}.{name}", node)
+            elif node is not None:
+                yield _unknown(f"{key}.{name}", {f"{key}.{other}" for other in proper}, where=key)
+
+
+def _node_problems(path: str, node: Mapping[str, Any]) -> Iterator[str]:
+    target = node["_target_"]
+    try:
+        constructor = get_object(target)
+    except Exception as error:  # whatever an import may raise belongs to the user's target
+        yield f"{path}._target_={target}: cannot be imported ({_first_line(error)})."
+        return
+    try:
+        parameters = inspect.signature(constructor).parameters
+    except (TypeError, ValueError):
+        yield f"{path}._target_={target}: not something that can be called."
+        return
+    named = {
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    types = _type_hints(constructor)
+    for key, value in node.items():
+        if key in _HYDRA_KEYS:
+            continue
+        if key not in named:
+            yield _unknown(f"{path}.{key}", {f"{path}.{name}" for name in named}, where=target)
+            continue
+        nested = list(_nested(f"{path}.{key}", value))
+        for nested_path, child in nested:
+            yield from _node_problems(nested_path, child)
+        if not nested and key in types:
+            yield from _type_problem(f"{path}.{key}", value, types[key])
+    if not node.get("_partial_", False):
+        for name in sorted(named - node.keys()):
+            if parameters[name].default is inspect.Parameter.empty:
+                yield f"{path}.{name}: missing; {target} needs it."
+
+
+def _nested(path: str, value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields the outermost nodes with a `_target_` within a value."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield path, value
+        else:
+            for key, child in value.items():
+                yield from _nested(f"{path}.{key}", child)
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _nested(f"{path}[{index}]", child)
+
+
+def _type_hints(constructor: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
+    except Exception:  # annotations of other libraries may name what is not importable here
+        return {}
+
+
+def _type_problem(path: str, value: object, annotation: Any) -> Iterator[str]:
+    import pydantic
+
+    try:
+        adapter = pydantic.TypeAdapter(annotation)
+    except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation):
+        return  # a type that only its own library can check
+    try:
+        adapter.validate_python(value)
+    except pydantic.ValidationError as error:
+        expected = "; ".join(dict.fromkeys(detail["msg"] for detail in error.errors()[:3]))
+        yield f"{path}={value!r}: {expected}."
+    except Exception:  # a validator of another library's type
+        return
+
+
+def _unknown(key: str, known: set[str], *, where: str) -> str:
+    # Compared without the path, which is the same for all of them.
+    *path, last = key.split(".")
+    names = sorted(name.rsplit(".", 1)[-1] for name in known)
+    near = difflib.get_close_matches(last, names, n=1, cutoff=0.6)
+    if near:
+        return f"{key}: unknown key of {where}; did you mean {'.'.join([*path, near[0]])}?"
+    return f"{key}: unknown key of {where}; known: {', '.join(names)}."
+
+
+def _options(group: str) -> str:
+    return ", ".join(sorted(path.stem for path in (config_dir() / group).glob("*.yaml")))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,178 @@
+"""Train a network, choose its best checkpoint on validation, score it on the test side.
+
+python -m skinseg.train +experiment=unet_resnet34
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from skinseg.command import main_of, run_in_child
+from skinseg.config import Plain, check, config_dir, plain
+from skinseg.errors import InterruptedRunError
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from skinseg.data.datamodule import LesionDataModule
+    from skinseg.models.segmenter import LesionSegmenter
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float:
+    """Runs one experiment from folder to scores.
+
+    Args:
+        cfg: The composed configuration; see `skinseg.config.RootConfig`.
+
+    Returns:
+        The best validation score (`monitor`), the objective of a sweep.
+
+    Raises:
+        SkinsegError: A mistake in the configuration or the data, or Ctrl-C.
+    """
+    config = plain(cfg)
+    check(config)
+
+    from skinseg import build
+    from skinseg.callbacks.quiet import quiet
+    from skinseg.callbacks.wandb_run import finish, run_id
+    from skinseg.checkpoint import check_resumable, read_checkpoint
+
+    quiet()
+    _prepare_torch(config)
+    run_dir = Path(config["run_dir"])
+    resumed = None if config["ckpt_path"] is None else read_checkpoint(config["ckpt_path"], key="ckpt_path")
+    exit_code = 1
+    try:
+        data = build.datamodule(config)
+        _write_record(run_dir, config, data)
+        if resumed is not None:
+            check_resumable(resumed, config, data.split.fingerprint)
+        carried: dict[str, Any] = {"config": config, "split": data.split.fingerprint}
+        segmenter = build.segmenter(config, carried)
+        loggers = build.loggers(config, resumed["skinseg"]["wandb_run"] if resumed is not None else None)
+        carried["wandb_run"] = run_id(loggers)
+        trainer = build.trainer(config, build.callbacks(config), loggers)
+        for logger in loggers:
+            logger.log_hyperparams(config)
+        objective = _fit_and_score(trainer, segmenter, data, config)
+        exit_code = 0
+    except SystemExit as error:  # how Lightning ends a fit at Ctrl-C
+        exit_code = InterruptedRunError.exit_code
+        raise InterruptedRunError(_how_to_resume(run_dir)) from error
+    finally:
+        seen_at = finish(exit_code)
+        if seen_at is not None:
+            log.info("Weights & Biases: %s", seen_at)
+    return objective
+
+
+def _prepare_torch(config: Plain) -> None:
+    import lightning as L
+    import torch
+
+    if config["threads"] is not None:
+        torch.set_num_threads(config["threads"])
+    torch.set_float32_matmul_precision(config["matmul_precision"])
+    L.seed_everything(config["seed"], verbose=False)
+
+
+def _write_record(run_dir: Path, config: Plain, data: LesionDataModule) -> None:
+    """Writes what is needed to repeat the run, before it starts."""
+    from skinseg.record import first_rank, provenance, replacing, write_json, write_text
+
+    if not first_rank():
+        logging.getLogger("skinseg").setLevel(logging.ERROR)
+        return
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_json(run_dir / "provenance.json", provenance())
+    catalog, split = data.catalog.record(), data.split.record()
+    write_json(run_dir / "data.json", {"catalog": catalog, "split": split})
+    with replacing(run_dir / "split.csv") as temporary:
+        data.split.table.to_csv(temporary, index=False)
+    log.info(
+        "%d images of %d lesions; split %s.", len(data.catalog), catalog["groups"], data.split.fingerprint
+    )
+
+
+def _fit_and_score(
+    trainer: L.Trainer, segmenter: LesionSegmenter, data: LesionDataModule, config: Plain
+) -> float:
+    from skinseg.record import write_json
+    from skinseg.summary import show, summarise
+
+    run_dir = Path(config["run_dir"])
+    started = time.monotonic()
+    trainer.fit(segmenter, datamodule=data, ckpt_path=config["ckpt_path"])
+    fit_seconds = time.monotonic() - started
+
+    best, objective = _choose_weights(trainer, segmenter, data, config)
+    if best is None:
+        weights = "those of the last step (no checkpoint was kept)"
+    else:
+        weights = f"{best.name}, best {config['monitor']} on validation"
+    if config["test"]:
+        trainer.test(segmenter, datamodule=data, ckpt_path=None if best is None else str(best), verbose=False)
+    if trainer.is_global_zero:
+        summary = summarise(config, data, segmenter, weights=weights, objective=objective)
+        summary["training"] = {
+            "seconds": round(fit_seconds, 1),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "parameters": sum(parameter.numel() for parameter in segmenter.network.parameters()),
+        }
+        write_json(run_dir / "summary.json", summary)
+        show(summary, run_dir)
+    return objective
+
+
+def _choose_weights(
+    trainer: L.Trainer, segmenter: LesionSegmenter, data: LesionDataModule, config: Plain
+) -> tuple[Path | None, float]:
+    """Returns the best checkpoint, if one is kept, and its score; validates if the fit has not."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    monitor = config["monitor"]
+    keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+    if keeper is not None and keeper.best_model_path and keeper.best_model_score is not None:
+        best = Path(keeper.best_model_path)
+        # Scores of validation are those of these weights, not of the last epoch's.
+        trainer.validate(segmenter, datamodule=data, ckpt_path=str(best), verbose=False)
+        return best, float(keeper.best_model_score)
+    log.info("The fit ended before its first validation; validating the last step's weights.")
+    trainer.validate(segmenter, datamodule=data, verbose=False)
+    objective = float(trainer.callback_metrics[monitor])
+    if keeper is None or keeper.dirpath is None or config["trainer"].get("fast_dev_run"):
+        return None, objective
+    best = Path(keeper.dirpath) / "best.ckpt"
+    trainer.save_checkpoint(best)
+    return best, objective
+
+
+def _how_to_resume(run_dir: Path) -> str:
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        return f"Interrupted; nothing was scored. To go on, add to the same command: ckpt_path={last}"
+    return "Interrupted before the first checkpoint; nothing was scored."
+
+
+@hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
+def task(cfg: DictConfig) -> float:
+    """Runs the job; each job of a multirun in a process of its own."""
+    objective = run_in_child("skinseg.train")
+    return run(cfg) if objective is None else objective
+
+
+main = main_of(task)
+
+if __name__ == "__main__":
+    sys.exit(main())

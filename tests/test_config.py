@@ -1,0 +1,79 @@
+"""What `check` says of keys and values that mean nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skinseg.config import check, compose, plain
+from skinseg.errors import SkinsegError
+
+
+def problems(*overrides: str) -> str:
+    with pytest.raises(SkinsegError) as caught:
+        check(plain(compose([*overrides, "run_dir=."])))
+    return str(caught.value)
+
+
+def test_the_default_has_no_problem() -> None:
+    check(plain(compose(["run_dir=."])))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+sead=1", "sead: unknown key of the root; did you mean seed?"),
+        (
+            "+data.batchsize=4",
+            "data.batchsize: unknown key of skinseg.data.datamodule.LesionDataModule; "
+            "did you mean data.batch_size?",
+        ),
+        ("+data.split.vall=0.1", "did you mean data.split.val?"),
+        ("+data.reader.metdata=x", "did you mean data.reader.metadata?"),
+        ("+model.encoder_nam=resnet18", "did you mean model.encoder_name?"),
+        ("+model.drop_path=0.1", "model.drop_path: unknown key of segmentation_models_pytorch.Unet; known:"),
+        ("+augment.transforms.affine.rotat=3", "did you mean augment.transforms.affine.rotate?"),
+        ("+optimizer.weight_decy=0", "did you mean optimizer.weight_decay?"),
+        ("+trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
+        ("+callbacks.early_stoping.patience=3", "did you mean callbacks.early_stopping?"),
+        ("+callbacks.early_stopping.patiense=3", "did you mean callbacks.early_stopping.patience?"),
+        ("+logger.wandb.projekt=x", "did you mean logger.wandb.project?"),
+        ("seed=many", "seed='many': Input should be a valid integer"),
+        ("mode=best", "mode='best': Input should be 'max' or 'min'"),
+        ("data.batch_size=eight", "data.batch_size='eight': Input should be a valid integer"),
+        ("data.on_missing_mask=ignore", "data.on_missing_mask='ignore': Input should be 'error' or 'drop'"),
+        ("trainer.precision=bf17", "trainer.precision='bf17'"),
+        (
+            "loss._target_=skinseg.models.losses.Dize",
+            "loss._target_=skinseg.models.losses.Dize: cannot be imported",
+        ),
+        ("~loss._target_", "loss: no _target_"),
+        ("~data.image_size", "data.image_size: missing; skinseg.data.datamodule.LesionDataModule needs it"),
+        ("~seed", "seed: missing; the root needs it"),
+    ],
+)
+def test_one_problem(override: str, message: str) -> None:
+    assert message in problems(override)
+
+
+def test_all_problems_at_once() -> None:
+    message = problems("+sead=1", "+model.encoder_nam=x", "data.batch_size=eight")
+    assert message.startswith("3 problems")
+    assert len(message.splitlines()) == 4
+
+
+def test_a_missing_value_and_a_dangling_interpolation() -> None:
+    with pytest.raises(SkinsegError, match=r"incomplete \(data\.root\)"):
+        plain(compose(["run_dir=.", "data.root=???"]))
+    with pytest.raises(SkinsegError, match=r"incomplete \(.*name\): .*nowhere"):
+        plain(compose(["run_dir=.", "name=${nowhere}"]))
+
+
+def test_a_typo_in_an_experiment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("# @package _global_\noptimiser:\n  lr: 1\nmodel:\n  encodername: x\n")
+    message = problems("+experiment=mine", f"hydra.searchpath=[{tmp_path}]")
+    assert "optimiser: unknown key of the root; did you mean optimizer?" in message
+    assert "did you mean model.encoder_name?" in message

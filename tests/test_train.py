@@ -1,0 +1,343 @@
+"""The whole way: from a folder of images to a scored run, and what interrupts it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import TINY, Train, WriteHam
+from PIL import Image
+
+from skinseg import build
+from skinseg.data.datamodule import LesionDataModule
+from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.models.segmenter import confusion_counts
+from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]  # type: ignore[no-any-return]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, "-m", "skinseg.train", *TINY, *overrides]
+
+
+def test_run_folder(train: Train) -> None:
+    folder = train()
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {
+        "scores.csv",
+        "summary.json",
+        "split.csv",
+        "config.yaml",
+        "provenance.json",
+        "data.json",
+        "predictions.png",
+        "metrics.csv",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    } <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+
+    scores = pd.read_csv(folder / "scores.csv")
+    assert list(scores) == ["image_id", "group", "diagnosis", *OVERLAP_METRICS]
+    split = pd.read_csv(folder / "split.csv")
+    assert list(split) == ["image_id", "group", "split"]
+    assert sorted(scores["image_id"]) == sorted(split.loc[split["split"] == "test", "image_id"])
+
+    summary = json.loads((folder / "summary.json").read_text())
+    for metric in OVERLAP_METRICS:
+        assert summary["scores"]["test"][metric] == pytest.approx(scores[metric].mean(), abs=1e-12)
+    assert summary["scores"]["test"]["images"] == len(scores)
+    assert summary["objective"]["value"] == pytest.approx(summary["scores"]["val"]["dice"], abs=1e-6)
+
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["run_dir"] == str(folder)
+    assert "${" not in (folder / "config.yaml").read_text()
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["packages"]["torch"] == torch.__version__.split("+")[0]
+    with Image.open(folder / "predictions.png") as picture:
+        assert picture.width > 600
+
+
+def test_scores_are_those_of_the_best_checkpoint_at_native_size(train: Train) -> None:
+    """Scores again by hand, from checkpoint and files alone."""
+    folder = train("trainer.max_epochs=3", "data.image_size=[24,32]")
+    segmenter = build.load_segmenter(str(folder / "checkpoints/best.ckpt"))
+    config = segmenter.record["config"]
+    data: LesionDataModule = build.datamodule(config)
+    expected = pd.read_csv(folder / "scores.csv").set_index("image_id")
+    for sample in map(data.dataset("test").__getitem__, range(len(expected))):
+        with torch.no_grad():
+            probability = segmenter.probabilities(sample["image"][None], (32, 40))[0]
+        counts = confusion_counts(sample["truth"][None], probability >= 0.5)
+        scores = overlap_scores(*counts.numpy().T)
+        for metric in OVERLAP_METRICS:
+            assert scores[metric][0] == pytest.approx(expected.loc[sample["image_id"], metric], abs=0.02)
+
+
+def test_learns_a_handful_of_images_by_heart(train: Train) -> None:
+    folder = train(
+        "+debug=overfit", "data.overfit=4", "data.batch_size=4", "trainer.max_epochs=60", "optimizer.lr=0.01",
+        "data.image_size=[32,40]", "callbacks=minimal", "logger=none",
+    )  # fmt: skip
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["scores"]["test"]["dice"] > 0.97
+    assert "OVERFIT" in summary["protocol"]["stamps"][0]
+
+
+def test_test_side_only_on_request(train: Train) -> None:
+    folder = train("test=false")
+    assert not (folder / "scores.csv").exists()
+    assert json.loads((folder / "summary.json").read_text())["scores"]["test"] is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "checkpoint", "weights_scored"),
+    [
+        (["trainer.max_steps=2"], True, "best.ckpt"),
+        (["trainer.fast_dev_run=true"], False, "those of the last step"),
+        (["callbacks.checkpoint=null", "callbacks.interrupt=null"], False, "those of the last step"),
+    ],
+)
+def test_runs_that_keep_no_best_checkpoint(
+    train: Train, overrides: list[str], checkpoint: bool, weights_scored: str
+) -> None:
+    folder = train(*overrides)
+    assert (folder / "checkpoints/best.ckpt").is_file() == checkpoint
+    assert (folder / "scores.csv").is_file()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["protocol"]["weights"].startswith(weights_scored)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1"],
+        ["trainer.deterministic=true", "channels_last=false"],
+        ["data.batch_size=1", "data.image_size=[64,64]"],
+        ["optimizer=sgd", "scheduler=plateau", "loss=lovasz"],
+        ["logger=[csv,tensorboard]", "callbacks=default"],
+    ],
+)
+def test_options_train(train: Train, overrides: list[str]) -> None:
+    folder = train(*overrides)
+    assert 0 <= json.loads((folder / "summary.json").read_text())["scores"]["test"]["dice"] <= 1
+
+
+def test_same_seed_same_weights_other_seed_others(train: Train) -> None:
+    one, same, other = (
+        train(f"seed={seed}", "callbacks=minimal", "test=false", run_dir=f"run{i}") / "checkpoints/last.ckpt"
+        for i, seed in enumerate((1, 1, 2))
+    )
+    assert_same_weights(one, same)
+    with pytest.raises(AssertionError):
+        assert_same_weights(one, other)
+
+
+def test_init_from_takes_weights_only(train: Train) -> None:
+    first = train("test=false")
+    second = train(
+        f"init_from={first}/checkpoints/last.ckpt", "test=false", "optimizer.lr=0.0", "trainer.max_steps=1",
+        "callbacks=minimal", run_dir="second",
+    )  # fmt: skip
+    a, b = (weights(folder / "checkpoints/last.ckpt") for folder in (first, second))
+    trained = [
+        key for key in a if key.startswith("network.") and "running" not in key and "num_batches" not in key
+    ]
+    assert all(torch.equal(a[key], b[key]) for key in trained)
+    assert torch.load(second / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    start = time.monotonic()
+    while not condition():
+        assert process.poll() is None, "the run ended too early"
+        assert time.monotonic() - start < seconds, "the run did not get there"
+        time.sleep(0.01)
+
+
+class TestResume:
+    RUN = ("trainer.max_epochs=6", "callbacks=minimal", "test=false", "logger=none")
+
+    @pytest.fixture
+    def whole(self, train: Train) -> Path:
+        """The last checkpoint of an uninterrupted run."""
+        return train(*self.RUN, run_dir="whole") / "checkpoints/last.ckpt"
+
+    def test_after_sigkill(self, train: Train, whole: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "killed"
+        data = f"data.root={tmp_path / 'ham10000'}"
+        process = subprocess.Popen(
+            command(*self.RUN, data, f"hydra.run.dir={folder}"), cwd=tmp_path, stdout=subprocess.DEVNULL
+        )
+        last = folder / "checkpoints/last.ckpt"
+        wait_for(last.is_file, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert torch.load(last, weights_only=True)["epoch"] < 5
+        resumed = train(*self.RUN, f"ckpt_path={last}", run_dir="resumed")
+        assert_same_weights(whole, resumed / "checkpoints/last.ckpt")
+
+    @pytest.mark.parametrize("name", ["last", "best"])
+    def test_from_either_checkpoint_into_another_folder(
+        self, train: Train, whole: Path, name: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(InterruptedRunError):
+            train(*self.RUN, "+callbacks.stop={_target_: conftest.InterruptAt, step: 14}", run_dir="short")
+        resumed = train(*self.RUN, f"ckpt_path={tmp_path}/short/checkpoints/{name}.ckpt", run_dir="new")
+        assert_same_weights(whole, resumed / "checkpoints/last.ckpt")
+        assert_same_weights(whole.with_name("best.ckpt"), resumed / "checkpoints/best.ckpt")
+        objectives = [
+            json.loads((run / "summary.json").read_text())["objective"] for run in (whole.parents[1], resumed)
+        ]
+        assert objectives[0] == objectives[1]
+
+    @pytest.mark.parametrize("moment", ["{step: 17}", "{step: 3}", "{validation: 2}"])
+    def test_after_ctrl_c(self, train: Train, whole: Path, moment: str, tmp_path: Path) -> None:
+        stop = moment.replace("{", "{_target_: conftest.InterruptAt, ")
+        with pytest.raises(
+            InterruptedRunError, match=r"nothing was scored.*ckpt_path=.*last\.ckpt"
+        ) as caught:
+            train(*self.RUN, f"+callbacks.stop={stop}", run_dir="stopped")
+        assert caught.value.exit_code == 130
+        assert not (tmp_path / "stopped/summary.json").exists()
+        last = tmp_path / "stopped/checkpoints/last.ckpt"
+        if "step" in moment:
+            stopped_at = torch.load(last, weights_only=True)["global_step"]
+            assert stopped_at == int(moment[7:-1]), "in the middle of an epoch"
+        resumed = train(*self.RUN, f"ckpt_path={last}", run_dir="resumed")
+        assert_same_weights(whole, resumed / "checkpoints/last.ckpt")
+
+    def test_refuses_another_network_split_or_file(self, train: Train, tmp_path: Path) -> None:
+        folder = train("test=false", "callbacks=minimal")
+        last = folder / "checkpoints/last.ckpt"
+        again = {"run_dir": "again"}
+        with pytest.raises(
+            SkinsegError, match=r"another architecture \(model\.decoder_channels: \[64, .* there"
+        ):
+            train(f"ckpt_path={last}", "model.decoder_channels=[32,32,32,16,16]", **again)
+        with pytest.raises(SkinsegError, match=r"trained on the split .*data\.split\.file="):
+            train(f"ckpt_path={last}", "data.split.seed=5", **again)
+        with pytest.raises(
+            SkinsegError, match=r"init_from: the checkpoint is of another architecture .*Unet"
+        ):
+            train(f"init_from={last}", "model.decoder_channels=[32,32,32,16,16]", **again)
+        with pytest.raises(SkinsegError, match=r"ckpt_path=.*absent\.ckpt: no such file"):
+            train("ckpt_path=absent.ckpt", **again)
+        last.write_bytes(last.read_bytes()[:5000])
+        with pytest.raises(SkinsegError, match=r"\(5000 bytes\) is not a whole checkpoint.*best\.ckpt"):
+            train(f"ckpt_path={last}", **again)
+        foreign = tmp_path / "foreign.ckpt"
+        torch.save({"state_dict": {}}, foreign)
+        with pytest.raises(SkinsegError, match="was not written by skinseg"):
+            train(f"init_from={foreign}", **again)
+
+
+def test_full_disk_while_saving_leaves_the_previous_checkpoint(train: Train, tmp_path: Path) -> None:
+    folder = train("test=false", "callbacks=minimal")
+    last = folder / "checkpoints/last.ckpt"
+    before = last.read_bytes()
+    # A limit of the process on the size of files: the kernel refuses to write on, as on a full disk.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(SkinsegError, match=r"\.ckpt cannot be written: .*untouched"):
+            train("test=false", "callbacks=minimal", "trainer.max_epochs=2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert last.read_bytes() == before
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_run_folder_that_cannot_be_written(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SkinsegError, match=r"config\.yaml cannot be written"):
+        train(run_dir="file/run")
+
+
+def test_nan_loss_names_the_images(train: Train) -> None:
+    with pytest.raises(SkinsegError, match=r"The loss is nan at epoch 0, step \d+, for the images ISIC_9"):
+        train("optimizer.lr=1e30", "trainer.gradient_clip_val=null", "trainer.max_epochs=50")
+
+
+def test_gpu_asked_for_where_there_is_none(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SkinsegError, match=r"trainer\.accelerator=gpu: PyTorch finds no GPU.*trainer=cpu"):
+        train("trainer=gpu")
+
+
+def test_image_size_that_the_stride_does_not_divide(train: Train) -> None:
+    with pytest.raises(
+        SkinsegError, match=r"multiples of 32 pixels; the nearest is data\.image_size=\[96, 128\]"
+    ):
+        train("model=fpn", "model.encoder_weights=null", "data.image_size=[90,130]")
+
+
+def test_batch_size_one_where_it_cannot_be(train: Train) -> None:
+    with pytest.raises(SkinsegError, match=r"data\.batch_size=1: DeepLabV3 .* Take data\.batch_size=2"):
+        train("model=deeplabv3", "model.encoder_weights=null", "data.batch_size=1")
+
+
+def test_weights_that_cannot_be_fetched(train: Train) -> None:
+    with pytest.raises(SkinsegError, match=r"could not be fetched.*model\.encoder_weights=null"):
+        train("model=unet", "model.encoder_name=resnet18")
+
+
+class TestCommandLine:
+    """One process for each: what the user sees, and the exit code."""
+
+    @staticmethod
+    def call(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command(*overrides), cwd=cwd, capture_output=True, text=True, check=False)
+
+    def test_unknown_keys_however_written(self, tmp_path: Path) -> None:
+        done = self.call("model.encoder_nam=x", "+data.batchsize=3", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "did you mean model.encoder_name?" in done.stderr
+        assert "did you mean data.batch_size?" in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+
+    def test_unknown_option(self, tmp_path: Path) -> None:
+        done = self.call("model=unett", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "unetplusplus" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_no_data(self, tmp_path: Path) -> None:
+        done = self.call(cwd=tmp_path)
+        assert done.returncode == 2
+        assert "data=synthetic" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_ctrl_c(self, write_ham: WriteHam, tmp_path: Path) -> None:
+        process = subprocess.Popen(
+            command(f"data.root={write_ham(20)}", "trainer.max_epochs=3000", "hydra.run.dir=run"),
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_for((tmp_path / "run/checkpoints/last.ckpt").is_file, process)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "ckpt_path=" in errors
+        assert "Traceback" not in errors
+        assert "epoch 1/3000" in output, "one line for each epoch where the output is not a terminal"
+        assert not (tmp_path / "run/scores.csv").exists()

@@ -127,3 +127,14 @@ class InterruptAt(Callback):
     def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.current_epoch == self.validation:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+class RecordRank(Callback):
+    """Writes the learning rate that each rank was configured with."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        rate = trainer.optimizers[0].defaults["lr"]
+        (self.folder / f"rank{trainer.global_rank}.txt").write_text(str(rate))

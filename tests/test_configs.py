@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import WriteHam
 
 from skinseg import build
 from skinseg.config import check, compose, config_dir, plain
+from skinseg.train import run
 
 ROOT = config_dir()
 OPTIONS = sorted(
@@ -19,7 +22,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
 DEBUG = sorted(path.stem for path in (ROOT / "debug").glob("*.yaml"))
 
 
-def composed(*overrides: str, run_dir: Path) -> dict[str, object]:
+def composed(*overrides: str, run_dir: Path) -> dict[str, Any]:
     config = plain(compose([*overrides, f"run_dir={run_dir}"]))
     check(config)
     return config
@@ -53,3 +56,43 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert build.datamodule(config).augment is not None
     else:
         build.segmenter(config)
+
+
+@pytest.mark.parametrize("debug", DEBUG)
+def test_debug_option(debug: str, tmp_path: Path) -> None:
+    composed(f"+debug={debug}", "model=tiny", run_dir=tmp_path)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_composes_as_it_is(experiment: str, tmp_path: Path) -> None:
+    config = composed(f"+experiment={experiment}", run_dir=tmp_path)
+    assert config["name"] == experiment
+
+
+# Smaller encoders of the same kind; the experiment itself is checked above.
+STAND_INS = {
+    "deeplabv3plus_resnet50": ["model.encoder_name=resnet18"],
+    "demo": [],
+    "segformer_mit_b2": ["model.encoder_name=mit_b0"],
+    "unet_efficientnet_lite0_small": [],
+    "unet_resnet34": ["model.encoder_name=resnet18"],
+    "unetplusplus_efficientnet_b3": ["model.encoder_name=efficientnet-b0"],
+}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_trains_a_step(experiment: str, write_ham: WriteHam, tmp_path: Path) -> None:
+    weights = [] if experiment == "demo" else ["model.encoder_weights=null"]
+    data = ["data.reader.lesions=12"] if experiment == "demo" else [f"data.root={write_ham(12)}"]
+    folder = tmp_path / "run"
+    run(
+        compose(
+            [
+                f"+experiment={experiment}", *STAND_INS[experiment], *weights, *data, "data.image_size=[64,64]",
+                "data.batch_size=2", "data.num_workers=0", "trainer=cpu", "trainer.max_steps=1",
+                "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "logger=[csv]", "threads=1",
+                *(["data.root=" + str(tmp_path)] if experiment == "demo" else []), f"run_dir={folder}",
+            ]
+        )
+    )  # fmt: skip
+    assert (folder / "scores.csv").is_file()

@@ -45,7 +45,8 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     weights = ["model.encoder_weights=null"] if group == "model" else ["model=tiny"]
     accelerator = ["trainer.accelerator=cpu", "trainer.devices=1"] if group == "trainer" else []
     precision = ["trainer.precision=32-true"] if group == "trainer" else []
-    config = composed(option, *weights, *small, *accelerator, *precision, run_dir=tmp_path)
+    size = ["data.image_size=[224,224]"] if "dpt" in option else []
+    config = composed(option, *weights, *small, *size, *accelerator, *precision, run_dir=tmp_path)
     if group == "data":
         build.datamodule(config)
     elif group in ("callbacks", "logger"):
@@ -88,7 +89,8 @@ def test_experiment_trains_a_step(experiment: str, write_ham: WriteHam, tmp_path
     run(
         compose(
             [
-                f"+experiment={experiment}", *STAND_INS[experiment], *weights, *data, "data.image_size=[64,64]",
+                f"+experiment={experiment}", *STAND_INS[experiment], *weights, *data,
+                "data.image_size=[64,64]",
                 "data.batch_size=2", "data.num_workers=0", "trainer=cpu", "trainer.max_steps=1",
                 "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "logger=[csv]", "threads=1",
                 *(["data.root=" + str(tmp_path)] if experiment == "demo" else []), f"run_dir={folder}",

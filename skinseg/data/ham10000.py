@@ -15,6 +15,9 @@ from skinseg.errors import SkinsegError
 
 METADATA_NAMES = ("HAM10000_metadata.csv", "HAM10000_metadata")
 MASK_SUFFIX = "_segmentation.png"
+SYNTHETIC_RECORD = "synthetic.json"
+"""Marks a folder that `skinseg.data.synthetic` has drawn."""
+
 LICENCE = "CC BY-NC 4.0"
 DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 """The seven values of `dx` (Tschandl, Rosendahl, Kittler, Sci Data 2018, doi:10.1038/sdata.2018.161)."""
@@ -139,6 +142,8 @@ def _find(root: Path, metadata: str | None) -> tuple[Path, Path]:
         )
     # Folders one level down, those with a telling name first: `data.root` may hold several data sets.
     below = [p for p in root.iterdir() if p.is_dir() and not _is_junk(p)] if root.is_dir() else []
+    # Drawn images beside the real ones must not be taken for them.
+    below = [p for p in below if not (p / SYNTHETIC_RECORD).is_file()]
     below.sort(key=lambda p: ("ham10000" not in p.name.lower(), p.name))
     if metadata is not None:
         path = Path(metadata).expanduser()

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg.data.catalog import Catalog, Problems
-from skinseg.data.ham10000 import MASK_SUFFIX, METADATA_NAMES, read_ham10000
+from skinseg.data.ham10000 import MASK_SUFFIX, METADATA_NAMES, SYNTHETIC_RECORD, read_ham10000
 from skinseg.errors import SkinsegError
 
 GENERATOR_VERSION = 1
 """Goes up whenever the same parameters would draw other pictures."""
 
-RECORD_NAME = "synthetic.json"
 LICENCE = "none (drawn)"
 IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 MASK_FOLDER = "HAM10000_segmentations_lesion_tschandl"
@@ -341,7 +340,7 @@ def _is_written(root: Path, record: dict[str, int]) -> bool:
         return False
     advice = "Name another folder, or remove this one to have it drawn anew."
     try:
-        found = json.loads((root / RECORD_NAME).read_text(encoding="utf-8"))
+        found = json.loads((root / SYNTHETIC_RECORD).read_text(encoding="utf-8"))
         expected = set(pd.read_csv(root / METADATA_NAMES[0])["image_id"])
     except (OSError, ValueError, KeyError) as error:
         raise SkinsegError(
@@ -386,7 +385,7 @@ def _write(folder: Path, record: dict[str, int]) -> None:
                 }
             )
     pd.DataFrame(rows).to_csv(folder / METADATA_NAMES[0], index=False)
-    (folder / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / SYNTHETIC_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, int], cells: int, octaves: int = 1) -> Chart:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from skinseg.errors import SkinsegError
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
@@ -45,8 +46,9 @@ class ImageCounts(Metric):
 
     def compute(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns index (n,) in ascending order and counts (n, 4)."""
-        index = torch.cat(list(self.index)).cpu().numpy()
-        counts = torch.cat(list(self.counts)).cpu().numpy()
+        # Lists in one process, tensors once the ranks have shared them.
+        index = dim_zero_cat(self.index).cpu().numpy()
+        counts = dim_zero_cat(self.counts).cpu().numpy()
         index, first = np.unique(index, return_index=True)
         return index, counts[first]
 

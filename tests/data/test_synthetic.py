@@ -348,3 +348,9 @@ def test_catalog_below_a_file(tmp_path: Path) -> None:
     with pytest.raises(SkinsegError, match=r"data\.root=.*data is a file; expected a folder"):
         read_small(file)
     assert file.read_text() == "precious"
+
+
+def test_drawn_images_are_not_found_as_real_ones(tmp_path: Path) -> None:
+    read_synthetic(tmp_path, Problems(), lesions=10)
+    with pytest.raises(SkinsegError, match="No HAM10000 here"):
+        read_ham10000(tmp_path, Problems())

@@ -1,0 +1,167 @@
+"""What a Weights & Biases run holds, read back from its offline file."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Train
+from wandb.proto import wandb_internal_pb2
+
+from skinseg.callbacks.wandb_run import resolve_mode
+from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.scoring.overlap import OVERLAP_METRICS
+
+RUN = ("logger=[wandb]", "callbacks=upload", "callbacks.panels.every_n_epochs=1")
+
+
+def records(folder: Path) -> list[Any]:
+    """Reads a .wandb file: a 7-byte header, then records in LevelDB's log format, each a protobuf."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    content = path.read_bytes()
+    assert content[:4] == b":W&B"
+    found, pending, position = [], b"", 7
+    while position + 7 <= len(content):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        pending += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(pending)
+            found.append(record)
+            pending = b""
+    return found
+
+
+def of_kind(found: list[Any], kind: str) -> list[Any]:
+    return [getattr(record, kind) for record in found if record.WhichOneof("record_type") == kind]
+
+
+def history(found: list[Any]) -> dict[str, Any]:
+    """The last value of each key."""
+    values: dict[str, Any] = {}
+    for row in of_kind(found, "history"):
+        for item in row.item:
+            key, *path = [item.key] if item.key else item.nested_key
+            value = json.loads(item.value_json)
+            for part in reversed(path):
+                value = {part: value}
+            values[key] = {**values.get(key, {}), **value} if path else value
+    return values
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", "/nonexistent")
+
+
+def test_a_run_holds_all_of_it(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    folder = train(
+        *RUN, "tags=[a,b]", "group=g", "job_type=j", "notes=n", "name=shown", "trainer.max_epochs=2"
+    )
+    found = records(folder)
+    (run,) = of_kind(found, "run")[:1]
+    assert (list(run.tags), run.run_group, run.job_type, run.notes, run.display_name) == (
+        ["a", "b"],
+        "g",
+        "j",
+        "n",
+        "shown",
+    )
+    config = {
+        item.key: json.loads(item.value_json)
+        for record in [*of_kind(found, "config"), run.config]
+        for item in record.update
+    }
+    assert config["data"]["batch_size"] == 4
+    assert config["run_dir"] == str(folder), "resolved, not ${...}"
+
+    values = history(found)
+    expected = {"train/loss", "train/loss_step", "val/loss", "test/loss", "train/images_per_s", "lr-AdamW"}
+    expected |= {f"{side}/{metric}" for side in ("val", "test") for metric in OVERLAP_METRICS}
+    assert expected <= values.keys()
+    assert values["train/images_per_s"] > 0
+
+    panels = values["val/predictions"]
+    assert panels["_type"] == "images/separated"
+    assert [set(masks) for masks in panels["all_masks"]] == [{"truth", "prediction"}] * panels["count"]
+    assert values["test/predictions"]["count"] == 12
+    assert values["test/scores"]["_type"] == "table-file"
+    assert values["test/scores"]["nrows"] == values["test/worst"]["nrows"] == 8
+    worst = json.loads(next(folder.rglob("media/table/test/worst*.json")).read_text())
+    assert worst["columns"][:2] == ["image", "image_id"]
+    dice = [row[worst["columns"].index("dice")] for row in worst["data"]]
+    assert dice == sorted(dice)
+
+    artifacts = [artifact for artifact in of_kind(found, "artifact") if artifact.type == "model"]
+    assert ["best" in artifact.aliases for artifact in artifacts] == [True]
+    assert of_kind(found, "exit")[0].exit_code == 0
+    assert f"wandb sync {folder}/wandb/offline-run-" in caplog.text
+
+
+def test_a_crashed_run_is_marked(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(SkinsegError, match="The loss is nan"):
+        train(*RUN, "optimizer.lr=1e30", "trainer.gradient_clip_val=null", "trainer.max_epochs=50")
+    assert of_kind(records(tmp_path / "run"), "exit")[0].exit_code == 1
+
+
+def test_a_resumed_run_continues_its_run(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(*RUN, "trainer.max_epochs=2", "+callbacks.stop={_target_: conftest.InterruptAt, step: 9}")
+    stopped = records(tmp_path / "run")
+    assert of_kind(stopped, "exit")[0].exit_code == 130
+    again = train(
+        *RUN, "trainer.max_epochs=2", f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", run_dir="again"
+    )
+    first, second = (of_kind(found, "run")[0].run_id for found in (stopped, records(again)))
+    assert first == second
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A host that answers, with 404 to everything."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+class TestMode:
+    def test_offline_without_a_key(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+        assert resolve_mode("auto") == "offline"
+
+    def test_online_with_a_key_and_a_host(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        assert resolve_mode("auto") == "online"
+
+    def test_offline_with_a_key_and_no_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        assert resolve_mode("auto") == "offline"
+
+    def test_the_environment_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_MODE", "disabled")
+        assert resolve_mode("online") == "disabled"
+        monkeypatch.setenv("WANDB_MODE", "sometimes")
+        with pytest.raises(SkinsegError, match="WANDB_MODE is 'sometimes'"):
+            resolve_mode("auto")
+
+    def test_asked_for(self) -> None:
+        assert resolve_mode("online") == "online"

@@ -1,0 +1,48 @@
+"""Who may import whom: the direction that the packages keep."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / "skinseg"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def room(path: Path) -> str:
+    """The folder below skinseg/, or the module's own name at the top."""
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_direction(path: Path) -> None:
+    here = room(path)
+    roots = {name.split(".")[0] for name in imports(path)}
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("skinseg.")}
+    if here not in ("config", "build", "command", "train"):
+        assert not roots & {"hydra", "omegaconf"}, "only config, build and the commands see a configuration"
+    if here in ("data", "scoring", "models"):
+        assert not own & {"callbacks", "build", "config", "command", "train", "summary", "checkpoint"}
+    if here == "scoring":
+        assert not roots & {"torch", "lightning", "torchmetrics"}, "scores are usable without torch"
+    if here != "callbacks":
+        assert "wandb" not in roots, "only the callbacks know Weights & Biases"
+    if here == "callbacks":
+        assert not own & {"build", "config", "command", "train"}
+
+
+def test_no_room_for_odds_and_ends() -> None:
+    assert not {path.stem for path in MODULES} & {"utils", "helpers", "misc", "common"}

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
@@ -20,6 +21,9 @@ from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import SkinsegError
 from skinseg.models.networks import build_network, normalization
 from skinseg.models.segmenter import LesionSegmenter
+
+# What constructors raise for arguments that they do not like.
+_REFUSALS = (TypeError, ValueError, KeyError, UserWarning, NotImplementedError, MisconfigurationException)
 
 
 def instance(key: str, node: Node, **extra: Any) -> Any:
@@ -39,7 +43,7 @@ def instance(key: str, node: Node, **extra: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, SkinsegError):
             raise cause from None
-        if isinstance(cause, (TypeError, ValueError, KeyError, UserWarning, NotImplementedError)):
+        if isinstance(cause, _REFUSALS):
             raise SkinsegError(f"{key}: {node['_target_']} refused its arguments: {cause}") from error
         raise
 

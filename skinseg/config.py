@@ -159,6 +159,9 @@ def _problems(config: Plain) -> Iterator[str]:
     for key in sorted(known & config.keys()):
         if key not in (*COMPONENTS, *COLLECTIONS):
             yield from _type_problem(key, config[key], types[key])
+    yield from _monitor_problem(config.get("monitor"))
+    if isinstance(threshold := config.get("threshold"), (int, float)) and not 0 < threshold < 1:
+        yield f"threshold={threshold}: expected a probability between 0 and 1."
     for key in COMPONENTS:
         node = config.get(key)
         if not isinstance(node, dict) or "_target_" not in node:
@@ -174,6 +177,18 @@ def _problems(config: Plain) -> Iterator[str]:
                 yield from _node_problems(f"{key}.{name}", node)
             elif node is not None:
                 yield _unknown(f"{key}.{name}", {f"{key}.{other}" for other in proper}, where=key)
+
+
+def _monitor_problem(monitor: object) -> Iterator[str]:
+    """A score that is never logged would only be missed after the first epoch."""
+    from skinseg.scoring.overlap import OVERLAP_METRICS
+
+    known = ["train/loss", "val/loss", *(f"val/{name}" for name in OVERLAP_METRICS)]
+    if isinstance(monitor, str) and monitor not in known:
+        near = difflib.get_close_matches(monitor, known, n=1)
+        yield f"monitor={monitor}: never logged; " + (
+            f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
+        )
 
 
 def _node_problems(path: str, node: Mapping[str, Any]) -> Iterator[str]:

@@ -40,6 +40,8 @@ def test_the_default_has_no_problem() -> None:
         ("+callbacks.early_stopping.patiense=3", "did you mean callbacks.early_stopping.patience?"),
         ("+logger.wandb.projekt=x", "did you mean logger.wandb.project?"),
         ("seed=many", "seed='many': Input should be a valid integer"),
+        ("monitor=val/dise", "monitor=val/dise: never logged; did you mean val/dice?"),
+        ("threshold=128", "threshold=128: expected a probability"),
         ("mode=best", "mode='best': Input should be 'max' or 'min'"),
         ("data.batch_size=eight", "data.batch_size='eight': Input should be a valid integer"),
         ("data.on_missing_mask=ignore", "data.on_missing_mask='ignore': Input should be 'error' or 'drop'"),

@@ -297,6 +297,22 @@ def test_batch_size_one_where_it_cannot_be(train: Train) -> None:
         train("model=deeplabv3", "model.encoder_weights=null", "data.batch_size=1")
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batch_size=0", r"data\.batch_size=0: expected 1 or more"),
+        ("data.image_size=[0,32]", r"data\.image_size\[0\]=0: expected 1 or more"),
+        ("trainer.devices=0", r"trainer: lightning\.Trainer refused its arguments"),
+        ("augment.transforms.horizontal_flip.p=2", r"augment: .* refused its arguments"),
+        ("loss.smooth=0", r"loss: skinseg\.models\.losses\.BCEDice refused its arguments: smooth=0"),
+        ("scheduler.warmup=2", r"warmup=2: expected a share"),
+    ],
+)
+def test_values_out_of_range(train: Train, override: str, message: str) -> None:
+    with pytest.raises(SkinsegError, match=message):
+        train(override)
+
+
 def test_weights_that_cannot_be_fetched(train: Train) -> None:
     with pytest.raises(SkinsegError, match=r"could not be fetched.*model\.encoder_weights=null"):
         train("model=unet", "model.encoder_name=resnet18")

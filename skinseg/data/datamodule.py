@@ -50,6 +50,9 @@ class LesionDataModule(L.LightningDataModule):
         on_mask_format: The same for a mask that is not 8-bit grey or palette of 0 and 255.
         augment: Augmentation of training images. None: none.
         seed: Seed of order and augmentation.
+
+    Raises:
+        SkinsegError: A number is too small.
     """
 
     def __init__(
@@ -73,6 +76,11 @@ class LesionDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        least = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0), "overfit": (overfit, 1)}
+        least |= {f"image_size[{i}]": (side, 1) for i, side in enumerate(image_size)}
+        for name, (value, lowest) in least.items():
+            if value is not None and value < lowest:
+                raise SkinsegError(f"data.{name}={value}: expected {lowest} or more.")
         self._reader = reader
         self._make_split = split
         self.root = Path(root)

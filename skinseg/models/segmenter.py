@@ -145,13 +145,17 @@ class LesionSegmenter(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Builds optimizer and schedule; the schedule spans all steps of the run."""
-        optimizer = self._optimizer(self.parameters())
         steps = self.trainer.estimated_stepping_batches
         if not np.isfinite(steps):
             raise SkinsegError(
                 "trainer.max_epochs=-1 without trainer.max_steps: the schedule needs an end; set one."
             )
-        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, max(1, int(steps)))}
+        try:
+            optimizer = self._optimizer(self.parameters())
+            schedule = self._scheduler(optimizer, max(1, int(steps)))
+        except (TypeError, ValueError) as error:
+            raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def setup(self, stage: str) -> None:
         """Brings the weights into the chosen memory layout."""

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 from torch import nn
 
-from skinseg.callbacks.quiet import warnings_as_errors
+from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
 from skinseg.config import Node, Plain
 from skinseg.data.datamodule import LesionDataModule
@@ -50,8 +50,7 @@ def instance(key: str, node: Node, **extra: Any) -> Any:
 
 def datamodule(config: Plain) -> LesionDataModule:
     """Builds the data module with its augmentation."""
-    # albumentations only warns of an argument that it does not know.
-    with warnings_as_errors("albumentations"):
+    with unknown_arguments_as_errors():
         augment = instance("augment", config["augment"])
     data = instance("data", config["data"], seed=config["seed"])
     if not isinstance(data, LesionDataModule):

@@ -29,14 +29,8 @@ def quiet() -> None:
 
 
 @contextmanager
-def warnings_as_errors(module: str) -> Iterator[None]:
-    """Turns the UserWarnings of a library into exceptions.
-
-    Args:
-        module: Its import name.
-    """
+def unknown_arguments_as_errors() -> Iterator[None]:
+    """Raises where albumentations would only warn of an argument that it does not know."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", category=UserWarning, module=rf"{module}\b")
-        # albumentations warns with a stack level that names its caller.
-        warnings.filterwarnings("error", category=UserWarning, message=r".*(not valid|[Ii]nvalid).*argument")
+        warnings.filterwarnings("error", message=r"Argument\(s\) .* not valid for transform")
         yield

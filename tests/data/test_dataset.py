@@ -178,3 +178,16 @@ def test_reader_is_told_the_policies(write_ham: WriteHam) -> None:
     with pytest.raises(SkinsegError, match=r"data\.on_missing_image=drop"):
         _ = LesionDataModule(**options).catalog
     assert len(LesionDataModule(**options, on_missing_image="drop").catalog) == 19
+
+
+def test_an_argument_that_albumentations_does_not_know_is_an_error(tmp_path: Path) -> None:
+    """The library only warns of it; `check` is left out here."""
+    from skinseg import build
+    from skinseg.config import compose as compose_config
+    from skinseg.config import plain
+
+    config = plain(
+        compose_config(["+augment.transforms.horizontal_flip.propability=1", f"run_dir={tmp_path}"])
+    )
+    with pytest.raises(SkinsegError, match=r"augment: .*propability"):
+        build.datamodule(config)

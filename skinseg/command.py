@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -61,6 +61,12 @@ def main_of(task: Callable[[], Any]) -> Callable[[], int]:
         return 0
 
     return main
+
+
+def end_with_message(error: SkinsegError) -> NoReturn:
+    """Ends the process from within a Hydra job; Hydra would announce a raised error in its own words."""
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 def _raised_in_hydra(error: Exception) -> bool:

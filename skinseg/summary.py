@@ -31,6 +31,7 @@ def summarise(
     """
     table = data.catalog.table
     sides: dict[str, Any] = {}
+    stamps = []
     for side in ("val", "test"):
         scores = segmenter.scores.get(side)
         if scores is None:
@@ -39,8 +40,9 @@ def summarise(
         ids = data.dataset(side).image_ids
         scored = [ids[row] for row in scores.index]
         groups = table.loc[table["image_id"].isin(scored), "group"].nunique()
+        if len(scored) < len(ids):
+            stamps.append(f"PARTIAL: {len(scored)} of the {len(ids)} {side} images were scored")
         sides[side] = {"images": len(scored), "lesions": int(groups), **scores.means()}
-    stamps = []
     if (table["dataset"] == "synthetic").any():
         stamps.append("SYNTHETIC: drawn images; says nothing of real skin")
     if data.overfit:

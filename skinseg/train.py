@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from skinseg.command import main_of, run_in_child
+from skinseg.command import end_with_message, main_of, run_in_child
 from skinseg.config import Plain, check, config_dir, plain
-from skinseg.errors import InterruptedRunError
+from skinseg.errors import InterruptedRunError, SkinsegError
 
 if TYPE_CHECKING:
     import lightning as L
@@ -169,7 +169,12 @@ def _how_to_resume(run_dir: Path) -> str:
 def task(cfg: DictConfig) -> float:
     """Runs the job; each job of a multirun in a process of its own."""
     objective = run_in_child("skinseg.train")
-    return run(cfg) if objective is None else objective
+    if objective is not None:
+        return objective
+    try:
+        return run(cfg)
+    except SkinsegError as error:
+        end_with_message(error)
 
 
 main = main_of(task)

@@ -103,6 +103,13 @@ def test_learns_a_handful_of_images_by_heart(train: Train) -> None:
     assert "OVERFIT" in summary["protocol"]["stamps"][0]
 
 
+def test_scores_of_a_part_are_stamped(train: Train) -> None:
+    folder = train("trainer.limit_test_batches=1")
+    stamps = json.loads((folder / "summary.json").read_text())["protocol"]["stamps"]
+    assert stamps == ["PARTIAL: 4 of the 8 test images were scored"]
+    assert json.loads((folder / "data.json").read_text())["split"]["test"] == {"images": 8, "groups": 4}
+
+
 def test_test_side_only_on_request(train: Train) -> None:
     folder = train("test=false")
     assert not (folder / "scores.csv").exists()
@@ -342,6 +349,7 @@ class TestCommandLine:
         done = self.call(cwd=tmp_path)
         assert done.returncode == 2
         assert "data=synthetic" in done.stderr
+        assert done.stderr.startswith("No HAM10000 here"), "nothing before the message"
         assert "Traceback" not in done.stderr
 
     def test_ctrl_c(self, write_ham: WriteHam, tmp_path: Path) -> None:

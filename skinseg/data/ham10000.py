@@ -157,9 +157,7 @@ def _find(root: Path, metadata: str | None) -> tuple[Path, Path]:
             if (folder / name).is_file():
                 return folder, folder / name
     looked = (
-        f"{root.resolve()} and the {len(below)} folders in it"
-        if root.is_dir()
-        else f"{root.resolve()} (no such folder)"
+        f"{root.resolve()} and the folders in it" if root.is_dir() else f"{root.resolve()} (no such folder)"
     )
     raise SkinsegError(f"No HAM10000 here: looked for {METADATA_NAMES[0]} in {looked}.\n{HOW_TO_GET}")
 

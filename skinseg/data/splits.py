@@ -66,7 +66,7 @@ class Split:
     def record(self) -> dict[str, object]:
         """Returns fingerprint and counts of images and lesions by side, for the run's record."""
         counts = self.table.groupby("split").agg(images=("image_id", "size"), groups=("group", "nunique"))
-        sides = {side: dict(counts.loc[side]) for side in SIDES if side in counts.index}
+        sides = {str(row.Index): {"images": row.images, "groups": row.groups} for row in counts.itertuples()}
         return {"fingerprint": self.fingerprint, "group_key": "lesion", **sides}
 
 

@@ -103,6 +103,21 @@ def test_weights_of_the_sum() -> None:
     assert torch.allclose(BCEDice(bce_weight=0.2, dice_weight=3, smooth=7)(logits, masks), expected)
 
 
+@pytest.mark.parametrize(
+    ("loss", "mistakes", "power"),
+    [
+        (Dice(smooth=7), 0.5 * 128, 1),
+        (BCEDice(bce_weight=0, smooth=7), 0.5 * 128, 1),
+        (Jaccard(smooth=7), 128, 1),
+        (Tversky(alpha=0.2, beta=0.6, smooth=7), 0.2 * 128, 1),
+        (FocalTversky(alpha=0.2, beta=0.6, gamma=2, smooth=7), 0.2 * 128, 0.5),
+    ],
+)
+def test_smooth_is_in_pixels(loss: nn.Module, mistakes: float, power: float) -> None:
+    undecided = torch.zeros(1, 1, 16, 16)  # half of each of 256 pixels is a false positive
+    assert loss(undecided, discs(0)).item() == pytest.approx((mistakes / (mistakes + 7)) ** power)
+
+
 @every_loss
 def test_a_batch_is_the_mean_of_its_images(name: str) -> None:
     masks = discs(1, 3, 7, 0, 20)

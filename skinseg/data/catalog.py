@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -17,7 +17,10 @@ COLUMNS = (
     "mask_source",
     "dataset",
     "group",
+    "group_source",
     "diagnosis",
+    "diagnosis_term",
+    "publisher_split",
     "age",
     "sex",
     "site",
@@ -26,42 +29,64 @@ COLUMNS = (
     "licence",
 )
 
+ANNOTATION_COLUMNS = ("image_id", "mask", "mask_source", "annotator")
+
 Policy = Literal["error", "drop"]
+MissingPolicy = Literal["error", "drop", "keep"]
 
 PROBLEMS: Mapping[str, str] = {
     "missing_image": "rows of the metadata have no image file",
     "missing_metadata": "image files are not listed in the metadata",
     "missing_mask": "images have no mask",
+    "missing_lesion": "images of HAM10000 have no lesion id",
     "unreadable": "files cannot be decoded",
-    "mask_size": "masks are not of their image's size",
+    "mask_size": "masks are not of their image's proportions",
     "mask_format": "masks are not 8-bit grey or palette images of 0 and 255",
 }
 """What may be wrong with a row; each has a switch `data.on_<name>`, and "drop" leaves the row out."""
+
+KEEPABLE = ("missing_mask", "missing_lesion")
+"""Problems whose row may also stay as it is ("keep"): it is still an image, or a lesion of its own."""
 
 
 class Problems:
     """Collects what does not fit, so that one message lists all of it.
 
     Args:
-        policy: For each key of `PROBLEMS`, "error" or "drop". Missing keys mean "error".
+        policy: For each key of `PROBLEMS`, "error" or "drop", and for those of `KEEPABLE` also "keep".
+            Missing keys mean "error".
 
     Raises:
         SkinsegError: A policy has another value.
     """
 
-    def __init__(self, policy: Mapping[str, Policy] | None = None) -> None:
-        self._policy = dict.fromkeys(PROBLEMS, "error") | dict(policy or {})
+    def __init__(self, policy: Mapping[str, MissingPolicy] | None = None) -> None:
+        strict: dict[str, MissingPolicy] = dict.fromkeys(PROBLEMS, "error")
+        self._policy = strict | dict(policy or {})
         self._found: dict[str, dict[str, str]] = {kind: {} for kind in PROBLEMS}
         for kind, value in self._policy.items():
-            if kind not in PROBLEMS or value not in get_args(Policy):
-                raise SkinsegError(f"data.on_{kind}: found {value!r}, expected one of {get_args(Policy)}.")
+            allowed = get_args(MissingPolicy if kind in KEEPABLE else Policy)
+            if kind not in PROBLEMS or value not in allowed:
+                raise SkinsegError(f"data.on_{kind}: found {value!r}, expected one of {allowed}.")
 
     def add(self, kind: str, image_id: str, detail: str) -> None:
         """Notes that `image_id` has the problem `kind`; `detail` names the file and what was found."""
         self._found[kind][image_id] = detail
 
-    def settle(self) -> dict[str, list[str]]:
+    def fresh(self) -> Problems:
+        """Returns an empty collection with the same policies, for the next data set."""
+        return Problems(self._policy)
+
+    @property
+    def found(self) -> Mapping[str, Mapping[str, str]]:
+        """What was added, by kind and image id."""
+        return self._found
+
+    def settle(self, advice: Mapping[str, str] | None = None) -> dict[str, list[str]]:
         """Returns the image ids to leave out by kind of problem (kinds that were found only).
+
+        Args:
+            advice: What else can be done about a kind of problem.
 
         Raises:
             SkinsegError: A problem was found whose policy is "error"; all of them are listed.
@@ -70,13 +95,22 @@ class Problems:
         if refused:
             lines = ["The data do not fit together:"]
             for kind, found in refused.items():
-                lines.append(f"  {len(found)} {PROBLEMS[kind]}; data.on_{kind}=drop leaves such images out:")
+                ways = f"data.on_{kind}=drop leaves such images out"
+                if kind in KEEPABLE:
+                    ways += ", =keep keeps them"
+                lines.append(f"  {len(found)} {PROBLEMS[kind]}; {ways}:")
                 shown = list(found.values())[:5]
                 lines += [f"    {detail}" for detail in shown]
                 if len(found) > len(shown):
                     lines.append(f"    and {len(found) - len(shown)} more")
+                if advice and kind in advice:
+                    lines.append(f"  {advice[kind]}")
             raise SkinsegError("\n".join(lines))
-        return {kind: sorted(found) for kind, found in self._found.items() if found}
+        return {
+            kind: sorted(found)
+            for kind, found in self._found.items()
+            if found and self._policy[kind] == "drop"
+        }
 
 
 @dataclass(frozen=True)
@@ -86,8 +120,15 @@ class Catalog:
     Attributes:
         table: A row per image with at least `COLUMNS`, sorted by `image_id`. `image` and `mask` are paths
             (`mask` is missing where there is none), `group` names the lesion (the unit that a split must
-            not divide), `age` is in years (NaN: unknown), `width` and `height` are the image's, in pixels.
+            not divide) and `group_source` who says so ("image": nobody, the image stands for itself).
+            `diagnosis` is a key of `skinseg.data.diagnoses.DIAGNOSES`, missing where it is unknown or in
+            conflict, `diagnosis_term` the data set's own word. `publisher_split` is the publisher's side,
+            "train", "val", "test" or "train+test". `age` is in years (NaN: unknown), `width` and `height`
+            are the image's, in pixels (0: not looked at).
         dropped: Image ids left out, by kind of problem (a key of `PROBLEMS`).
+        annotations: A row per mask file with `ANNOTATION_COLUMNS`, the one in use first; images with more
+            than one row have several masks.
+        notes: Image ids by what was noted of them, e.g. "mask_resized". They are in the table.
 
     Raises:
         SkinsegError: A column is missing, an image id occurs twice, a group is missing, or no row is left.
@@ -95,6 +136,10 @@ class Catalog:
 
     table: pd.DataFrame
     dropped: Mapping[str, list[str]] = field(default_factory=dict)
+    annotations: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=list(ANNOTATION_COLUMNS), dtype=str)
+    )
+    notes: Mapping[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.table]
@@ -120,12 +165,83 @@ class Catalog:
         return len(self.table)
 
     def record(self) -> dict[str, object]:
-        """Returns counts for the run's record: images, groups, by data set and diagnosis, dropped."""
+        """Returns counts for the run's record: images, groups, where things come from, dropped, noted."""
         table = self.table
+
+        def counts(column: str) -> dict[str, int]:
+            return {str(key): int(n) for key, n in table[column].fillna("none").value_counts().items()}
+
+        def listed(found: Mapping[str, list[str]]) -> dict[str, object]:
+            return {kind: {"count": len(ids), "image_ids": ids} for kind, ids in found.items() if ids}
+
         return {
             "images": len(table),
             "groups": int(table["group"].nunique()),
-            "by_dataset": table["dataset"].value_counts().to_dict(),
-            "by_diagnosis": table["diagnosis"].value_counts().to_dict(),
-            "dropped": {kind: {"count": len(ids), "image_ids": ids} for kind, ids in self.dropped.items()},
+            "by_dataset": counts("dataset"),
+            "by_diagnosis": counts("diagnosis"),
+            "by_mask_source": counts("mask_source"),
+            "by_group_source": counts("group_source"),
+            "dropped": listed(self.dropped),
+            "notes": listed(self.notes),
         }
+
+
+def combine(catalogs: Iterable[Catalog]) -> Catalog:
+    """Puts catalogs together: one row per image id, lesions grouped across all of them.
+
+    Of an image in several catalogs the first one with a mask counts (the first of all where none has one).
+    Two images belong to one lesion if any catalog says so.
+
+    Args:
+        catalogs: In order of precedence.
+
+    Returns:
+        One catalog; `notes["in_several"]` lists the ids that more than one of them holds.
+    """
+    catalogs = list(catalogs)
+    tables = [catalog.table for catalog in catalogs]
+    rows = pd.concat(tables, ignore_index=True)
+    rows["group"] = join_groups(rows["group"], shared_ids(rows))
+    several = sorted(rows["image_id"][rows["image_id"].duplicated()].unique())
+    rows = rows.iloc[rows["mask"].isna().argsort(kind="stable")]
+    rows = rows.drop_duplicates("image_id")
+    notes: dict[str, list[str]] = {"in_several": several}
+    dropped: dict[str, list[str]] = {}
+    for catalog in catalogs:
+        for found, into in ((catalog.notes, notes), (catalog.dropped, dropped)):
+            for kind, ids in found.items():
+                into[kind] = sorted({*into.get(kind, []), *ids})
+    annotations = pd.concat([catalog.annotations for catalog in catalogs], ignore_index=True)
+    return Catalog(rows, dropped, annotations.drop_duplicates("mask", ignore_index=True), notes)
+
+
+def shared_ids(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Returns the pairs of groups that share an image id, from rows of several catalogs."""
+    first = rows.drop_duplicates("image_id").set_index("image_id")["group"]
+    again = rows[rows["image_id"].duplicated()]
+    return list(zip(again["image_id"].map(first), again["group"], strict=True))
+
+
+def join_groups(groups: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Joins groups that turn out to be the same lesion.
+
+    Args:
+        groups: The group of each image.
+        pairs: Pairs of groups that are one lesion. A pair with an absent group changes nothing.
+
+    Returns:
+        The group of each image; joined groups bear the name that sorts first.
+    """
+    groups = list(groups)
+    parent = {group: group for group in groups}
+
+    def root(group: str) -> str:
+        while parent[group] != group:
+            group = parent[group]
+        return group
+
+    for a, b in pairs:
+        if a in parent and b in parent:
+            first, second = sorted((root(a), root(b)))
+            parent[second] = first
+    return [root(group) for group in groups]

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from skinseg.data.catalog import Catalog, Policy, Problems
+from skinseg.data.catalog import Catalog, MissingPolicy, Policy, Problems
 from skinseg.data.dataset import (
     EpochSampler,
     LateDataLoader,
@@ -22,6 +22,8 @@ from skinseg.data.dataset import (
     collate,
     limit_worker_threads,
 )
+from skinseg.data.files import Verify
+from skinseg.data.masks import PSEUDO
 from skinseg.data.splits import Split
 from skinseg.errors import SkinsegError
 
@@ -33,20 +35,24 @@ class LesionDataModule(L.LightningDataModule):
 
     Args:
         reader: Folder and problems to catalog, such as `read_ham10000`; it also takes `verify`.
-        split: Catalog to split, such as `make_split`.
+        split: Catalog to split, such as `make_split`. None: there is no split; only the catalog can be read.
         root: Folder of the data set, or one that holds it.
         image_size: Height and width of the network's input, in pixels.
         batch_size: Images per step and process.
         num_workers: Loader processes. None: one per core, at most 8, and none on a machine of two cores
             or fewer without a GPU, where they would take the network's time.
-        verify: Decode every file before any work starts. Without it, only headers are read.
+        verify: How much of each file is looked at before any work starts. True: all of it. "headers": sizes
+            alone. False: nothing.
         overfit: Train, validate and test on this many training images, to see that a network can learn
             at all. None: use the split.
         on_missing_image: "error" or "drop" where the metadata lists an image that is not there.
         on_missing_metadata: The same for an image that the metadata do not list.
-        on_missing_mask: The same for an image without a mask.
+        on_missing_mask: The same for an image without a mask, or "keep": it stays in the catalog, and is
+            neither trained on nor scored.
+        on_missing_lesion: The same for an image of HAM10000 whose lesion id is not known, or "keep": it is
+            taken for a lesion of its own, which may put two views of one lesion on two sides.
         on_unreadable: The same for a file that cannot be decoded.
-        on_mask_size: The same for a mask of another size than its image.
+        on_mask_size: The same for a mask of other proportions than its image's. One of the same is resized.
         on_mask_format: The same for a mask that is not 8-bit grey or palette of 0 and 255.
         augment: Augmentation of training images. None: none.
         seed: Seed of order and augmentation.
@@ -59,16 +65,17 @@ class LesionDataModule(L.LightningDataModule):
         self,
         *,
         reader: Callable[..., Catalog],
-        split: Callable[[Catalog], Split],
+        split: Callable[[Catalog], Split] | None = None,
         root: str,
         image_size: tuple[int, int],
         batch_size: int = 16,
         num_workers: int | None = None,
-        verify: bool = True,
+        verify: Verify = True,
         overfit: int | None = None,
         on_missing_image: Policy = "error",
         on_missing_metadata: Policy = "error",
-        on_missing_mask: Policy = "error",
+        on_missing_mask: MissingPolicy = "error",
+        on_missing_lesion: MissingPolicy = "error",
         on_unreadable: Policy = "error",
         on_mask_size: Policy = "error",
         on_mask_format: Policy = "error",
@@ -89,10 +96,11 @@ class LesionDataModule(L.LightningDataModule):
         self.num_workers = default_workers() if num_workers is None else num_workers
         self._verify = verify
         self.overfit = overfit
-        self._policy: dict[str, Policy] = {
+        self._policy: dict[str, MissingPolicy] = {
             "missing_image": on_missing_image,
             "missing_metadata": on_missing_metadata,
             "missing_mask": on_missing_mask,
+            "missing_lesion": on_missing_lesion,
             "unreadable": on_unreadable,
             "mask_size": on_mask_size,
             "mask_format": on_mask_format,
@@ -103,20 +111,32 @@ class LesionDataModule(L.LightningDataModule):
     @cached_property
     def catalog(self) -> Catalog:
         """All images that fit. Read once, when first needed."""
-        catalog = self._reader(self.root, Problems(self._policy), verify=self._verify)
+        catalog = self.read(Problems(self._policy))
         for kind, ids in catalog.dropped.items():
             log.warning("Left out %d images (%s).", len(ids), kind)
         return catalog
 
+    def read(self, problems: Problems) -> Catalog:
+        """Reads the data set anew, with other policies than the configured ones."""
+        return self._reader(self.root, problems, verify=self._verify)
+
     @cached_property
     def split(self) -> Split:
-        """Which image is on which side."""
+        """Which image is on which side.
+
+        Raises:
+            SkinsegError: The split refuses the catalog, or there is none.
+        """
+        if self._make_split is None:
+            raise SkinsegError("data.split: missing; there is nothing that divides the images.")
         return self._make_split(self.catalog)
 
     def dataset(self, side: str) -> LesionDataset:
         """Returns the images of "train", "val" or "test"; only training images are augmented."""
         table = self.catalog.table
         rows = table[table["image_id"].isin(self.split.ids("train" if self.overfit else side))]
+        # A score by a mask that a network drew would be its agreement with itself.
+        assert side == "train" or self.overfit or not (rows["mask_source"] == PSEUDO).any()
         if self.overfit:
             rows = rows.head(self.overfit)
         train = side == "train"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from skinseg.data.files import UnreadableFileError, read_image, read_mask
+from skinseg.data.files import UnreadableFileError, fit_mask, image_size, read_image, read_mask
 from skinseg.errors import SkinsegError
 
 # OpenCV's own threads would compete with the loader's worker processes.
@@ -74,6 +74,7 @@ class LesionDataset(Dataset[Sample]):
         self.image_ids: list[str] = table["image_id"].tolist()
         self.images: list[str] = table["image"].tolist()
         self._masks: list[str] = table["mask"].tolist()
+        self._sizes: list[tuple[int, int]] = list(zip(table["height"], table["width"], strict=True))
         self.image_size = image_size
         self.transform = transform
         self.seed = seed
@@ -86,7 +87,7 @@ class LesionDataset(Dataset[Sample]):
         epoch, row = key if isinstance(key, tuple) else (0, key)
         try:
             image = resize_image(read_image(self.images[row], self.image_size), self.image_size)
-            truth = read_mask(self._masks[row])
+            truth = fit_mask(read_mask(self._masks[row]), self._native_size(row))
         except UnreadableFileError as error:
             raise SkinsegError(
                 f"{error}. Replace the file; data.verify=true finds all such files at once."
@@ -106,6 +107,10 @@ class LesionDataset(Dataset[Sample]):
         if self.with_truth:
             sample["truth"] = torch.from_numpy(truth > 128)
         return sample
+
+    def _native_size(self, row: int) -> tuple[int, int]:
+        size = self._sizes[row]
+        return size if size[0] else image_size(self.images[row])
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,18 +1,32 @@
-"""Reading image and mask files, and checking all of them before any work starts."""
+"""Finding, reading and checking image and mask files."""
 
 from __future__ import annotations
 
+import filecmp
+import hashlib
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from skinseg.data.catalog import Problems
+from skinseg.errors import SkinsegError
+
+Verify = bool | Literal["headers"]
+"""How much of each file is looked at before any work starts: all of it, its header, nothing."""
+
+Tree = Sequence[tuple[Path, list[str]]]
+"""Folders with the names of their files, as `walk` yields them."""
+
+_DOWNSAMPLED = "_downsampled"
 
 
 class UnreadableFileError(Exception):
@@ -91,11 +105,119 @@ def _reason(path: Path | str, error: BaseException) -> str:
     )
 
 
+def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes can be the same picture at two scales, each rounded to whole pixels.
+
+    Args:
+        one: Width and height in pixels, or height and width.
+        other: In the same order.
+    """
+    (a, b), (c, d) = one, other
+    # Each side may have been rounded up or down by less than a pixel.
+    return (a - 1) * (d - 1) < (c + 1) * (b + 1) and (c - 1) * (b - 1) < (a + 1) * (d + 1)
+
+
+def fit_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Brings a mask to the size of its image: lesion where it covers at least half of a pixel.
+
+    Args:
+        mask: Array of 0 and 255.
+        size: Height and width in pixels.
+
+    Returns:
+        Array of that size, of 0 and 255; `mask` itself where it has that size.
+    """
+    if mask.shape == size:
+        return mask
+    shrinks = mask.shape[0] >= size[0] and mask.shape[1] >= size[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    grey = cv2.resize(mask, (size[1], size[0]), interpolation=how)
+    return np.where(grey > 127, 255, 0).astype(np.uint8)
+
+
+def below(tree: Tree, folder: Path) -> Tree:
+    """Returns the part of a tree from a folder down."""
+    return [(here, names) for here, names in tree if here == folder or folder in here.parents]
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yields each folder from `folder` down with its file names, sorted.
+
+    Hidden files and folders and `__MACOSX` are skipped. Symbolic links are followed, each folder once, so
+    that a link to a folder above ends.
+    """
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        here = os.stat(parent)  # noqa: PTH116 -- a hundred thousand paths are slow to build
+        if (here.st_dev, here.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        yield Path(parent), sorted(name for name in names if not is_junk(name))
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is none of the user's: hidden, or what macOS adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def image_id_of(stem: str) -> str:
+    """Returns the image id in a file's name without its ending.
+
+    The ISIC Archive's reduced copies bear the id of their original and `_downsampled`. Letters that were
+    composed of several code points on the way through another file system are put together again.
+    """
+    return unicodedata.normalize("NFC", stem).strip().removesuffix(_DOWNSAMPLED)
+
+
+def find_images(tree: Tree) -> tuple[dict[str, Path], list[str]]:
+    """Finds JPEG images by the id in their name.
+
+    Args:
+        tree: Folders with their files; the first one wins where an image is in several.
+
+    Returns:
+        Files by image id, and the ids of which a reduced copy was passed over.
+
+    Raises:
+        SkinsegError: An id is there twice with different content.
+    """
+    images: dict[str, Path] = {}
+    passed_over = set()
+    for folder, names in tree:
+        for name in names:
+            stem, dot, ending = name.rpartition(".")
+            if not dot or ending.lower() not in ("jpg", "jpeg"):
+                continue
+            image_id = image_id_of(stem)
+            path = folder / name
+            known = images.setdefault(image_id, path)
+            if known is path:
+                continue
+            if stem.endswith(_DOWNSAMPLED) != known.stem.endswith(_DOWNSAMPLED):
+                passed_over.add(image_id)
+                images[image_id] = known if stem.endswith(_DOWNSAMPLED) else path
+            elif not same_content(known, path):
+                raise SkinsegError(
+                    f"{image_id} is there twice with different content: {known} and {path}; remove one."
+                )
+    return images, sorted(passed_over)
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two files are byte-identical."""
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    return filecmp.cmp(one, other, shallow=False)
+
+
 @dataclass(frozen=True)
 class _Inspection:
     width: int = 0
     height: int = 0
     problem: tuple[str, str] | None = None
+    resized: bool = False
 
 
 def inspect_files(
@@ -104,8 +226,8 @@ def inspect_files(
     masks: Sequence[Path | None],
     problems: Problems,
     *,
-    decode: bool = True,
-) -> NDArray[np.int64]:
+    verify: Verify = True,
+) -> tuple[NDArray[np.int64], list[str]]:
     """Opens every image and mask once, in threads, and reports what is wrong with them.
 
     Args:
@@ -113,32 +235,37 @@ def inspect_files(
         images: n image files.
         masks: n mask files, None where an image has none.
         problems: Receives "unreadable", "mask_size" and "mask_format".
-        decode: Decode the pixels too. Without it only the headers are read, a tenth of the time, and a
-            truncated file or a mask of 0 and 1 is found when it is first needed, in the middle of a run.
+        verify: True decodes all pixels. "headers" reads sizes only, a tenth of the time; a truncated file
+            or a mask of 0 and 1 is then found when it is first needed, in the middle of a run. False opens
+            nothing.
 
     Returns:
-        Array of shape (n, 2): width and height in pixels, 0 where a file could not be read.
+        Array of shape (n, 2): width and height in pixels, 0 where a file could not be read or was not
+        opened; and the ids whose mask has its image's proportions but another size.
     """
+    if verify is False:
+        return np.zeros((len(image_ids), 2), dtype=np.int64), []
 
     def inspect(image: Path, mask: Path | None) -> _Inspection:
         try:
-            if decode:
+            if verify is True:
                 height, width = read_image(image).shape[:2]
             else:
-                width, height = _size(image)
-            if mask is not None:
-                if decode:
-                    mask_height, mask_width = read_mask(mask).shape
-                else:
-                    mask_width, mask_height = _size(mask)
-                if (mask_width, mask_height) != (width, height):
-                    found = f"{mask}: {mask_width}x{mask_height}, its image is {width}x{height}"
-                    return _Inspection(width, height, ("mask_size", found))
+                height, width = image_size(image)
+            if mask is None:
+                return _Inspection(width, height)
+            if verify is True:
+                mask_height, mask_width = read_mask(mask).shape
+            else:
+                mask_height, mask_width = image_size(mask)
         except MaskFormatError as error:
             return _Inspection(problem=("mask_format", str(error)))
         except UnreadableFileError as error:
             return _Inspection(problem=("unreadable", str(error)))
-        return _Inspection(width, height)
+        if not same_proportions((mask_width, mask_height), (width, height)):
+            found = f"{mask}: {mask_width}x{mask_height}, its image is {width}x{height}"
+            return _Inspection(width, height, ("mask_size", found))
+        return _Inspection(width, height, resized=(mask_width, mask_height) != (width, height))
 
     # Pillow decodes outside the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -146,12 +273,42 @@ def inspect_files(
     for image_id, result in zip(image_ids, results, strict=True):
         if result.problem is not None:
             problems.add(result.problem[0], image_id, result.problem[1])
-    return np.array([(r.width, r.height) for r in results], dtype=np.int64).reshape(-1, 2)
+    size = np.array([(r.width, r.height) for r in results], dtype=np.int64).reshape(-1, 2)
+    return size, [image_id for image_id, r in zip(image_ids, results, strict=True) if r.resized]
 
 
-def _size(path: Path) -> tuple[int, int]:
+def find_copies(image_ids: Sequence[str], images: Sequence[Path]) -> list[tuple[str, str]]:
+    """Finds image files that another id has too, byte for byte.
+
+    Args:
+        image_ids: n ids.
+        images: n files; those that are missing or empty have no copy.
+
+    Returns:
+        Pairs of ids: the first one with these bytes, and another.
+    """
+    by_size: dict[int, list[tuple[str, Path]]] = {}
+    for image_id, path in zip(image_ids, images, strict=True):
+        if path.is_file() and (size := path.stat().st_size):
+            by_size.setdefault(size, []).append((image_id, path))
+    pairs = []
+    for alike in by_size.values():
+        first: dict[bytes, str] = {}
+        for image_id, path in alike if len(alike) > 1 else ():
+            original = first.setdefault(hashlib.sha256(path.read_bytes()).digest(), image_id)
+            if original != image_id:
+                pairs.append((original, image_id))
+    return pairs
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Returns height and width in pixels from a file's header.
+
+    Raises:
+        UnreadableFileError: The file is missing, empty or no image.
+    """
     try:
         with Image.open(path) as image:
-            return image.size
+            return image.height, image.width
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UnreadableFileError(f"{path}: {_reason(path, error)}") from error

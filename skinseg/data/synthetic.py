@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg.data.catalog import Catalog, Problems
-from skinseg.data.ham10000 import MASK_SUFFIX, METADATA_NAMES, SYNTHETIC_RECORD, read_ham10000
+from skinseg.data.files import Verify
+from skinseg.data.ham10000 import MASK_SUFFIX, SYNTHETIC_RECORD, read_ham10000
+from skinseg.data.metadata import HAM10000_NAMES
 from skinseg.errors import SkinsegError
 
 GENERATOR_VERSION = 1
@@ -240,7 +242,7 @@ def read_synthetic(
     width: int = 200,
     height: int = 150,
     seed: int = 0,
-    verify: bool = True,
+    verify: Verify = True,
 ) -> Catalog:
     """Reads a drawn data set from a folder below `root`, where it is written on first use.
 
@@ -251,7 +253,7 @@ def read_synthetic(
         width: Likewise.
         height: Likewise.
         seed: Likewise.
-        verify: Decode every file now. See `inspect_files`.
+        verify: How much of each file is looked at now. See `inspect_files`.
 
     Returns:
         The catalog; `dataset` and `mask_source` say "synthetic".
@@ -266,8 +268,9 @@ def read_synthetic(
     name = f"synthetic_v{GENERATOR_VERSION}_{lesions}_{width}x{height}_seed{seed}"
     folder = write_synthetic_ham10000(root / name, lesions=lesions, width=width, height=height, seed=seed)
     catalog = read_ham10000(folder, problems, verify=verify)
-    table = catalog.table.assign(dataset="synthetic", mask_source="synthetic", licence=LICENCE)
-    return replace(catalog, table=table)
+    ours = {"mask_source": "synthetic"}
+    table = catalog.table.assign(dataset="synthetic", group_source="synthetic", licence=LICENCE, **ours)
+    return replace(catalog, table=table, annotations=catalog.annotations.assign(**ours))
 
 
 def describe_lesion(seed: int, number: int) -> Lesion:
@@ -341,7 +344,7 @@ def _is_written(root: Path, record: dict[str, int]) -> bool:
     advice = "Name another folder, or remove this one to have it drawn anew."
     try:
         found = json.loads((root / SYNTHETIC_RECORD).read_text(encoding="utf-8"))
-        expected = set(pd.read_csv(root / METADATA_NAMES[0])["image_id"])
+        expected = set(pd.read_csv(root / HAM10000_NAMES[0])["image_id"])
     except (OSError, ValueError, KeyError) as error:
         raise SkinsegError(
             f"{root} is there already, but is no finished synthetic data set: {error}. {advice}"
@@ -384,7 +387,7 @@ def _write(folder: Path, record: dict[str, int]) -> None:
                     "localization": lesion.localization,
                 }
             )
-    pd.DataFrame(rows).to_csv(folder / METADATA_NAMES[0], index=False)
+    pd.DataFrame(rows).to_csv(folder / HAM10000_NAMES[0], index=False)
     (folder / SYNTHETIC_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

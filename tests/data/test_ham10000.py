@@ -10,8 +10,10 @@ import pytest
 from conftest import WriteHam
 from PIL import Image
 
-from skinseg.data.catalog import PROBLEMS, Catalog, Problems
-from skinseg.data.ham10000 import duplicate_pairs, join_groups, read_ham10000
+from skinseg.data.catalog import PROBLEMS, Catalog, Problems, join_groups
+from skinseg.data.dataset import LesionDataset
+from skinseg.data.ham10000 import read_ham10000
+from skinseg.data.metadata import duplicate_pairs, group_pairs
 from skinseg.errors import SkinsegError
 
 FIRST = "ISIC_9000000"
@@ -125,12 +127,28 @@ def test_mask_format(write_ham: WriteHam, form: str) -> None:
 
 def test_mask_of_another_size(write_ham: WriteHam) -> None:
     root = write_ham(3)
-    Image.new("L", (20, 16)).save(mask_of(root))
-    with pytest.raises(SkinsegError, match="20x16, its image is 40x32"):
+    Image.new("L", (20, 20)).save(mask_of(root))
+    with pytest.raises(SkinsegError, match="20x20, its image is 40x32"):
         read(root)
     assert read(root, mask_size="drop").dropped == {"mask_size": [FIRST]}
-    with pytest.raises(SkinsegError, match="20x16, its image is 40x32"):
-        read_ham10000(root, Problems(), verify=False)
+    with pytest.raises(SkinsegError, match="20x20, its image is 40x32"):
+        read_ham10000(root, Problems(), verify="headers")
+    assert (read_ham10000(root, Problems(), verify=False).table["width"] == 0).all(), "nothing was opened"
+
+
+def test_mask_of_the_same_proportions_is_resized(write_ham: WriteHam) -> None:
+    root = write_ham(3)
+    small = np.zeros((16, 20), np.uint8)
+    small[4:10, 5:15] = 255
+    Image.fromarray(small).save(mask_of(root))
+    for verify in (True, "headers"):
+        catalog = read_ham10000(root, Problems(), verify=verify)  # type: ignore[arg-type]
+        assert catalog.notes["mask_resized"] == [FIRST]
+    rows = catalog.table[catalog.table["image_id"] == FIRST]
+    truth = LesionDataset(rows, (32, 40), with_truth=True)[0]["truth"].numpy()
+    assert truth.shape == (32, 40)
+    assert truth[8:20, 10:30].all()
+    assert truth.sum() == 12 * 20
 
 
 @pytest.mark.parametrize(
@@ -224,7 +242,7 @@ def test_unknown_policy() -> None:
 
 
 def test_join_groups() -> None:
-    groups = join_groups("abcd", ["1", "2", "3", "4"], [("3", "2"), ("4", "3"), ("1", "absent")])
+    groups = join_groups("abcd", [("c", "b"), ("d", "c"), ("a", "absent")])
     assert groups == ["a", "b", "b", "b"]
 
 
@@ -251,12 +269,13 @@ def test_facts_of_the_full_metadata(real_data: Path) -> None:
         pytest.skip(f"{facts} is not there")
     rows = pd.read_csv(facts)
     assert rows["lesion_id"].nunique() == 7470
-    assert len(set(join_groups(rows["lesion_id"], rows["image_id"], duplicate_pairs()))) == 7452
+    pairs = group_pairs(dict(zip(rows["image_id"], rows["lesion_id"], strict=True)))
+    assert len(set(join_groups(rows["lesion_id"], pairs))) == 7452
 
 
 @pytest.mark.realdata
 def test_real_folder(real_data: Path) -> None:
-    catalog = read_ham10000(real_data, Problems(), verify=False)
+    catalog = read_ham10000(real_data, Problems(), verify="headers")
     assert len(catalog) == 8488
     assert catalog.table["group"].nunique() == 6313
     assert catalog.dropped == {}

@@ -15,7 +15,9 @@ from PIL import Image
 
 from skinseg.data import synthetic
 from skinseg.data.catalog import Catalog, Problems
-from skinseg.data.ham10000 import DIAGNOSES, METADATA_NAMES, read_ham10000
+from skinseg.data.diagnoses import DIAGNOSES
+from skinseg.data.ham10000 import read_ham10000
+from skinseg.data.metadata import HAM10000_NAMES
 from skinseg.data.synthetic import (
     IMAGE_FOLDERS,
     MASK_FOLDER,
@@ -48,7 +50,7 @@ def digests(root: Path) -> dict[str, str]:
 
 
 def metadata(root: Path) -> pd.DataFrame:
-    return pd.read_csv(root / METADATA_NAMES[0])
+    return pd.read_csv(root / HAM10000_NAMES[0])
 
 
 def small(root: Path, **arguments: int) -> Path:

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from skinseg.config import check, compose, config_dir, plain
+from skinseg.config import RootConfig, check, compose, config_dir, plain
 from skinseg.errors import SkinsegError
 
 # Set by torchrun, Slurm and Lightning for their ranks; a sweep's job starts its own.
@@ -32,11 +32,13 @@ _RANK_VARIABLES = (
 )
 
 
-def main_of(task: Callable[[], Any]) -> Callable[[], int]:
+def main_of(task: Callable[[], Any], name: str = "train", schema: type = RootConfig) -> Callable[[], int]:
     """Wraps a Hydra entry point so that a user's mistake is a message and an exit code.
 
     Args:
         task: A function decorated with `hydra.main`.
+        name: The command, whose configuration is `conf/<name>.yaml`.
+        schema: Its root. See `config.check`.
 
     Returns:
         A function that runs it and returns the exit code. Bugs keep their traceback.
@@ -53,7 +55,7 @@ def main_of(task: Callable[[], Any]) -> Callable[[], int]:
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             if not _raised_in_hydra(error):
                 raise
-            print(explain(error, sys.argv[1:]), file=sys.stderr)
+            print(explain(error, sys.argv[1:], name, schema), file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
@@ -80,7 +82,9 @@ def _raised_in_hydra(error: Exception) -> bool:
     return module.split(".")[0] in ("hydra", "omegaconf")
 
 
-def explain(error: Exception, arguments: Sequence[str]) -> str:
+def explain(
+    error: Exception, arguments: Sequence[str], name: str = "train", schema: type = RootConfig
+) -> str:
     """Says what is wrong with a command line that Hydra refused.
 
     Hydra stops at the first key that it does not know and names no near one; `check` names all of them.
@@ -88,13 +92,15 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     Args:
         error: Hydra's.
         arguments: The command line.
+        name: As in `main_of`.
+        schema: Likewise.
 
     Returns:
         A message.
     """
     try:
         forced = [_forced(argument) for argument in arguments if not argument.startswith("-")]
-        check(plain(compose([*forced, "run_dir=."])))
+        check(plain(compose([*forced, "run_dir=."], name)), schema)
     except SkinsegError as problems:
         return str(problems)
     except Exception:  # the command line is wrong in a way that only Hydra can tell

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ Plain = dict[str, Any]
 
 @dataclass
 class RootConfig:
-    """Every key at the root of a configuration. Nodes name a constructor in `_target_`.
+    """Every key at the root of an experiment's configuration. Nodes name a constructor in `_target_`.
 
     Attributes:
         name: Name of the experiment; part of the run folder's path.
@@ -44,6 +44,8 @@ class RootConfig:
         tags: Words to find the run by.
         notes: A sentence on the run.
         data: The LightningDataModule: reader, split, loaders.
+        test_data: Another data set, all of it the test side instead of that of `data`. Empty: none.
+        test_overlap: "exclude" leaves out of `test_data` what `data` has too, by image and lesion; "refuse" ends.
         model: The network.
         loss: Training objective of (logits, masks).
         augment: Augmentation of training images.
@@ -71,6 +73,8 @@ class RootConfig:
     tags: list[str]
     notes: str | None
     data: Node
+    test_data: Node | None
+    test_overlap: typing.Literal["exclude", "refuse"]
     model: Node
     loss: Node
     augment: Node
@@ -81,8 +85,6 @@ class RootConfig:
     logger: dict[str, Node | None] | None
 
 
-COMPONENTS = ("data", "model", "loss", "augment", "optimizer", "scheduler", "trainer")
-COLLECTIONS = ("callbacks", "logger")
 _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
 
 
@@ -101,18 +103,19 @@ def config_dir() -> Path:
     )
 
 
-def compose(overrides: Sequence[str] = ()) -> DictConfig:
+def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
     """Composes the configuration as the command line would.
 
     Args:
         overrides: Hydra overrides, e.g. ["+experiment=demo", "seed=1"]. `run_dir` must be among them, since
             only a command has a run folder.
+        name: The command, whose configuration is `conf/<name>.yaml`.
 
     Returns:
         The composed configuration.
     """
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return hydra_compose("train", list(overrides))
+        return hydra_compose(name, list(overrides))
 
 
 def plain(cfg: DictConfig) -> Plain:
@@ -130,7 +133,7 @@ def plain(cfg: DictConfig) -> Plain:
     return typing.cast(Plain, resolved)
 
 
-def check(config: Plain) -> None:
+def check(config: Plain, schema: type = RootConfig) -> None:
     """Compares a resolved configuration with the constructors that it names.
 
     A key that no constructor takes would be a setting that silently does nothing. All problems are
@@ -139,44 +142,49 @@ def check(config: Plain) -> None:
 
     Args:
         config: What `plain` returned.
+        schema: A dataclass with a field for each key at the root. Fields of type `Node` (or `Node | None`)
+            hold a constructor, `dict[str, Node | None] | None` constructors by name, others plain values.
 
     Raises:
         SkinsegError: There is a problem.
     """
-    problems = list(_problems(config))
+    problems = list(_problems(config, schema))
     if problems:
         count = "A problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise SkinsegError("\n  ".join([f"{count} in the configuration:", *problems]))
 
 
-def _problems(config: Plain) -> Iterator[str]:
-    known = {field.name for field in fields(RootConfig)}
-    types = typing.get_type_hints(RootConfig)
-    for key in config.keys() - known:
+def _problems(config: Plain, schema: type) -> Iterator[str]:
+    types = typing.get_type_hints(schema)
+    known = set(types)
+    for key in sorted(config.keys() - known):
         yield _unknown(key, known, where="the root")
     for key in sorted(known - config.keys()):
         yield f"{key}: missing; the root needs it."
-    for key in sorted(known & config.keys()):
-        if key not in (*COMPONENTS, *COLLECTIONS):
-            yield from _type_problem(key, config[key], types[key])
-    yield from _monitor_problem(config.get("monitor"))
+    if "monitor" in known:
+        yield from _monitor_problem(config.get("monitor"))
     if isinstance(threshold := config.get("threshold"), (int, float)) and not 0 < threshold < 1:
         yield f"threshold={threshold}: expected a probability between 0 and 1."
-    for key in COMPONENTS:
-        node = config.get(key)
-        if not isinstance(node, dict) or "_target_" not in node:
-            if key in config:
-                yield f"{key}: no _target_ (found {node!r}); choose an option, e.g. {_options(key)}."
-        else:
-            yield from _node_problems(key, node)
-    for key in COLLECTIONS:
-        members = config.get(key) or {}
-        proper = [name for name, node in members.items() if isinstance(node, dict) and "_target_" in node]
-        for name, node in members.items():
-            if name in proper:
-                yield from _node_problems(f"{key}.{name}", node)
-            elif node is not None:
-                yield _unknown(f"{key}.{name}", {f"{key}.{other}" for other in proper}, where=key)
+    for key in sorted(known & config.keys()):
+        value, kind = config[key], types[key]
+        if kind == Node or (kind == Node | None and value):
+            if isinstance(value, dict) and "_target_" in value:
+                yield from _node_problems(key, value)
+            else:
+                yield f"{key}: no _target_ (found {value!r}); choose an option, e.g. {_options(key)}."
+        elif kind == dict[str, Node | None] | None:
+            yield from _collection_problems(key, value or {})
+        elif kind != Node | None:
+            yield from _type_problem(key, value, kind)
+
+
+def _collection_problems(key: str, members: Mapping[str, Any]) -> Iterator[str]:
+    proper = [name for name, node in members.items() if isinstance(node, dict) and "_target_" in node]
+    for name, node in members.items():
+        if name in proper:
+            yield from _node_problems(f"{key}.{name}", node)
+        elif node is not None:
+            yield _unknown(f"{key}.{name}", {f"{key}.{other}" for other in proper}, where=key)
 
 
 def _monitor_problem(monitor: object) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -18,6 +19,7 @@ from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
 from skinseg.config import Node, Plain
 from skinseg.data.datamodule import LesionDataModule
+from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.models.networks import build_network, normalization
 from skinseg.models.segmenter import LesionSegmenter
@@ -52,11 +54,30 @@ def datamodule(config: Plain) -> LesionDataModule:
     """Builds the data module with its augmentation."""
     with unknown_arguments_as_errors():
         augment = instance("augment", config["augment"])
-    data = instance("data", config["data"], seed=config["seed"])
-    if not isinstance(data, LesionDataModule):
-        raise SkinsegError(f"data._target_={config['data']['_target_']} is not a LesionDataModule.")
+    data = data_source("data", config["data"], seed=config["seed"])
     data.augment = augment
     return data
+
+
+def data_source(key: str, node: Node, **extra: Any) -> LesionDataModule:
+    """Builds a data module as its node says, without augmentation."""
+    data = instance(key, node, **extra)
+    if not isinstance(data, LesionDataModule):
+        raise SkinsegError(f"{key}._target_={node['_target_']} is not a LesionDataModule.")
+    return data
+
+
+def test_datamodule(config: Plain, data: LesionDataModule) -> LesionDataModule:
+    """Builds the data module of the test side: `test_data` without what `data` has too, or `data` itself."""
+    node = config["test_data"]
+    if not node:
+        return data
+    if node.get("overfit") is not None or "split" in node:
+        raise SkinsegError(
+            "test_data is the test side as a whole; leave out test_data.overfit and test_data.split."
+        )
+    split = partial(whole_test_side, train=data.catalog, overlap=config["test_overlap"])
+    return data_source("test_data", node, split=split, seed=config["seed"])
 
 
 def network(config: Plain) -> nn.Module:

@@ -15,13 +15,20 @@ from skinseg.scoring.overlap import OVERLAP_METRICS
 
 
 def summarise(
-    config: Plain, data: LesionDataModule, segmenter: LesionSegmenter, *, weights: str, objective: float
+    config: Plain,
+    data: LesionDataModule,
+    test_data: LesionDataModule,
+    segmenter: LesionSegmenter,
+    *,
+    weights: str,
+    objective: float,
 ) -> dict[str, Any]:
     """Collects the scores of a run and how they were taken.
 
     Args:
         config: The resolved configuration.
-        data: The data module.
+        data: The data module that was trained and validated on.
+        test_data: The data module that was tested on; `data` itself unless it was another data set.
         segmenter: After validation, and after testing if that was asked for.
         weights: Which weights were scored.
         objective: Best value of `monitor`.
@@ -29,21 +36,22 @@ def summarise(
     Returns:
         Plain values: objective, scores by side (None where a side was not scored), protocol.
     """
-    table = data.catalog.table
     sides: dict[str, Any] = {}
-    stamps = []
-    for side in ("val", "test"):
+    stamps = [] if test_data is not data else list(data.split.stamps)
+    drawn = False
+    for side, module in (("val", data), ("test", test_data)):
         scores = segmenter.scores.get(side)
         if scores is None:
             sides[side] = None
             continue
-        ids = data.dataset(side).image_ids
+        ids, table = module.dataset(side).image_ids, module.catalog.table
+        drawn = drawn or bool((table["dataset"] == "synthetic").any())
         scored = [ids[row] for row in scores.index]
         groups = table.loc[table["image_id"].isin(scored), "group"].nunique()
         if len(scored) < len(ids):
             stamps.append(f"PARTIAL: {len(scored)} of the {len(ids)} {side} images were scored")
         sides[side] = {"images": len(scored), "lesions": int(groups), **scores.means()}
-    if (table["dataset"] == "synthetic").any():
+    if drawn:
         stamps.append("SYNTHETIC: drawn images; says nothing of real skin")
     if data.overfit:
         stamps.append("OVERFIT: scored on the images that were trained on")
@@ -55,12 +63,24 @@ def summarise(
             "averaging": "per image, mean over images",
             "resolution": "each image's own size",
             "split": data.split.fingerprint,
-            "group_key": "lesion",
+            "group_key": data.split.unit,
+            **_test_protocol(data, test_data),
             "threshold": config["threshold"],
             "threshold_origin": "fixed in the configuration",
             "weights": weights,
             "stamps": stamps,
         },
+    }
+
+
+def _test_protocol(data: LesionDataModule, test_data: LesionDataModule) -> dict[str, Any]:
+    """Says what the test side is where it is another data set."""
+    if test_data is data:
+        return {}
+    left_out = {why: len(ids) for why, ids in test_data.split.left_out.items()}
+    names = sorted(test_data.catalog.table["dataset"].unique())
+    return {
+        "test_data": {"datasets": names, "fingerprint": test_data.split.fingerprint, "left_out": left_out}
     }
 
 
@@ -90,6 +110,13 @@ def show(summary: dict[str, Any], run_dir: Path) -> None:
         f"({protocol['threshold_origin']}); split {protocol['split']} by {protocol['group_key']}; "
         f"weights: {protocol['weights']}."
     )
+    if other := protocol.get("test_data"):
+        left_out = other["left_out"]
+        console.print(
+            f"Tested on {', '.join(other['datasets'])} ({other['fingerprint']}), without "
+            f"{left_out['in_training_data']} images that are in the training data and "
+            f"{left_out['lesion_in_training_data']} more of its lesions."
+        )
     for stamp in protocol["stamps"]:
         console.print(stamp, style="bold yellow")
     console.print(f"\nRun folder: {run_dir}")

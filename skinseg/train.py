@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,8 @@ def run(cfg: DictConfig) -> float:
     exit_code = 1
     try:
         data = build.datamodule(config)
-        _write_record(run_dir, config, data)
+        test_data = build.test_datamodule(config, data)
+        _write_record(run_dir, config, data, test_data)
         if resumed is not None:
             check_resumable(resumed, config, data.split.fingerprint)
         carried: dict[str, Any] = {"config": config, "split": data.split.fingerprint}
@@ -64,7 +66,7 @@ def run(cfg: DictConfig) -> float:
         trainer = build.trainer(config, build.callbacks(config), loggers)
         for logger in loggers:
             logger.log_hyperparams(config)
-        objective = _fit_and_score(trainer, segmenter, data, config)
+        objective = _fit_and_score(trainer, segmenter, data, test_data, config)
         exit_code = 0
     except SystemExit as error:  # how Lightning ends a fit at Ctrl-C
         exit_code = InterruptedRunError.exit_code
@@ -86,7 +88,7 @@ def _prepare_torch(config: Plain) -> None:
     L.seed_everything(config["seed"], verbose=False)
 
 
-def _write_record(run_dir: Path, config: Plain, data: LesionDataModule) -> None:
+def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_data: LesionDataModule) -> None:
     """Writes what is needed to repeat the run, before it starts."""
     from skinseg.record import first_rank, provenance, replacing, write_json, write_text
 
@@ -95,17 +97,40 @@ def _write_record(run_dir: Path, config: Plain, data: LesionDataModule) -> None:
         return
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     write_json(run_dir / "provenance.json", provenance())
-    catalog, split = data.catalog.record(), data.split.record()
-    write_json(run_dir / "data.json", {"catalog": catalog, "split": split})
+    catalog = data.catalog.record()
+    content = {"catalog": catalog, "split": data.split.record()}
+    if test_data is not data:
+        content["test_data"] = {"catalog": test_data.catalog.record(), "split": test_data.split.record()}
+    write_json(run_dir / "data.json", content)
     with replacing(run_dir / "split.csv") as temporary:
         data.split.table.to_csv(temporary, index=False)
     log.info(
         "%d images of %d lesions; split %s.", len(data.catalog), catalog["groups"], data.split.fingerprint
     )
+    for module in dict.fromkeys((data, test_data)):
+        for line in _remarks(module):
+            log.info("%s", line)
+
+
+def _remarks(data: LesionDataModule) -> Iterator[str]:
+    """What a user has to know of the images that a run uses, beside their number."""
+    table = data.catalog.table
+    if without := int(table["mask"].isna().sum()):
+        yield f"{without} of the {len(table)} images have no mask: neither trained on nor scored."
+    if lone := int((table["group_source"] == "image").sum()):
+        yield f"{lone} images have no known lesion id; each is taken for a lesion of its own."
+    for why, ids in data.split.left_out.items():
+        if ids:
+            yield f"Left out of the split: {len(ids)} images ({why})."
+    yield from data.split.stamps
 
 
 def _fit_and_score(
-    trainer: L.Trainer, segmenter: LesionSegmenter, data: LesionDataModule, config: Plain
+    trainer: L.Trainer,
+    segmenter: LesionSegmenter,
+    data: LesionDataModule,
+    test_data: LesionDataModule,
+    config: Plain,
 ) -> float:
     from skinseg.record import write_json
     from skinseg.summary import show, summarise
@@ -121,9 +146,10 @@ def _fit_and_score(
     else:
         weights = f"{best.name}, best {config['monitor']} on validation"
     if config["test"]:
-        trainer.test(segmenter, datamodule=data, ckpt_path=None if best is None else str(best), verbose=False)
+        path = None if best is None else str(best)
+        trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
     if trainer.is_global_zero:
-        summary = summarise(config, data, segmenter, weights=weights, objective=objective)
+        summary = summarise(config, data, test_data, segmenter, weights=weights, objective=objective)
         summary["training"] = {
             "seconds": round(fit_seconds, 1),
             "epochs": trainer.current_epoch,

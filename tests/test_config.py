@@ -44,7 +44,10 @@ def test_the_default_has_no_problem() -> None:
         ("threshold=128", "threshold=128: expected a probability"),
         ("mode=best", "mode='best': Input should be 'max' or 'min'"),
         ("data.batch_size=eight", "data.batch_size='eight': Input should be a valid integer"),
-        ("data.on_missing_mask=ignore", "data.on_missing_mask='ignore': Input should be 'error' or 'drop'"),
+        (
+            "data.on_missing_mask=ignore",
+            "data.on_missing_mask='ignore': Input should be 'error', 'drop' or 'keep'",
+        ),
         ("trainer.precision=bf17", "trainer.precision='bf17'"),
         (
             "loss._target_=skinseg.models.losses.Dize",

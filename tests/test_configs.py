@@ -16,7 +16,7 @@ ROOT = config_dir()
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in ROOT.glob("*/*.yaml")
-    if path.parent.name not in ("experiment", "debug") and path.stem != "base"
+    if path.parent.name not in ("experiment", "debug") and not path.stem.startswith("base")
 )
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
 DEBUG = sorted(path.stem for path in (ROOT / "debug").glob("*.yaml"))
@@ -31,7 +31,8 @@ def composed(*overrides: str, run_dir: Path) -> dict[str, Any]:
 def test_all_groups_are_here() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "data", "model", "loss", "augment", "optimizer", "scheduler", "trainer", "callbacks", "logger",
+        "split", "data", "test_data", "model", "loss", "augment", "optimizer", "scheduler", "trainer",
+        "callbacks", "logger",
     }  # fmt: skip
     assert len([option for option in OPTIONS if option.startswith("model=")]) == 13
 
@@ -40,6 +41,7 @@ def test_all_groups_are_here() -> None:
 def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     group = option.split("=")[0]
+    option = option.replace("split=", "split@data.split=")
     # A small encoder stands in for the large ones, without weights from the Hub; DPT takes ViTs only.
     small = [] if group != "model" or "dpt" in option or "tiny" in option else ["model.encoder_name=resnet18"]
     weights = ["model.encoder_weights=null"] if group == "model" else ["model=tiny"]
@@ -47,8 +49,12 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     precision = ["trainer.precision=32-true"] if group == "trainer" else []
     size = ["data.image_size=[224,224]"] if "dpt" in option else []
     config = composed(option, *weights, *small, *size, *accelerator, *precision, run_dir=tmp_path)
-    if group == "data":
+    if group in ("data", "split"):
         build.datamodule(config)
+    elif group == "test_data":
+        assert (config["test_data"] == {}) == (option == "test_data=none")
+        if config["test_data"]:
+            assert build.data_source("test_data", config["test_data"]).image_size == (256, 256)
     elif group in ("callbacks", "logger"):
         build.trainer(config, build.callbacks(config), build.loggers(config))
     elif group == "trainer":

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from skinseg.data.catalog import Catalog
+from skinseg.data.catalog import Catalog, combine
+from skinseg.data.masks import PSEUDO, how_to_get_masks
 from skinseg.errors import SkinsegError
 
 SIDES = ("train", "val", "test")
 COLUMNS = ("image_id", "group", "split")
+
+
+Unit = Literal["lesion", "image"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,18 @@ class Split:
 
     Attributes:
         table: Columns image_id, group, split ("train", "val" or "test"), sorted by image_id.
+        unit: What stays together. "image" lets views of one lesion be on two sides, for comparison with
+            papers that do so; its scores are too good, and it is stamped LEAKY.
+        left_out: Image ids on no side, by reason.
 
     Raises:
-        SkinsegError: A group is on two sides, an image is there twice, or a side is unknown.
+        SkinsegError: A group is on two sides (unless the unit is "image"), an image is there twice, or a side
+            is unknown.
     """
 
     table: pd.DataFrame
+    unit: Unit = "lesion"
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.table]
@@ -44,14 +55,33 @@ class Split:
         twice = table["image_id"][table["image_id"].duplicated()]
         if len(twice):
             raise SkinsegError(f"The split lists {len(twice)} images twice, e.g. {', '.join(twice[:5])}.")
-        sides = table.groupby("group")["split"].nunique()
-        torn = list(sides.index[sides > 1])
-        if torn:
-            raise SkinsegError(
-                f"{len(torn)} lesions are on two sides of the split, e.g. {', '.join(map(str, torn[:5]))}: "
-                "scores would be of lesions that were trained on. Split by group."
-            )
         object.__setattr__(self, "table", table)
+        torn = self.torn_groups
+        if len(torn) and self.unit == "lesion":
+            raise SkinsegError(
+                f"{len(torn)} lesions are on two sides of the split, e.g. {', '.join(torn[:5])}: "
+                "scores would be of lesions that were trained on. Split by lesion (python -m skinseg.split), "
+                "or set data.split.unit=image, which stamps all scores LEAKY."
+            )
+
+    @property
+    def torn_groups(self) -> list[str]:
+        """Lesions that are on two sides or more."""
+        sides = self.table.groupby("group")["split"].nunique()
+        return [str(group) for group in sides.index[sides > 1]]
+
+    @property
+    def stamps(self) -> list[str]:
+        """What has to stand beside every score of this split: empty, or one line that begins with LEAKY."""
+        if self.unit == "lesion":
+            return []
+        table = self.table
+        trained = set(table.loc[table["split"] == "train", "group"])
+        test = table[table["split"] == "test"]
+        leaked = int(test["group"].isin(trained).sum())
+        return [
+            f"LEAKY: split by image; {leaked} of {len(test)} test images show a lesion that was trained on"
+        ]
 
     @property
     def fingerprint(self) -> str:
@@ -67,7 +97,14 @@ class Split:
         """Returns fingerprint and counts of images and lesions by side, for the run's record."""
         counts = self.table.groupby("split").agg(images=("image_id", "size"), groups=("group", "nunique"))
         sides = {str(row.Index): {"images": row.images, "groups": row.groups} for row in counts.itertuples()}
-        return {"fingerprint": self.fingerprint, "group_key": "lesion", **sides}
+        left_out = {why: {"count": len(ids), "image_ids": ids} for why, ids in self.left_out.items() if ids}
+        return {
+            "fingerprint": self.fingerprint,
+            "group_key": self.unit,
+            **sides,
+            "left_out": left_out,
+            "stamps": self.stamps,
+        }
 
 
 def make_split(
@@ -78,6 +115,8 @@ def make_split(
     folds: int | None = None,
     fold: int = 0,
     seed: int = 0,
+    official: bool = False,
+    unit: Unit = "lesion",
     file: str | None = None,
 ) -> Split:
     """Splits a catalog by lesion, stratified by diagnosis, or reads a split from a file.
@@ -85,45 +124,165 @@ def make_split(
     Each share becomes one of round(1 / share) folds of scikit-learn's StratifiedGroupKFold, first the
     test side, then the validation side of what remains; so .2 is met exactly and .15 becomes a seventh.
 
+    Only images with a mask take part. Pseudo masks are trained on and never scored: such images join the
+    training side, unless their lesion is validated or tested on.
+
     Args:
-        catalog: Images with group and diagnosis. Only images with a mask take part.
+        catalog: Images with group and diagnosis.
         val: Share of the images for validation, in (0, .5].
         test: Share for testing, in [0, .5]; ignored with `folds`.
         folds: k for cross-validation: fold number `fold` is the test side. None: one split by shares.
         fold: Which of the k folds is tested, 0 to k - 1.
         seed: Seed of the shuffle; apart from the run's seed, so that runs with several seeds share a split.
+        official: The publisher's division, without the test (and validation) images that are also in the
+            publisher's training side or show a lesion of it. Where it has no validation side, `val` of its
+            training side is taken.
+        unit: "lesion", or "image" for comparison with papers that split so; see `Split`.
         file: A CSV with image_id, group, split, such as the `split.csv` of a run, instead of all this.
 
     Returns:
         The split of the catalog's images.
 
     Raises:
-        SkinsegError: A share or fold out of range, fewer lesions than folds, or a file that does not fit.
+        SkinsegError: A share or fold out of range, fewer lesions than folds, no official division, or a file
+            that does not fit.
     """
     if file is not None:
-        return _read_split(Path(file).expanduser(), catalog)
-    table = catalog.table[catalog.table["mask"].notna()].reset_index(drop=True)
+        return _read_split(Path(file).expanduser(), catalog, unit)
+    masked = catalog.table[catalog.table["mask"].notna()]
+    pseudo = masked["mask_source"] == PSEUDO
+    table = masked[~pseudo].reset_index(drop=True)
     if table.empty:
-        raise SkinsegError("No image of the catalog has a mask; there is nothing to train on or to score.")
+        raise SkinsegError(
+            f"None of the {len(catalog)} images has a mask that somebody drew; there is nothing to train on "
+            f"or to score. {how_to_get_masks()}"
+        )
+    # The unit that stays together; the table keeps the lesion, so that what leaks can be counted.
+    strata = table if unit == "lesion" else table.assign(group=table["image_id"])
     sides = np.full(len(table), "train", dtype=object)
-    if folds is None:
+    left_out: dict[str, list[str]] = {}
+    if official:
+        if folds is not None:
+            raise SkinsegError("data.split.official=true and data.split.folds exclude each other.")
+        sides, left_out = _official_sides(table, unit)
+        share = 0.0
+    elif folds is None:
         _check_share("data.split.test", test, zero=True)
         if test > 0:
-            sides[_one_fold(table, round(1 / test), 0, seed, "data.split.test")] = "test"
+            sides[_one_fold(strata, round(1 / test), 0, seed, "data.split.test")] = "test"
+        share = test
     else:
         if folds < 2 or not 0 <= fold < folds:
             raise SkinsegError(
                 f"data.split.folds={folds} data.split.fold={fold}: expected at least 2 folds "
                 "and a fold in 0..folds-1."
             )
-        sides[_one_fold(table, folds, fold, seed, "data.split.folds")] = "test"
-        test = 1 / folds
-    _check_share("data.split.val", val, zero=False)
-    rest = np.flatnonzero(sides == "train")
-    remaining = table.iloc[rest].reset_index(drop=True)
-    parts = max(2, round((1 - test) / val))
-    sides[rest[_one_fold(remaining, parts, 0, seed, "data.split.val")]] = "val"
-    return Split(table[["image_id", "group"]].assign(split=sides))
+        sides[_one_fold(strata, folds, fold, seed, "data.split.folds")] = "test"
+        share = 1 / folds
+    if "val" not in sides:
+        _check_share("data.split.val", val, zero=False)
+        rest = np.flatnonzero(sides == "train")
+        remaining = strata.iloc[rest].reset_index(drop=True)
+        parts = max(2, round((1 - share) / val))
+        sides[rest[_one_fold(remaining, parts, 0, seed, "data.split.val")]] = "val"
+    assigned = table[["image_id", "group"]].assign(split=sides)
+    assigned = assigned[sides != _NOWHERE]
+    scored = set(assigned.loc[assigned["split"] != "train", "group"])
+    drawn = masked.loc[pseudo, ["image_id", "group"]]
+    clash = drawn["group"].isin(scored)
+    assigned = pd.concat([assigned, drawn[~clash].assign(split="train")])
+    return Split(
+        assigned, unit, left_out | {"pseudo_mask_of_scored_lesion": drawn["image_id"][clash].tolist()}
+    )
+
+
+_NOWHERE = "left out"
+
+
+def _official_sides(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_], dict[str, list[str]]]:
+    """Returns the publisher's side of each row, and what was left out since it would leak."""
+    published = table["publisher_split"]
+    if published.isna().any() or not published.str.contains("train").any():
+        raise SkinsegError(
+            f"data.split.official=true: {int(published.isna().sum())} of the {len(table)} images with a mask "
+            "are on no side of a publisher's division; set data.split.official=false for a split by lesion."
+        )
+    sides = published.str.replace(r"\+.*", "", regex=True).to_numpy(dtype=object)
+    if "test" not in sides:
+        found = ", ".join(sorted(set(sides)))
+        raise SkinsegError(
+            f"data.split.official=true: of the publisher's sides only {found} is here; add the images and "
+            "masks of the test side, or set data.split.official=false for a split by lesion."
+        )
+    left_out = {"also_in_train": sorted(table.loc[published.str.contains(r"\+"), "image_id"])}
+    if unit == "lesion":
+        for scored, trained in (("val", ("train",)), ("test", ("train", "val"))):
+            known = set(table.loc[np.isin(sides, trained), "group"])
+            leaks = (sides == scored) & table["group"].isin(known).to_numpy()
+            left_out[f"{scored}_shares_lesion"] = table.loc[leaks, "image_id"].tolist()
+            sides[leaks] = _NOWHERE
+    return sides, left_out
+
+
+def whole_test_side(catalog: Catalog, *, train: Catalog, overlap: Literal["exclude", "refuse"]) -> Split:
+    """Makes all of a catalog the test side of a network that is trained on another one.
+
+    Args:
+        catalog: The images to be tested on; those with a mask that somebody drew take part.
+        train: The catalog that is trained on, all of it: what it tests on counts as seen too.
+        overlap: What happens to images and lesions that are in both: they are left out of the test side, or
+            refused.
+
+    Returns:
+        A split with a test side alone; `left_out` says what is in both.
+
+    Raises:
+        SkinsegError: There is overlap and it is refused, or nothing is left.
+    """
+    table = catalog.table
+    scored = table[table["mask"].notna() & (table["mask_source"] != PSEUDO)]
+    by_id, by_lesion = shared(train, catalog)
+    same_id = scored["image_id"].isin(by_id)
+    same_lesion = ~same_id & scored["image_id"].isin(by_lesion)
+    found = (
+        f"{same_id.sum()} images of the test data are in the training data, {same_lesion.sum()} more show a"
+    )
+    if overlap == "refuse" and (same_id | same_lesion).any():
+        raise SkinsegError(
+            f"{found} lesion that is: scores would be of lesions that were trained on. "
+            "test_overlap=exclude leaves them out."
+        )
+    left = scored[~(same_id | same_lesion)]
+    if left.empty:
+        raise SkinsegError(
+            f"test_data leaves nothing to score: of its {len(table)} images {len(scored)} have a mask; "
+            f"{found} lesion that is. {how_to_get_masks() if scored.empty else 'Take other test data.'}"
+        )
+    left_out = {
+        "in_training_data": scored["image_id"][same_id].tolist(),
+        "lesion_in_training_data": scored["image_id"][same_lesion].tolist(),
+    }
+    return Split(left[["image_id", "group"]].assign(split="test"), left_out=left_out)
+
+
+def shared(one: Catalog, other: Catalog) -> tuple[list[str], list[str]]:
+    """Finds what two catalogs have in common.
+
+    Two images are of one lesion if either catalog says so, also by way of an image that is in both.
+
+    Args:
+        one: A catalog.
+        other: Another one.
+
+    Returns:
+        Ids of images of `other` that are in `one`, and ids of all images of `other` whose lesion is in `one`
+        (these include the former).
+    """
+    here, there = set(one.table["image_id"]), set(other.table["image_id"])
+    both = combine([one, other]).table
+    lesions = set(both.loc[both["image_id"].isin(here), "group"])
+    of_shared_lesion = both.loc[both["image_id"].isin(there) & both["group"].isin(lesions), "image_id"]
+    return sorted(here & there), sorted(of_shared_lesion)
 
 
 def _check_share(key: str, share: float, *, zero: bool) -> None:
@@ -154,19 +313,34 @@ def _one_fold(table: pd.DataFrame, folds: int, fold: int, seed: int, key: str) -
     return rows
 
 
-def _read_split(path: Path, catalog: Catalog) -> Split:
+def _read_split(path: Path, catalog: Catalog, unit: Unit) -> Split:
     try:
-        split = Split(pd.read_csv(path, dtype=str))
+        rows = pd.read_csv(path, dtype=str)
     except (OSError, ValueError) as error:
         raise SkinsegError(f"data.split.file={path}: not a readable CSV table ({error}).") from error
-    except SkinsegError as error:
-        raise SkinsegError(f"data.split.file={path}: {error}") from error
-    known = catalog.table[catalog.table["mask"].notna()]
-    absent = sorted(set(split.table["image_id"]) - set(known["image_id"]))
-    if absent:
+    if missing := [column for column in ("image_id", "split") if column not in rows]:
         raise SkinsegError(
-            f"data.split.file={path} lists {len(absent)} images that the data lack, e.g. "
-            f"{', '.join(absent[:5])}; use the data that the split was made of."
+            f"data.split.file={path} lacks the columns {missing}; found {list(rows)}, expected image_id and "
+            "split."
+        )
+    known = catalog.table[catalog.table["mask"].notna()]
+    absent = sorted(set(rows["image_id"].map(str)) - set(known["image_id"]))
+    if absent:
+        unmasked = len(set(absent) & set(catalog.table["image_id"]))
+        raise SkinsegError(
+            f"data.split.file={path} lists {len(absent)} images that the data lack or that have no mask "
+            f"({unmasked} of them), e.g. {', '.join(absent[:5])}; use the data that the split was made of."
+        )
+    pseudo = set(known.loc[known["mask_source"] == PSEUDO, "image_id"])
+    if scored := sorted(pseudo & set(rows.loc[rows["split"] != "train", "image_id"])):
+        raise SkinsegError(
+            f"data.split.file={path} scores {len(scored)} images by pseudo masks, e.g. "
+            f"{', '.join(scored[:5])}; only masks that somebody drew can be scored against. Move them to train or leave them out."
         )
     # The catalog's groups rule: the file may come from a reader that did not know of a duplicate.
-    return Split(split.table.drop(columns="group").merge(known[["image_id", "group"]], on="image_id"))
+    rows = rows.drop(columns="group", errors="ignore").merge(known[["image_id", "group"]], on="image_id")
+    unlisted = sorted(set(known["image_id"]) - set(rows["image_id"]))
+    try:
+        return Split(rows, unit, {"not_in_split_file": unlisted})
+    except SkinsegError as error:
+        raise SkinsegError(f"data.split.file={path}: {error}") from error

@@ -45,7 +45,7 @@ class RootConfig:
         notes: A sentence on the run.
         data: The LightningDataModule: reader, split, loaders.
         test_data: Another data set, all of it the test side instead of that of `data`. Empty: none.
-        test_overlap: "exclude" leaves out of `test_data` what `data` has too, by image and lesion; "refuse" ends.
+        test_overlap: "exclude" leaves images and lesions of `data` out of `test_data`; "refuse" ends the run.
         model: The network.
         loss: Training objective of (logits, masks).
         augment: Augmentation of training images.

@@ -68,8 +68,9 @@ def assemble(
     )
     dropped = problems.settle({"missing_lesion": HOW_TO_GET_LESIONS} | dict(advice or {}))
     out = {image_id for kind in dropped.values() for image_id in kind}
-    unknown = {"sex": "unknown", "site": "unknown", "licence": "unknown"}
-    table = rows.assign(image=rows["image"].map(str), width=size[:, 0], height=size[:, 1]).fillna(unknown)
+    # A column without any value is of floats, which take no word.
+    worded = {name: rows[name].astype(object).fillna("unknown") for name in ("sex", "site", "licence")}
+    table = rows.assign(image=rows["image"].map(str), width=size[:, 0], height=size[:, 1], **worded)
     extra = [column for column in table if column not in COLUMNS]
     table = table[[*COLUMNS, *extra]]
     noted = {**(notes or {}), "same_file": [image_id for _, image_id in copies], "mask_resized": resized}

@@ -335,7 +335,8 @@ def _read_split(path: Path, catalog: Catalog, unit: Unit) -> Split:
     if scored := sorted(pseudo & set(rows.loc[rows["split"] != "train", "image_id"])):
         raise SkinsegError(
             f"data.split.file={path} scores {len(scored)} images by pseudo masks, e.g. "
-            f"{', '.join(scored[:5])}; only masks that somebody drew can be scored against. Move them to train or leave them out."
+            f"{', '.join(scored[:5])}; only masks that somebody drew can be scored against. Move them to "
+            "train or leave them out."
         )
     # The catalog's groups rule: the file may come from a reader that did not know of a duplicate.
     rows = rows.drop(columns="group", errors="ignore").merge(known[["image_id", "group"]], on="image_id")

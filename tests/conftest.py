@@ -33,6 +33,25 @@ def real_data() -> Path:
     return folder
 
 
+def write_image(path: Path, *, size: tuple[int, int] = (20, 15), colour: object = None) -> Path:
+    """Writes a JPEG of one colour, which by default depends on the file's name alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if colour is None:
+        seed = np.frombuffer(path.stem.encode(), np.uint8).astype(int)
+        colour = tuple(int(v) for v in np.random.default_rng(seed).integers(90, 240, 3))
+    Image.new("RGB", size, colour).save(path, quality=90)  # type: ignore[arg-type]
+    return path
+
+
+def write_mask(path: Path, *, size: tuple[int, int] = (20, 15), shift: int = 0) -> Path:
+    """Writes a mask with a box in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((size[1], size[0]), np.uint8)
+    mask[size[1] // 4 : size[1] // 2, size[0] // 4 + shift : size[0] // 2 + shift] = 255
+    Image.fromarray(mask).save(path)
+    return path
+
+
 WriteHam = Callable[..., Path]
 
 

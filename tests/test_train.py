@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import TINY, Train, WriteHam
+from conftest import TINY, Train, WriteHam, write_image, write_mask
 from PIL import Image
 
 from skinseg import build
@@ -365,3 +365,61 @@ class TestCommandLine:
         assert "Traceback" not in errors
         assert "epoch 1/3000" in output, "one line for each epoch where the output is not a terminal"
         assert not (tmp_path / "run/scores.csv").exists()
+
+
+def write_isic2018(root: Path, ids: list[str]) -> None:
+    for image_id in ids:
+        write_image(root / "ISIC2018_Task1-2_Training_Input" / f"{image_id}.jpg", size=(40, 32))
+        write_mask(
+            root / "ISIC2018_Task1_Training_GroundTruth" / f"{image_id}_segmentation.png", size=(40, 32)
+        )
+
+
+def test_train_on_one_test_on_another(
+    train: Train, write_ham: WriteHam, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_ham(20)
+    # ISIC_9000000 and ISIC_9000001 are one lesion of the training data.
+    write_isic2018(tmp_path / "other", ["ISIC_9000000", "ISIC_0000001", "ISIC_0000002"])
+    other = ["test_data=isic2018", f"test_data.root={tmp_path / 'other'}"]
+    folder = train(*other, root=root)
+    scores = pd.read_csv(folder / "scores.csv")
+    assert scores["image_id"].tolist() == ["ISIC_0000001", "ISIC_0000002"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["scores"]["test"]["images"] == 2
+    assert summary["protocol"]["test_data"]["datasets"] == ["isic2018"]
+    assert summary["protocol"]["test_data"]["left_out"] == {
+        "in_training_data": 1,
+        "lesion_in_training_data": 0,
+    }
+    data = json.loads((folder / "data.json").read_text())
+    assert data["test_data"]["split"]["left_out"]["in_training_data"]["image_ids"] == ["ISIC_9000000"]
+    assert (
+        "without 1 images that are in the training data and 0 more of its lesions" in capsys.readouterr().out
+    )
+    with pytest.raises(SkinsegError, match="1 images of the test data are in the training data"):
+        train(*other, "test_overlap=refuse", root=root, run_dir="refused")
+    with pytest.raises(SkinsegError, match=r"leave out test_data\.overfit"):
+        train(*other, "test_data.overfit=2", root=root, run_dir="refused")
+
+
+def test_split_by_image_is_stamped_on_all_records(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train("data.split.unit=image")
+    stamp = "LEAKY: split by image;"
+    assert stamp in capsys.readouterr().out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["protocol"]["group_key"] == "image"
+    assert [text for text in summary["protocol"]["stamps"] if text.startswith(stamp)]
+    assert stamp in json.loads((folder / "data.json").read_text())["split"]["stamps"][0]
+
+
+def test_images_without_mask_are_neither_trained_on_nor_scored(train: Train, write_ham: WriteHam) -> None:
+    root = write_ham(20)
+    masks = sorted((root / "HAM10000_segmentations_lesion_tschandl").iterdir())
+    for path in masks[:6]:
+        path.unlink()
+    folder = train("data.on_missing_mask=keep", root=root)
+    data = json.loads((folder / "data.json").read_text())
+    assert data["catalog"]["images"] == 40
+    assert data["catalog"]["by_mask_source"] == {"ham10000": 34, "none": 6}
+    assert len(pd.read_csv(folder / "split.csv")) == 34

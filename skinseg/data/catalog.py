@@ -158,7 +158,9 @@ class Catalog:
             raise SkinsegError(
                 "Some images have no group (lesion id); without one a split cannot be trusted."
             )
-        table = self.table.sort_values("image_id", ignore_index=True)
+        # A column without any value is of floats, which take no word.
+        words = {column: object for column in COLUMNS if column not in ("age", "width", "height")}
+        table = self.table.sort_values("image_id", ignore_index=True).astype(words)
         object.__setattr__(self, "table", table)
 
     def __len__(self) -> int:

@@ -207,7 +207,7 @@ def _official_sides(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_
             f"data.split.official=true: {int(published.isna().sum())} of the {len(table)} images with a mask "
             "are on no side of a publisher's division; set data.split.official=false for a split by lesion."
         )
-    sides = published.str.replace(r"\+.*", "", regex=True).to_numpy(dtype=object)
+    sides = published.str.replace(r"\+.*", "", regex=True).to_numpy(dtype=object, copy=True)
     if "test" not in sides:
         found = ", ".join(sorted(set(sides)))
         raise SkinsegError(

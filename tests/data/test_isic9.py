@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from trees import ISIC9, mask_path, write_ham_metadata, write_image, write_isic9, write_mask
+from conftest import write_image, write_mask
+from trees import ISIC9, mask_path, write_ham_metadata, write_isic9
 
 from skinseg.data.catalog import Catalog, Problems
 from skinseg.data.diagnoses import DIAGNOSES

@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 
 import pytest
-from trees import mask_path, write_mask
+from conftest import write_mask
+from trees import mask_path
 
 from skinseg.data.files import walk
 from skinseg.data.masks import find_masks

@@ -140,3 +140,94 @@ def test_images_without_mask_take_no_part() -> None:
     table.loc[:9, "mask"] = None
     split = make_split(Catalog(table))
     assert len(split.table) == len(table) - 10
+
+
+def leaky_catalog() -> Catalog:
+    """200 images of 100 lesions."""
+    rows = [{"image_id": f"{i:03d}", "group": f"L{i // 2}", "diagnosis": "nv"} for i in range(200)]
+    return Catalog(pd.DataFrame(rows).reindex(columns=COLUMNS).assign(mask="mask.png"))
+
+
+def test_split_by_image_is_stamped() -> None:
+    split = make_split(leaky_catalog(), unit="image")
+    assert split.record()["group_key"] == "image"
+    trained = set(split.table.loc[split.table["split"] == "train", "group"])
+    test = split.table[split.table["split"] == "test"]
+    leaked = int(test["group"].isin(trained).sum())
+    assert leaked > 20
+    assert split.stamps == [
+        f"LEAKY: split by image; {leaked} of 40 test images show a lesion that was trained on"
+    ]
+    assert make_split(leaky_catalog()).stamps == []
+
+
+def test_leaky_file_is_refused_unless_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    split = make_split(leaky_catalog(), unit="image")
+    split.table.drop(columns="group").to_csv(path, index=False)
+    with pytest.raises(
+        SkinsegError, match=r"data\.split\.file=.*lesions are on two sides.*data\.split\.unit=image"
+    ):
+        make_split(leaky_catalog(), file=str(path))
+    assert make_split(leaky_catalog(), file=str(path), unit="image").fingerprint == split.fingerprint
+
+
+def test_file_names_images_that_it_leaves_out(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    table = make_split(leaky_catalog()).table
+    table[table["group"] != "L7"].to_csv(path, index=False)
+    assert make_split(leaky_catalog(), file=str(path)).left_out == {"not_in_split_file": ["014", "015"]}
+
+
+def published(sides: dict[str, str]) -> Catalog:
+    """A catalog with the publisher's sides by image id; ids of the same first letter are one lesion."""
+    rows = [
+        {"image_id": i, "group": i[0], "publisher_split": side, "diagnosis": "nv"}
+        for i, side in sides.items()
+    ]
+    return Catalog(pd.DataFrame(rows).reindex(columns=COLUMNS).assign(mask="mask.png"))
+
+
+def test_official_division_without_its_overlap() -> None:
+    sides = {
+        "a1": "train",
+        "b1": "train",
+        "c1": "train",
+        "d1": "train+test",
+        "b2": "test",
+        "e1": "test",
+        "e2": "test",
+    }
+    split = make_split(published(sides), official=True, val=0.25)
+    assert split.ids("test") == ["e1", "e2"]
+    assert "d1" in split.ids("train") + split.ids("val")
+    assert split.left_out["also_in_train"] == ["d1"]
+    assert split.left_out["test_shares_lesion"] == ["b2"]
+    assert split.record()["left_out"]["test_shares_lesion"] == {"count": 1, "image_ids": ["b2"]}  # type: ignore[index]
+
+
+def test_official_validation_side_without_its_overlap() -> None:
+    sides = {"a1": "train", "b1": "train", "b2": "val", "c1": "val", "c2": "test", "d1": "test"}
+    split = make_split(published(sides), official=True)
+    assert (split.ids("train"), split.ids("val"), split.ids("test")) == (["a1", "b1"], ["c1"], ["d1"])
+    assert split.left_out["val_shares_lesion"] == ["b2"]
+    with pytest.raises(SkinsegError, match="exclude each other"):
+        make_split(published(sides), official=True, folds=2)
+
+
+def test_pseudo_masks_are_trained_on_and_never_scored(tmp_path: Path) -> None:
+    plain = leaky_catalog().table
+    pseudo = plain["image_id"].isin(["000", "003", "100", "101", "157"])
+    data = Catalog(plain.assign(mask_source=np.where(pseudo, "pseudo", "ham10000")))
+    split = make_split(data)
+    sides = split.table.set_index("image_id")["split"]
+    scored = set(split.table.loc[split.table["split"] != "train", "group"])
+    for image_id in plain["image_id"][pseudo]:
+        assert sides.get(image_id, "left out") in ("train", "left out")
+    clash = split.left_out["pseudo_mask_of_scored_lesion"]
+    assert set(plain.set_index("image_id").loc[clash, "group"]) <= scored
+    assert len(split.table) + len(clash) == 200
+    path = tmp_path / "own.csv"
+    split.table.assign(split="test").to_csv(path, index=False)
+    with pytest.raises(SkinsegError, match=r"scores .* images by pseudo masks"):
+        make_split(data, file=str(path))

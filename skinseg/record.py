@@ -13,10 +13,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skinseg import __version__
 from skinseg.errors import SkinsegError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PACKAGES = (
     "torch",
@@ -76,6 +79,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON as a whole or not at all. See `replacing`."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table without its index, as a whole or not at all. See `replacing`."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def first_rank() -> bool:

@@ -90,7 +90,7 @@ def _prepare_torch(config: Plain) -> None:
 
 def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_data: LesionDataModule) -> None:
     """Writes what is needed to repeat the run, before it starts."""
-    from skinseg.record import first_rank, provenance, replacing, write_json, write_text
+    from skinseg.record import first_rank, provenance, write_csv, write_json, write_text
 
     if not first_rank():
         logging.getLogger("skinseg").setLevel(logging.ERROR)
@@ -102,8 +102,7 @@ def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_dat
     if test_data is not data:
         content["test_data"] = {"catalog": test_data.catalog.record(), "split": test_data.split.record()}
     write_json(run_dir / "data.json", content)
-    with replacing(run_dir / "split.csv") as temporary:
-        data.split.table.to_csv(temporary, index=False)
+    write_csv(run_dir / "split.csv", data.split.table)
     log.info(
         "%d images of %d lesions; split %s.", len(data.catalog), catalog["groups"], data.split.fingerprint
     )

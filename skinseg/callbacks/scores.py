@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.models.segmenter import LesionSegmenter
-from skinseg.record import replacing
+from skinseg.record import write_csv
 
 
 def score_table(segmenter: LesionSegmenter, data: LesionDataModule, side: str) -> pd.DataFrame:
@@ -46,5 +46,4 @@ class ScoreWriter(Callback):
         if trainer.is_global_zero:
             assert isinstance(pl_module, LesionSegmenter)
             data = trainer.datamodule  # type: ignore[attr-defined]
-            with replacing(self.path) as temporary:
-                score_table(pl_module, data, "test").to_csv(temporary, index=False)
+            write_csv(self.path, score_table(pl_module, data, "test"))

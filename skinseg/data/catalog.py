@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import pandas as pd
@@ -76,6 +76,11 @@ class Problems:
     def fresh(self) -> Problems:
         """Returns an empty collection with the same policies, for the next data set."""
         return Problems(self._policy)
+
+    def absorb(self, other: Problems) -> None:
+        """Adds what another collection has found."""
+        for kind, found in other.found.items():
+            self._found[kind].update(found)
 
     @property
     def found(self) -> Mapping[str, Mapping[str, str]]:
@@ -165,6 +170,12 @@ class Catalog:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def joining(self, pairs: Iterable[tuple[str, str]]) -> Catalog:
+        """Returns the catalog with the lesions of pairs of images joined; absent ids change nothing."""
+        group = dict(zip(self.table["image_id"], self.table["group"], strict=True))
+        known = [(group[a], group[b]) for a, b in pairs if a in group and b in group]
+        return replace(self, table=self.table.assign(group=join_groups(self.table["group"], known)))
 
     def record(self) -> dict[str, object]:
         """Returns counts for the run's record: images, groups, where things come from, dropped, noted."""

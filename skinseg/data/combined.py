@@ -33,4 +33,10 @@ def read_combined(
     """
     if len(readers) < 2:
         raise SkinsegError(f"data.reader.readers: found {list(readers)}, expected two data sets or more.")
-    return combine(reader(root, problems.fresh(), verify=verify) for reader in readers.values())
+    catalogs = []
+    for reader in readers.values():
+        # What is wrong with an image in one data set says nothing of its copy in another.
+        own = problems.fresh()
+        catalogs.append(reader(root, own, verify=verify))
+        problems.absorb(own)
+    return combine(catalogs)

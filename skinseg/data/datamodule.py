@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
@@ -43,6 +44,8 @@ class LesionDataModule(L.LightningDataModule):
             or fewer without a GPU, where they would take the network's time.
         verify: How much of each file is looked at before any work starts. True: all of it. "headers": sizes
             alone. False: nothing.
+        same_lesion: CSV with columns a and b: pairs of image ids that show one lesion, beyond what is
+            published, such as `near_duplicates.csv` of an audit once you have looked through it.
         overfit: Train, validate and test on this many training images, to see that a network can learn
             at all. None: use the split.
         on_missing_image: "error" or "drop" where the metadata lists an image that is not there.
@@ -71,6 +74,7 @@ class LesionDataModule(L.LightningDataModule):
         batch_size: int = 16,
         num_workers: int | None = None,
         verify: Verify = True,
+        same_lesion: str | None = None,
         overfit: int | None = None,
         on_missing_image: Policy = "error",
         on_missing_metadata: Policy = "error",
@@ -95,8 +99,9 @@ class LesionDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = default_workers() if num_workers is None else num_workers
         self._verify = verify
+        self._same_lesion = same_lesion
         self.overfit = overfit
-        self._policy: dict[str, MissingPolicy] = {
+        self.policy: dict[str, MissingPolicy] = {
             "missing_image": on_missing_image,
             "missing_metadata": on_missing_metadata,
             "missing_mask": on_missing_mask,
@@ -111,14 +116,17 @@ class LesionDataModule(L.LightningDataModule):
     @cached_property
     def catalog(self) -> Catalog:
         """All images that fit. Read once, when first needed."""
-        catalog = self.read(Problems(self._policy))
+        catalog = self.read(Problems(self.policy))
         for kind, ids in catalog.dropped.items():
             log.warning("Left out %d images (%s).", len(ids), kind)
         return catalog
 
     def read(self, problems: Problems) -> Catalog:
         """Reads the data set anew, with other policies than the configured ones."""
-        return self._reader(self.root, problems, verify=self._verify)
+        catalog = self._reader(self.root, problems, verify=self._verify)
+        if self._same_lesion is not None:
+            catalog = catalog.joining(_read_pairs(Path(self._same_lesion).expanduser()))
+        return catalog
 
     @cached_property
     def split(self) -> Split:
@@ -210,6 +218,16 @@ class LesionDataModule(L.LightningDataModule):
             persistent_workers=workers > 0,
             worker_init_fn=limit_worker_threads,
         )
+
+
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise SkinsegError(f"data.same_lesion={path}: not a readable CSV table ({error}).") from error
+    if not {"a", "b"} <= set(table.columns):
+        raise SkinsegError(f"data.same_lesion={path}: found the columns {list(table)}, expected a and b.")
+    return list(zip(table["a"], table["b"], strict=True))
 
 
 def default_workers() -> int:

@@ -79,6 +79,7 @@ def read_ham10000(
             "licence": HAM10000_LICENCE,
         }
     )
+    table["lesion_id"] = rows["lesion_id"]
     if "dataset" in rows:
         table["source"] = rows["dataset"]
     return assemble(

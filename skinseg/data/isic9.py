@@ -49,7 +49,9 @@ def read_isic9(
         verify: How much of each file is looked at now. See `inspect_files`.
 
     Returns:
-        The catalog. `diagnosis_term` holds the class folders, joined by " | ".
+        The catalog. `diagnosis_term` holds the class folders, joined by " | ". Further columns: `lesion_id`
+        and `published_diagnosis` (a common term) from the metadata, and `files`, the number of class folders
+        with the image.
 
     Raises:
         SkinsegError: No data there, an unknown class folder, two files of one name with different content, or
@@ -138,6 +140,7 @@ def _rows(files: dict[tuple[str, str], dict[str, Path]]) -> pd.DataFrame:
             "image": list(paths.values()),
             "terms": [sorted(terms[i]) for i in paths],
             "publisher_split": ["+".join(s for s in SIDES if s in sides[i]) for i in paths],
+            "files": [sum(i in images for images in files.values()) for i in paths],
         }
     )
 
@@ -158,5 +161,8 @@ def _describe(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
             "diagnosis_term": rows["terms"].map(" | ".join),
             "publisher_split": rows["publisher_split"],
             **{column: ids.map(known[column].to_dict()) for column in ("age", "sex", "site", "licence")},
+            "lesion_id": ids.map(known["lesion_id"].to_dict()),
+            "published_diagnosis": ids.map(known["diagnosis"].to_dict()),
+            "files": rows["files"],
         }
     )

@@ -25,7 +25,7 @@ HOW_TO_GET_LESIONS = (
     "name it in data.reader.metadata."
 )
 
-COLUMNS = ("group", "group_source", "diagnosis", "term", "age", "sex", "site", "licence")
+COLUMNS = ("lesion_id", "group", "group_source", "diagnosis", "term", "age", "sex", "site", "licence")
 
 
 def is_ham10000(image_id: str) -> bool:
@@ -42,9 +42,9 @@ def find_metadata(tree: Tree, more: Sequence[str] = ()) -> pd.DataFrame:
         more: Further files; they count first.
 
     Returns:
-        A row per image id (the index) with `COLUMNS`: `group` is the lesion (missing where the file knows
-        none; the 18 published pairs of HAM10000 joined), `group_source` "ham10000" or "isic_archive",
-        `diagnosis` a common term, `term` the file's own.
+        A row per image id (the index) with `COLUMNS`: `lesion_id` as the file has it (missing where it knows
+        none), `group` the same with the 18 published pairs of HAM10000 joined, `group_source` "ham10000" or
+        "isic_archive", `diagnosis` a common term, `term` the file's own.
 
     Raises:
         SkinsegError: A file of `more` is missing or no such table.
@@ -117,6 +117,7 @@ def _read(path: Path) -> pd.DataFrame | None:
     ham = source == "ham10000"
     table = pd.DataFrame(
         {
+            "lesion_id": _column(rows, "lesion_id"),
             "group": _column(rows, "lesion_id"),
             "group_source": source,
             "diagnosis": diagnosis,

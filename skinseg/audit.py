@@ -1,0 +1,221 @@
+"""Say what is wrong with a data set before anything is trained on it.
+
+python -m skinseg.audit data=isic9 data.root=<folder>
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from skinseg.command import end_with_message, main_of
+from skinseg.config import Node, check, config_dir, plain
+from skinseg.errors import SkinsegError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from skinseg.data.audit import Finding
+
+_COLOURS = {"problem": "bold red", "caution": "yellow", "note": "default"}
+_MOST_ROWS = 12
+
+
+@dataclass
+class AuditConfig:
+    """Every key at the root of an audit's configuration.
+
+    Attributes:
+        name: Part of the folder's path.
+        run_dir: The folder that the audit writes.
+        data: The data set, as an experiment would read it.
+        test_data: Another one, to count what both have. Empty: none.
+        near_duplicates: Compare what all images look like, and not their bytes and ids alone.
+        scores: The `scores.csv` of a run, to be set beside the agreement of annotators on the same images.
+        fail_on: The mildest finding that makes the exit code 1: "problem", "caution" or "never".
+    """
+
+    name: str
+    run_dir: str
+    data: Node
+    test_data: Node | None
+    near_duplicates: bool
+    scores: str | None
+    fail_on: Literal["problem", "caution", "never"]
+
+
+class AuditFailedError(SkinsegError):
+    """The audit found what `fail_on` does not allow."""
+
+    exit_code = 1
+
+
+def run(cfg: DictConfig) -> str | None:
+    """Audits a data set and writes what was found.
+
+    Args:
+        cfg: The composed configuration; see `AuditConfig`.
+
+    Returns:
+        The worst severity that was found, None where nothing was.
+
+    Raises:
+        SkinsegError: A mistake in the configuration, or data that cannot be read at all.
+    """
+    config = plain(cfg)
+    check(config, AuditConfig)
+
+    from skinseg.data import audit
+    from skinseg.data.duplicates import near_duplicates
+
+    scores = None if config["scores"] is None else _read_scores(Path(config["scores"]).expanduser())
+    console = Console(highlight=False, soft_wrap=True)
+    names = {"data": config["data"], "test_data": config["test_data"]}
+    catalogs, prints, measures = {}, {}, {}
+    found: list[Finding] = []
+    for key, node in names.items():
+        if not node:
+            continue
+        catalog, problems, policy = _read(key, node)
+        name = "+".join(sorted(catalog.table["dataset"].unique())) + (" (test)" if key == "test_data" else "")
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(f"Looking at {len(catalog)} images of {name}", total=len(catalog))
+            measures[name], prints[name] = audit.measure(catalog.table, partial(bar.advance, task))
+        catalogs[name] = catalog
+        if key == "data":
+            found += audit.findings(catalog, problems, policy, measures[name])
+    name = next(iter(catalogs))
+    pairs = near_duplicates(prints[name] if config["near_duplicates"] else {})
+    found += audit.of_near_duplicates(catalogs[name], pairs)
+    found.sort(key=lambda finding: audit.SEVERITIES.index(finding.severity))
+    if not config["near_duplicates"]:
+        prints = {key: {} for key in prints}
+    matrix = audit.contamination(catalogs, prints)
+    agreement = audit.agreement(catalogs[name])
+    facts = audit.facts(catalogs[name])
+    worst, sentence = audit.verdict(found)
+
+    folder = Path(config["run_dir"])
+    _write(folder, {"data": name, "verdict": sentence, "facts": facts}, found, measures[name], pairs, matrix)
+    _show(console, name, facts, found)
+    if len(matrix):
+        console.print(_table("Images of one data set that the other has too", matrix))
+    if len(agreement):
+        _write_and_show_agreement(console, folder, agreement, scores)
+    console.print(f"\n{sentence}", style=_COLOURS[worst or "note"])
+    console.print(f"Written to {folder}")
+    return worst
+
+
+def _read(key: str, node: Node) -> Any:
+    """Reads a data set whatever is wrong with it; returns catalog, problems, and what a run would do."""
+    from skinseg.build import data_source
+    from skinseg.data.catalog import KEEPABLE, PROBLEMS, Problems
+
+    problems = Problems({kind: "keep" if kind in KEEPABLE else "drop" for kind in PROBLEMS})
+    source = data_source(key, {name: value for name, value in node.items() if name != "split"})
+    return source.read(problems), problems, source.policy
+
+
+def _write(
+    folder: Path,
+    summary: Mapping[str, Any],
+    found: list[Finding],
+    measures: pd.DataFrame,
+    pairs: pd.DataFrame,
+    matrix: pd.DataFrame,
+) -> None:
+    import pandas as pd
+
+    from skinseg.record import write_csv, write_json
+
+    listed = [asdict(finding) for finding in found]
+    contamination = matrix.to_dict("records")
+    write_json(folder / "audit.json", {**summary, "findings": listed, "contamination": contamination})
+    rows = [(f.severity, f.kind, image_id) for f in found for image_id in f.image_ids]
+    write_csv(folder / "findings.csv", pd.DataFrame(rows, columns=["severity", "kind", "image_id"]))
+    write_csv(folder / "images.csv", measures)
+    write_csv(folder / "near_duplicates.csv", pairs)
+
+
+def _show(console: Console, name: str, facts: Mapping[str, Mapping[str, int]], found: list[Finding]) -> None:
+    table = Table(title=f"Audit of {name}", title_style="bold", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for what, count in facts["totals"].items():
+        table.add_row(what.replace("_", " "), f"{count:,}")
+    for what, counts in facts.items():
+        if what != "totals":
+            shown = [f"{key} {count:,}" for key, count in list(counts.items())[:_MOST_ROWS]]
+            more = [f"and {len(counts) - _MOST_ROWS} more"] if len(counts) > _MOST_ROWS else []
+            table.add_row(what.replace("_", " "), ", ".join(shown + more))
+    console.print(table)
+    for finding in found:
+        ids = ", ".join(finding.image_ids[:3]) + (", ..." if len(finding.image_ids) > 3 else "")
+        style = _COLOURS[finding.severity]
+        console.print(f"[{style}]{finding.severity:8}[/] {finding.text} [dim]({ids})[/]")
+
+
+def _write_and_show_agreement(
+    console: Console, folder: Path, pairs: pd.DataFrame, scores: pd.DataFrame | None
+) -> None:
+    """Shows how well annotators agree, with a model's scores on the same images beside it."""
+    from skinseg.record import write_csv
+    from skinseg.scoring.agreement import summarise_agreement
+
+    write_csv(folder / "agreement.csv", pairs)
+    summary = summarise_agreement(pairs).round(4)
+    title = "Agreement of several masks of one image (mean over images)"
+    if scores is not None:
+        same = scores[scores["image_id"].isin(pairs["image_id"])]
+        summary["model"] = same.reindex(columns=summary.index).mean().round(4)
+        title += f"; model: mean over the {len(same)} of these images that it was scored on"
+    console.print(_table(title, summary.reset_index(names="score")))
+
+
+def _read_scores(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise SkinsegError(f"scores={path}: not a readable CSV table ({error}).") from error
+    if "image_id" not in table:
+        raise SkinsegError(f"scores={path} has no column image_id; expected the scores.csv of a run.")
+    return table
+
+
+def _table(title: str, content: pd.DataFrame) -> Table:
+    table = Table(title=title, title_style="bold", title_justify="left")
+    for column in content:
+        table.add_column(str(column).replace("_", " "), justify="right" if column != "score" else "left")
+    for row in content.itertuples(index=False):
+        table.add_row(*("" if value != value else str(value) for value in row))
+    return table
+
+
+@hydra.main(config_path=str(config_dir()), config_name="audit", version_base="1.3")
+def task(cfg: DictConfig) -> None:
+    """Runs the audit; the exit code says whether it failed."""
+    try:
+        worst = run(cfg)
+        if (worst, cfg.fail_on) in (("problem", "problem"), ("problem", "caution"), ("caution", "caution")):
+            raise AuditFailedError(f"fail_on={cfg.fail_on}: a {worst} was found.")
+    except SkinsegError as error:
+        end_with_message(error)
+
+
+main = main_of(task, "audit", AuditConfig)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,356 @@
+"""What is wrong with a data set, and what has to be known of it before a score is believed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from skinseg.data.catalog import PROBLEMS, Catalog, Problems
+from skinseg.data.diagnoses import DIAGNOSES, ISIC9
+from skinseg.data.duplicates import Fingerprint, fingerprint, near_duplicates
+from skinseg.data.files import UnreadableFileError, fit_mask, read_image, read_mask, same_proportions
+from skinseg.data.metadata import is_ham10000
+from skinseg.data.splits import shared
+from skinseg.scoring.agreement import AGREEMENT_METRICS, pair_scores
+
+Severity = Literal["problem", "caution", "note"]
+SEVERITIES: tuple[Severity, ...] = ("problem", "caution", "note")
+"""From worst to mildest: what has to be mended, what biases scores unless heeded, what is good to know."""
+
+MEASURES = (
+    "lesion_share",
+    "regions",
+    "holes",
+    "touches_border",
+    "contrast",
+    "image_spread",
+)
+
+# Lightness and shape need no more; most photographs are several times larger.
+_SIDE = 256
+# The skin that a lesion is compared with: a ring as wide as this share of the frame's diagonal.
+_RING = 0.1
+# A picture whose grey values differ by less, as standard deviation, shows nothing.
+_BLANK = 1.0
+_LOW_CONTRAST = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that an audit has found.
+
+    Attributes:
+        kind: A word for programs.
+        severity: See `SEVERITIES`.
+        text: A sentence for people, with the count.
+        image_ids: Which images.
+    """
+
+    kind: str
+    severity: Severity
+    text: str
+    image_ids: Sequence[str] = field(default_factory=list)
+
+
+def measure(
+    table: pd.DataFrame, advance: Callable[[], None] = lambda: None
+) -> tuple[pd.DataFrame, dict[str, Fingerprint]]:
+    """Looks at every image with its mask.
+
+    Args:
+        table: Rows of a catalog.
+        advance: Called after each image.
+
+    Returns:
+        A row per readable image with image_id and `MEASURES`: share of the frame that is lesion, number of
+        its regions and of holes in them, whether it touches the frame's edge, contrast (mean lightness of
+        the surrounding ring of skin minus that of the lesion, CIE L*, 0 to 100; missing without a mask or a
+        ring), image_spread (standard deviation of grey, 0 to 255). And the fingerprint of each image that
+        shows anything.
+    """
+
+    def look(row: Any) -> tuple[dict[str, Any], Fingerprint | None] | None:
+        try:
+            image = read_image(row.image, (_SIDE, _SIDE))
+            mask = None if pd.isna(row.mask) else read_mask(row.mask)
+        except UnreadableFileError:
+            return None
+        finally:
+            advance()
+        spread = float(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).std())
+        found = {"image_id": row.image_id, "image_spread": spread}
+        if mask is not None:
+            found |= _look_at_mask(image, mask)
+        return found, fingerprint(image) if spread >= _BLANK else None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        looked = [result for result in pool.map(look, table.itertuples()) if result is not None]
+    rows = pd.DataFrame([found for found, _ in looked]).reindex(columns=["image_id", *MEASURES])
+    return rows, {found["image_id"]: print_ for found, print_ in looked if print_ is not None}
+
+
+def _look_at_mask(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> dict[str, Any]:
+    lesion = (mask > 0).astype(np.uint8)
+    contours, tree = cv2.findContours(lesion, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    # Hierarchy: next, previous, child, parent; who has a parent is the rim of a hole.
+    holes = int((tree[0, :, 3] >= 0).sum()) if tree is not None else 0
+    edge = np.concatenate([lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1]])
+    return {
+        "lesion_share": float(lesion.mean()),
+        "regions": len(contours) - holes,
+        "holes": holes,
+        "touches_border": bool(edge.any()),
+        "contrast": _contrast(image, mask),
+    }
+
+
+def _contrast(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
+    scale = min(1.0, _SIDE / max(image.shape[:2]))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
+    lightness = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)[..., 0]
+    lesion = fit_mask(mask, (size[1], size[0])) > 0
+    away = cv2.distanceTransform((~lesion).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    ring = ~lesion & (away <= _RING * np.hypot(*size))
+    if not lesion.any() or not ring.any():
+        return float("nan")
+    return float(lightness[ring].mean() - lightness[lesion].mean())
+
+
+def findings(
+    catalog: Catalog, problems: Problems, policy: Mapping[str, str], rows: pd.DataFrame
+) -> list[Finding]:
+    """Says what is wrong with a catalog and its files.
+
+    Args:
+        catalog: What fits.
+        problems: What did not fit.
+        policy: What a run does about each kind of problem, by key of `PROBLEMS`: "error", "drop" or "keep".
+        rows: What `measure` returned.
+
+    Returns:
+        The findings, worst first.
+    """
+    found = [
+        *_of_files(problems, policy),
+        *_of_identity(catalog),
+        *_of_publisher(catalog),
+        *_of_pictures(rows),
+    ]
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _of_files(problems: Problems, policy: Mapping[str, str]) -> Iterator[Finding]:
+    for kind, found in problems.found.items():
+        if found:
+            settled: Severity = "note" if policy[kind] == "keep" else "caution"
+            first = next(iter(found.values()))
+            details = f"{first}; and {len(found) - 1} more" if len(found) > 1 else first
+            yield Finding(
+                kind,
+                "problem" if policy[kind] == "error" else settled,
+                f"{len(found)} {PROBLEMS[kind]} (data.on_{kind}={policy[kind]}): {details}",
+                sorted(found),
+            )
+
+
+def _of_identity(catalog: Catalog) -> Iterator[Finding]:
+    table = catalog.table
+    texts: dict[str, tuple[Severity, str]] = {
+        "conflicting_diagnosis": (
+            "caution",
+            "images lie in class folders of different diagnosis; it is left unknown",
+        ),
+        "same_file": ("caution", "files are byte-identical to one of another id; both are one lesion here"),
+        "in_several": ("note", "images are in several data sets; each is one row"),
+        "mask_resized": (
+            "note",
+            "masks have their image's proportions but another size; they are resized",
+        ),
+        "reduced_copy": ("note", "images are there reduced (_downsampled) too; the larger one is taken"),
+        "empty_class_folder": ("caution", "class folders are empty"),
+    }
+    for kind, (severity, text) in texts.items():
+        if ids := catalog.notes.get(kind):
+            yield Finding(kind, severity, f"{len(ids)} {text}", ids)
+    if lone := table.loc[table["group_source"] == "image", "image_id"].tolist():
+        text = f"{len(lone)} images have no published lesion id; each is a lesion of its own"
+        yield Finding("no_lesion_id", "note", text, lone)
+    if "published_diagnosis" in table:
+        yield from _of_folders(table[table["published_diagnosis"].notna() & (table["dataset"] == "isic9")])
+
+
+def _of_folders(known: pd.DataFrame) -> Iterator[Finding]:
+    """Compares the class folders of the 9-class set with what is published of its images."""
+    terms = known["diagnosis_term"].str.split(" | ", regex=False)
+    codes = terms.map(lambda names: {ISIC9[name] for name in names})
+    differs = [p not in c for p, c in zip(known["published_diagnosis"], codes, strict=True)]
+    if ids := known["image_id"][differs].tolist():
+        text = f"{len(ids)} images are in HAM10000 or the ISIC Archive what none of their class folders says"
+        yield Finding("published_diagnosis_differs", "caution", text, ids)
+    for term, code in ISIC9.items():
+        inside = known[terms.map(lambda names, term=term: term in names)]
+        published = inside["published_diagnosis"].value_counts()
+        if len(published) and published.index[0] != code:
+            text = f"{published.iloc[0]} of the {len(inside)} images under '{term}' are published as "
+            text += DIAGNOSES[str(published.index[0])]
+            yield Finding("folder_means_another_diagnosis", "caution", text, inside["image_id"].tolist())
+
+
+def _of_publisher(catalog: Catalog) -> Iterator[Finding]:
+    table = catalog.table
+    side = table["publisher_split"].astype(str)
+    if both := table.loc[side.str.contains("+", regex=False), "image_id"].tolist():
+        text = f"{len(both)} images of the publisher's test side are also in its Train"
+        yield Finding("id_on_both_sides", "caution", text, both)
+    trained = set(table.loc[side.str.contains("train"), "group"])
+    leaks = table.loc[side.isin(["test", "val"]) & table["group"].isin(trained), "image_id"].tolist()
+    if leaks:
+        text = f"{len(leaks)} more images of the publisher's test side share a lesion with its Train"
+        yield Finding("lesion_on_both_sides", "caution", text, leaks)
+
+
+def _of_pictures(rows: pd.DataFrame) -> Iterator[Finding]:
+    masked = rows[rows["lesion_share"].notna()]
+    light = int((masked["contrast"] < 0).sum())
+    contrast = masked["contrast"]
+    lighter = f"lesions are lighter than the skin around them ({light / max(1, len(masked)):.1%})"
+    faint = f"lesions differ from the skin around them by less than {_LOW_CONTRAST:.0f} of 100 in lightness"
+    judged: tuple[tuple[str, Severity, str, pd.Series], ...] = (
+        ("blank_image", "problem", "images are of one colour", rows["image_spread"] < _BLANK),
+        ("empty_mask", "problem", "masks hold no lesion", masked["lesion_share"] == 0),
+        ("full_mask", "caution", "masks cover the whole frame", masked["lesion_share"] == 1),
+        ("several_regions", "note", "masks have several regions", masked["regions"] > 1),
+        ("holes", "note", "masks have holes", masked["holes"] > 0),
+        ("touches_border", "note", "masks touch the frame's edge", masked["touches_border"].astype(bool)),
+        ("lighter_lesion", "note", lighter, contrast < 0),
+        ("low_contrast", "note", faint, contrast.abs() < _LOW_CONTRAST),
+    )
+    for kind, severity, text, where in judged:
+        ids = rows.loc[where[where].index, "image_id"].tolist()
+        if ids:
+            yield Finding(kind, severity, f"{len(ids)} {text}", ids)
+
+
+def verdict(found: Sequence[Finding]) -> tuple[Severity | None, str]:
+    """Sums up an audit: the worst severity, and a sentence."""
+    count = {severity: sum(f.severity == severity for f in found) for severity in SEVERITIES}
+    if count["problem"]:
+        return (
+            "problem",
+            f"NOT USABLE AS IT IS: {count['problem']} kinds of problem have to be mended or switched off.",
+        )
+    if count["caution"]:
+        return (
+            "caution",
+            f"USABLE WITH CARE: {count['caution']} kinds of caution, which skinseg heeds as described.",
+        )
+    return (("note" if count["note"] else None), "USABLE.")
+
+
+def of_near_duplicates(catalog: Catalog, pairs: pd.DataFrame) -> list[Finding]:
+    """Says which near duplicates a split by lesion may part.
+
+    Args:
+        catalog: The catalog.
+        pairs: What `near_duplicates` found in it; gets a column same_lesion.
+    """
+    group = catalog.table.set_index("image_id")["group"]
+    pairs["same_lesion"] = pairs["a"].map(group).to_numpy() == pairs["b"].map(group).to_numpy()
+    apart = pairs[~pairs["same_lesion"]]
+    if apart.empty:
+        return []
+    ids = sorted({*apart["a"], *apart["b"]})
+    text = f"{len(apart)} pairs of images look the same but count as two lesions; data.same_lesion joins them"
+    return [Finding("near_duplicates", "caution", text, ids)]
+
+
+def contamination(
+    catalogs: Mapping[str, Catalog], prints: Mapping[str, Mapping[str, Fingerprint]]
+) -> pd.DataFrame:
+    """Counts, for any two catalogs, the images of one that the other has too.
+
+    Args:
+        catalogs: By name.
+        prints: Their fingerprints by name and image id.
+
+    Returns:
+        A row per ordered pair: images_of, in, images (how many there are), by_id, by_lesion (more of them
+        whose lesion is there), by_near_duplicate (yet more that look like one there).
+    """
+    rows = []
+    for name, catalog in catalogs.items():
+        for other in catalogs.keys() - {name}:
+            by_id, by_lesion = shared(catalogs[other], catalog)
+            alike = set(near_duplicates(prints[name], prints[other])["a"])
+            lesions = set(by_lesion) - set(by_id)
+            counts = len(catalog), len(by_id), len(lesions), len(alike - set(by_lesion) - set(by_id))
+            rows.append((name, other, *counts))
+    return pd.DataFrame(
+        rows, columns=["images_of", "in", "images", "by_id", "by_lesion", "by_near_duplicate"]
+    )
+
+
+def agreement(catalog: Catalog) -> pd.DataFrame:
+    """Compares the masks of images that have several.
+
+    Returns:
+        A row per pair of masks: image_id, first, second (annotator and source) and the scores of
+        `scoring.agreement.pair_scores`, with all masks at the image's own size.
+    """
+    masks = catalog.annotations
+    several = masks[masks["image_id"].duplicated(keep=False)]
+    rows: list[dict[str, object]] = []
+    for image_id, found in several.groupby("image_id"):
+        by_whom: dict[str, NDArray[np.bool_]] = {}
+        size: tuple[int, int] | None = None
+        for row in found.astype(object).where(found.notna(), None).itertuples():
+            try:
+                mask = read_mask(str(row.mask))
+            except UnreadableFileError:
+                continue
+            size = size or (mask.shape[0], mask.shape[1])
+            if same_proportions((mask.shape[0], mask.shape[1]), size):
+                who = (str(word) for word in (row.mask_source, row.annotator) if word is not None)
+                by_whom[" ".join(who)] = fit_mask(mask, size) > 0
+        rows += [{"image_id": image_id, **scores} for scores in pair_scores(by_whom)]
+    return pd.DataFrame(rows, columns=["image_id", "first", "second", *AGREEMENT_METRICS])
+
+
+def facts(catalog: Catalog) -> dict[str, dict[str, int]]:
+    """Counts a catalog: images, lesions, by class, size, source, licence, images per lesion."""
+    table = catalog.table
+
+    def counts(values: pd.Series) -> dict[str, int]:
+        return {str(key): int(n) for key, n in values.astype(object).fillna("none").value_counts().items()}
+
+    totals = {
+        "files": int(table["files"].sum()) if "files" in table else len(table),
+        "images": len(table),
+        "images_of_ham10000": int(table["image_id"].map(is_ham10000).sum()),
+        "lesion_ids": int(table["lesion_id"].nunique()) if "lesion_id" in table else 0,
+        "lesions": int(table["group"].nunique()),
+        "with_mask": int(table["mask"].notna().sum()),
+    }
+    size = table["width"].astype(str) + "x" + table["height"].astype(str)
+    per_lesion = table["group"].value_counts().value_counts().sort_index()
+    return {
+        "totals": totals,
+        "dataset": counts(table["dataset"]),
+        "diagnosis": counts(table["diagnosis"]),
+        "diagnosis_term": counts(table["diagnosis_term"]),
+        "mask_source": counts(table["mask_source"]),
+        "lesion_id_from": counts(table["group_source"]),
+        "images_per_lesion": {str(images): int(lesions) for images, lesions in per_lesion.items()},
+        "size": counts(size),
+        "sex": counts(table["sex"]),
+        "licence": counts(table["licence"]),
+    }

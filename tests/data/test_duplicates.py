@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg.data import duplicates
-from skinseg.data.duplicates import fingerprint, near_duplicates
+from skinseg.data.duplicates import Fingerprint, fingerprint, near_duplicates
 from skinseg.data.files import find_images, read_image, walk
 from skinseg.data.synthetic import write_synthetic_ham10000
 
@@ -51,21 +51,31 @@ def test_within_one_set_each_pair_once_over_the_blocks(
     assert (found["distance"] == 0).all()
 
 
+def made(differing: int, *, turned: float = 0.0) -> Fingerprint:
+    """A fingerprint with so many bits and a thumbnail turned away by so many radians from `made(0)`'s."""
+    bits = np.arange(256) < differing
+    thumbnail = np.zeros(1024, np.float32)
+    thumbnail[:2] = np.cos(turned), np.sin(turned)
+    return Fingerprint(bits, thumbnail)
+
+
 def test_an_id_is_no_duplicate_of_itself_and_nothing_of_nothing() -> None:
-    bits = {"a": np.ones(256, bool)}
-    assert near_duplicates(bits, bits).empty
+    prints = {"a": made(0)}
+    assert near_duplicates(prints, prints).empty
     assert near_duplicates({}).empty
-    assert near_duplicates(bits, {}).empty
+    assert near_duplicates(prints, {}).empty
 
 
-def test_distance_counts_bits() -> None:
-    bits = np.zeros(256, bool)
-    other = bits.copy()
-    other[:32] = True
-    further = other.copy()
-    further[32] = True
-    found = near_duplicates({"a": bits}, {"b": other, "c": further})
-    assert found.to_dict("records") == [{"a": "a", "b": "b", "distance": 32}]
+def test_both_bits_and_thumbnails_must_agree() -> None:
+    others = {"near": made(44), "far": made(45), "other": made(0, turned=0.4), "like": made(0, turned=0.3)}
+    found = near_duplicates({"a": made(0)}, others)
+    assert found[["b", "distance"]].to_numpy().tolist() == [["like", 0], ["near", 44]]
+    assert found["correlation"].tolist() == pytest.approx([np.cos(0.3), 1], abs=1e-3)
+
+
+def test_a_picture_of_one_colour_is_no_duplicate() -> None:
+    blank = fingerprint(np.full((60, 80, 3), 90, np.uint8))
+    assert near_duplicates({"a": blank, "b": blank}).empty
 
 
 @pytest.mark.realdata
@@ -80,4 +90,4 @@ def test_real_copies_at_two_sizes(real_data: Path) -> None:
     )
     pairs = set(zip(found["a"], found["b"], strict=True))
     assert pairs >= {(f"{i} large", f"{i} small") for i in both}
-    assert len(pairs) <= 453 + 10, "a few pictures are in the sets under two ids"
+    assert len(pairs) <= 453 + 20, "some pictures are in the sets under two ids"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -100,7 +101,9 @@ def explain(
     """
     try:
         forced = [_forced(argument) for argument in arguments if not argument.startswith("-")]
-        check(plain(compose([*forced, "run_dir=."], name)), schema)
+        # Only a command knows its run folder.
+        folder = ["run_dir=."] if "run_dir" in {field.name for field in fields(schema)} else []
+        check(plain(compose([*forced, *folder], name)), schema)
     except SkinsegError as problems:
         return str(problems)
     except Exception:  # the command line is wrong in a way that only Hydra can tell

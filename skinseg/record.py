@@ -63,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise SkinsegError(
             f"{path} cannot be written: {error.strerror or error}. What was there before is untouched; "
-            "free space or take another folder (hydra.run.dir=...)."
+            "free space or take another folder."
         ) from error
     finally:
         with suppress(OSError):

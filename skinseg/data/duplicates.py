@@ -23,7 +23,7 @@ _THUMBNAIL = 32
 #   The same id in two sets, 1,684 ids: all found. Distance 6 in the median and 26 at most, correlation .951
 #     at least.
 #   HAM10000, 36 million pairs: 112 found, 3 of different lesion ids; 2 of these are among the 18 published
-#     pairs (16 of which were there), 1 is of two lesions that are merely alike. By bits alone 8 would be; with
+#     pairs (16 of which were there), 1 is of two lesions that are merely alike. By bits alone it were 8; with
 #     48 bits also 8.
 #   ISIC 2018 Task 1, 3.4 million pairs: 26 found, by eye each one picture under two ids, most with other
 #     colours.

@@ -313,8 +313,10 @@ def balance(split: Split, catalog: Catalog) -> pd.DataFrame:
     ]
     for what in BALANCED_BY:
         values = rows[what].fillna("none")
-        for value in values.value_counts().index:
-            lines.append(line(what, str(value), 100 * (values == value).groupby(rows["split"]).mean()))
+        lines += [
+            line(what, str(value), 100 * (values == value).groupby(rows["split"]).mean())
+            for value in values.value_counts().index
+        ]
     return pd.DataFrame(lines)
 
 

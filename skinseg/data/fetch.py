@@ -1,0 +1,268 @@
+"""Fetching archives: resumed, checked, and unpacked without trust in their names.
+
+No library at hand resumes a transfer and checks it (pooch starts over), so this does: some of the archives
+have 10 GB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import stat
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import requests
+
+from skinseg.data.files import is_junk
+from skinseg.errors import SkinsegError
+from skinseg.record import replacing
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, bytes done, and bytes in all where that is known."""
+
+# A connection that breaks loses the block that it breaks in.
+_BLOCK = 1 << 16
+_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip that a publisher offers.
+
+    Attributes:
+        url: Where it is.
+        digest: "sha256:..." or "md5:..." of the whole file. None: none is published; what comes first is
+            remembered, and later downloads are held against it.
+        name: Its file name, where the address does not end with it.
+    """
+
+    url: str
+    digest: str | None = None
+    name: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The name that the file gets."""
+        return self.name or self.url.rsplit("/", 1)[-1]
+
+
+class _BrokenTransferError(Exception):
+    """The connection ended too early; what came so far is kept."""
+
+
+def fetch(
+    archive: Archive,
+    folder: Path,
+    *,
+    progress: Progress = lambda *_: None,
+    attempts: int = 5,
+    pause: float = 2.0,
+) -> Path:
+    """Downloads an archive into a folder, or goes on where an earlier call stopped.
+
+    Args:
+        archive: What to download.
+        folder: Where to.
+        progress: Told of each block.
+        attempts: How often a transfer may break.
+        pause: Seconds between attempts; doubles each time.
+
+    Returns:
+        The file, whole and checked. It has another name until then.
+
+    Raises:
+        SkinsegError: The address cannot be reached or does not have it, the content is not what it should
+            be, or it cannot be written.
+    """
+    target = folder / archive.file_name
+    part = folder / f".{archive.file_name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not target.is_file():
+            for attempt in range(attempts):
+                try:
+                    _transfer(archive, part, progress)
+                    break
+                except (requests.RequestException, _BrokenTransferError) as error:
+                    if attempt == attempts - 1:
+                        raise SkinsegError(
+                            f"{archive.url} cannot be fetched ({_reason(error)}; tried {attempts} times). "
+                            "What came so far is kept, and the same command goes on. Or fetch it by other "
+                            f"means, put it at {target} and run the command again."
+                        ) from error
+                    time.sleep(pause * 2**attempt)
+        source = target if target.is_file() else part
+        _check(archive, source, folder)
+        source.replace(target)
+        _state(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise SkinsegError(f"{target} cannot be written: {error.strerror or error}.") from error
+    return target
+
+
+def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
+    """Appends to what is there if the server still has the same file, else starts over."""
+    done = part.stat().st_size if part.is_file() else 0
+    headers = {"Accept-Encoding": "identity"}
+    if done:
+        version = _state(part).read_text() if _state(part).is_file() else None
+        if version is None:
+            done = 0
+        else:
+            headers |= {"Range": f"bytes={done}-", "If-Range": version}
+    with requests.get(archive.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            # All of it had come before the file could be checked.
+            return
+        if response.status_code >= 500:
+            raise _BrokenTransferError(f"HTTP status {response.status_code}")
+        if response.status_code >= 400:
+            raise SkinsegError(
+                f"{archive.url}: HTTP status {response.status_code} ({response.reason}). The publisher has "
+                "moved or closed it; look for its present address on the page of the data set."
+            )
+        if response.status_code != requests.codes.partial_content:
+            done = 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else done + int(length)
+        version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        # Without one nobody can tell whether the rest belongs to the beginning.
+        if version is not None and not version.startswith("W/"):
+            _state(part).write_text(version)
+        else:
+            _state(part).unlink(missing_ok=True)
+        with part.open("ab" if done else "wb") as file:
+            for block in response.iter_content(_BLOCK):
+                file.write(block)
+                done += len(block)
+                progress(archive.file_name, done, total)
+    if total is not None and done < total:
+        raise _BrokenTransferError(f"{done:,} of {total:,} bytes")
+
+
+def _state(part: Path) -> Path:
+    """The file that remembers which version of the file is being fetched."""
+    return part.with_suffix(".version")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    if isinstance(error, requests.Timeout):
+        return "no answer"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke"
+    return str(error)
+
+
+def _check(archive: Archive, path: Path, folder: Path) -> None:
+    """Compares a file with its published digest, or with the one that came first."""
+    remembered = folder / "checksums.json"
+    known: dict[str, str] = json.loads(remembered.read_text()) if remembered.is_file() else {}
+    expected = archive.digest or known.get(archive.file_name)
+    algorithm = expected.split(":")[0] if expected else "sha256"
+    with path.open("rb") as file:
+        found = f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+    if expected is None:
+        with replacing(remembered) as temporary:
+            temporary.write_text(json.dumps(known | {archive.file_name: found}, indent=2) + "\n")
+    elif found != expected:
+        path.unlink()
+        source = "the publisher's" if archive.digest else f"that of the first download, in {remembered}"
+        raise SkinsegError(
+            f"{archive.url}: wrong checksum. Found {found}, expected {expected} ({source}). The file was "
+            "removed; run the command again. If that fails too, the publisher's file has changed."
+        )
+
+
+def unpack(path: Path, folder: Path, *, progress: Progress = lambda *_: None) -> int:
+    """Unpacks a zip into a folder.
+
+    All names are checked before the first file is written, so an archive that is refused leaves nothing.
+    Junk (hidden files, `__MACOSX`) is skipped. A file that is there already with the same content is left as
+    it is, so an unpacking that was interrupted can be repeated.
+
+    Args:
+        path: The zip.
+        folder: Where to.
+        progress: Told of each file.
+
+    Returns:
+        How many files of the archive are in the folder now.
+
+    Raises:
+        SkinsegError: No zip or a broken one, a name that leads out of the folder, a link, an encrypted file,
+            a file in the way with other content, or too little room.
+    """
+    folder = folder.resolve()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if not m.is_dir() and not _is_junk(m)]
+            targets = {member.filename: _target(path, member, folder) for member in members}
+            total = sum(member.file_size for member in members)
+            if total > (free := shutil.disk_usage(_existing(folder)).free):
+                raise SkinsegError(
+                    f"{path} unpacks to {total:,} bytes, but {folder} has room for {free:,}; free some space."
+                )
+            done = 0
+            for member in members:
+                _unpack_one(archive, member, targets[member.filename], path)
+                done += member.file_size
+                progress(path.name, done, total)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise SkinsegError(f"{path} is no whole zip archive ({error}); remove it and run again.") from error
+    except OSError as error:
+        raise SkinsegError(f"{path} cannot be unpacked to {folder}: {error.strerror or error}.") from error
+    return len(members)
+
+
+def _is_junk(member: zipfile.ZipInfo) -> bool:
+    parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+    # ".." is no hidden file but an attack, which is to be refused and not skipped.
+    return any(is_junk(part) for part in parts if part != "..") and ".." not in parts
+
+
+def _target(path: Path, member: zipfile.ZipInfo, folder: Path) -> Path:
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    target = (folder / name).resolve()
+    mode = member.external_attr >> 16
+    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or not target.is_relative_to(folder):
+        problem = "leads out of the folder"
+    elif stat.S_ISLNK(mode):
+        problem = "is a symbolic link"
+    elif member.flag_bits & 0x1:
+        problem = "is encrypted"
+    else:
+        return target
+    raise SkinsegError(f"{path}: its entry {member.filename!r} {problem}; nothing was unpacked.")
+
+
+def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path) -> None:
+    if target.exists():
+        if target.is_file() and target.stat().st_size == member.file_size and _crc(target) == member.CRC:
+            return
+        raise SkinsegError(
+            f"{target} is there already with other content than in {path}; it was left as it is. Move it "
+            "away or unpack into another folder."
+        )
+    # zipfile itself ends at the declared size and compares the checksum.
+    with replacing(target) as temporary, archive.open(member) as source, temporary.open("wb") as file:
+        shutil.copyfileobj(source, file, _BLOCK)
+
+
+def _crc(path: Path) -> int:
+    with path.open("rb") as file:
+        crc = 0
+        while block := file.read(_BLOCK):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())

@@ -1,0 +1,301 @@
+"""Downloads against a small server, and archives that mean harm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from skinseg.data.fetch import Archive, fetch, unpack
+from skinseg.errors import SkinsegError
+
+CONTENT = bytes(range(256)) * 20_000  # 5 MB, several blocks
+
+
+class Server:
+    """A server whose manners a test can choose.
+
+    Attributes:
+        content: What it has at /file.zip.
+        etag: The version of that.
+        cut: After so many bytes it hangs up, once for each item.
+        ranges: Whether it knows of ranges.
+        requests: The Range header of each request.
+    """
+
+    def __init__(self) -> None:
+        self.content, self.etag = CONTENT, '"1"'
+        self.cut: list[int] = []
+        self.ranges = True
+        self.status: list[int] = []
+        self.requests: list[str | None] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                wanted = self.headers.get("Range")
+                outer.requests.append(wanted)
+                if self.path != "/file.zip" or outer.status:
+                    self.send_error(outer.status.pop(0) if outer.status else 404)
+                    return
+                start = 0
+                if wanted and outer.ranges and self.headers.get("If-Range") == outer.etag:
+                    start = int(wanted.removeprefix("bytes=").rstrip("-"))
+                    if start >= len(outer.content):
+                        self.send_error(416)
+                        return
+                body = outer.content[start:]
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(body)))
+                if outer.etag:
+                    self.send_header("ETag", outer.etag)
+                self.end_headers()
+                self.wfile.write(body[: outer.cut.pop(0)] if outer.cut else body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/file.zip"
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    one = Server()
+    yield one
+    one.close()
+
+
+def sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def get(server: Server, folder: Path, digest: str | None = None, attempts: int = 3) -> Path:
+    return fetch(Archive(server.url, digest), folder, attempts=attempts, pause=0)
+
+
+def test_whole_and_nothing_twice(server: Server, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    path = fetch(Archive(server.url, sha256(CONTENT)), tmp_path, progress=lambda *a: told.append(a))
+    assert path.read_bytes() == CONTENT
+    assert told[-1] == ("file.zip", len(CONTENT), len(CONTENT))
+    assert [file.name for file in tmp_path.iterdir()] == ["file.zip"], "nothing is left beside it"
+    get(server, tmp_path, sha256(CONTENT))
+    assert len(server.requests) == 1
+
+
+def test_md5(server: Server, tmp_path: Path) -> None:
+    assert get(server, tmp_path, f"md5:{hashlib.md5(CONTENT).hexdigest()}").is_file()
+
+
+def test_broken_transfer_is_resumed(server: Server, tmp_path: Path) -> None:
+    server.cut = [2_000_000, 1_000_000]
+    assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+    assert server.requests[0] is None
+    starts = [int(str(wanted).removeprefix("bytes=").rstrip("-")) for wanted in server.requests[1:]]
+    assert len(starts) == 2
+    # Up to a block is lost where the connection breaks.
+    assert 1_900_000 < starts[0] <= 2_000_000
+    assert 2_800_000 < starts[1] <= 3_000_000
+
+
+def test_resumed_by_a_later_call(server: Server, tmp_path: Path) -> None:
+    server.cut = [2_000_000]
+    with pytest.raises(
+        SkinsegError, match=r"cannot be fetched \(the connection broke; tried 1 times\).*goes on"
+    ):
+        get(server, tmp_path, attempts=1)
+    assert not (tmp_path / "file.zip").exists()
+    assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+    assert str(server.requests[1]).startswith("bytes=19")
+
+
+def test_killed_after_the_last_byte(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".file.zip.part").write_bytes(CONTENT)
+    (tmp_path / ".file.zip.version").write_text('"1"')
+    assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+
+
+def test_file_changed_between_two_attempts(server: Server, tmp_path: Path) -> None:
+    server.cut = [2_000_000]
+    with pytest.raises(SkinsegError):
+        get(server, tmp_path, attempts=1)
+    server.content, server.etag = CONTENT[::-1], '"2"'
+    assert get(server, tmp_path).read_bytes() == CONTENT[::-1], "two versions must not be glued together"
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"weak"'])
+def test_server_without_versions_starts_over(server: Server, tmp_path: Path, etag: str) -> None:
+    server.etag = etag
+    server.cut = [2_000_000]
+    assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+    assert server.requests == [None, None]
+
+
+def test_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    server.cut = [2_000_000]
+    assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+
+
+def test_server_in_trouble_is_asked_again(server: Server, tmp_path: Path) -> None:
+    server.status = [503, 500]
+    assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+
+
+def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
+    expected = sha256(b"other")
+    with pytest.raises(SkinsegError, match=r"wrong checksum") as caught:
+        get(server, tmp_path, expected)
+    assert all(word in str(caught.value) for word in (server.url, expected, sha256(CONTENT)))
+    assert not list(tmp_path.glob("*.zip")) + list(tmp_path.glob(".*.part"))
+
+
+def test_a_file_put_there_by_hand_is_checked(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.zip").write_bytes(b"something else")
+    with pytest.raises(SkinsegError, match=r"wrong checksum"):
+        get(server, tmp_path, sha256(CONTENT))
+    assert server.requests == []
+
+
+def test_without_a_published_checksum_the_first_one_counts(server: Server, tmp_path: Path) -> None:
+    get(server, tmp_path).unlink()
+    assert json.loads((tmp_path / "checksums.json").read_text()) == {"file.zip": sha256(CONTENT)}
+    server.content = CONTENT[::-1]
+    with pytest.raises(SkinsegError, match=r"that of the first download"):
+        get(server, tmp_path)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_not_there(server: Server, tmp_path: Path, status: int) -> None:
+    server.status = [status]
+    with pytest.raises(SkinsegError, match=rf"HTTP status {status}"):
+        get(server, tmp_path)
+    assert len(server.requests) == 1, "asking again would not help"
+
+
+def test_no_connection(server: Server, tmp_path: Path) -> None:
+    server.close()
+    with pytest.raises(
+        SkinsegError, match=r"cannot be fetched \(no connection; tried 2 times\).*put it at .*file\.zip"
+    ):
+        get(server, tmp_path, attempts=2)
+
+
+def test_target_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SkinsegError, match=r"file\.zip cannot be written"):
+        get(server, tmp_path / "file")
+
+
+def write_zip(path: Path, content: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_unpack_and_again(tmp_path: Path) -> None:
+    names = {"masks/ISIC_1.png": b"one", "masks/Läsion 2 (Kopie).png": b"two", "masks/empty.png": b""}
+    junk = {"__MACOSX/masks/._ISIC_1.png": b"junk", "masks/.DS_Store": b"junk"}
+    path = write_zip(tmp_path / "a.zip", names | junk)
+    target = tmp_path / "out"
+    told: list[tuple[str, int, int | None]] = []
+    assert unpack(path, target, progress=lambda *a: told.append(a)) == 3
+    assert told[-1] == ("a.zip", 6, 6)
+    found = {str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    assert found == names
+    before = (target / "masks/ISIC_1.png").stat().st_mtime_ns
+    (target / "masks/empty.png").unlink()
+    assert unpack(path, target) == 3, "an interrupted unpacking is completed"
+    assert (target / "masks/ISIC_1.png").stat().st_mtime_ns == before
+
+
+def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"masks/1.png": b"one"})
+    mine = tmp_path / "out" / "masks" / "1.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"own")
+    with pytest.raises(SkinsegError, match=r"is there already with other content"):
+        unpack(path, tmp_path / "out")
+    assert mine.read_bytes() == b"own"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.png", "a/../../evil.png", "/evil.png", "C:/evil.png", "..\\evil.png", "a/..\\..\\evil.png"],
+)
+def test_names_that_lead_out(tmp_path: Path, name: str) -> None:
+    path = write_zip(tmp_path / "a.zip", {"good.png": b"good", name: b"evil"})
+    with pytest.raises(SkinsegError, match=r"leads out of the folder; nothing was unpacked"):
+        unpack(path, tmp_path / "out" / "deep")
+    assert [p.name for p in tmp_path.rglob("*")] == ["a.zip"]
+
+
+def test_a_link_planted_in_the_target(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "masks").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SkinsegError, match=r"leads out of the folder"):
+        unpack(write_zip(tmp_path / "a.zip", {"masks/1.png": b"one"}), tmp_path / "out")
+
+
+def test_symbolic_links_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        link = zipfile.ZipInfo("masks")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc")
+    with pytest.raises(SkinsegError, match=r"is a symbolic link"):
+        unpack(path, tmp_path / "out")
+
+
+def test_encrypted_entries_are_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"1.png": b"one"})
+    data = bytearray(path.read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(SkinsegError, match=r"is encrypted"):
+        unpack(path, tmp_path / "out")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_zip(tmp_path / "a.zip", {"1.png": bytes(3_000_000)})
+    monkeypatch.setattr(
+        "skinseg.data.fetch.shutil.disk_usage", lambda _: type("Usage", (), {"free": 2_000_000})
+    )
+    with pytest.raises(SkinsegError, match=r"unpacks to 3,000,000 bytes, but .* has room for 2,000,000"):
+        unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_entry_that_lies_about_its_size(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"1.png": bytes(100_000)})
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    for place in (22, entry + 24):
+        data[place : place + 4] = (10).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(SkinsegError, match=r"no whole zip archive"):
+        unpack(path, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", CONTENT])
+def test_no_zip(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(SkinsegError, match=r"is no whole zip archive"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import lightning as L
 import numpy as np
 import torch
@@ -21,11 +20,9 @@ from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import LesionDataset
 from skinseg.data.files import read_image
 from skinseg.models.segmenter import LesionSegmenter
+from skinseg.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, outlined
 from skinseg.record import replacing
 
-# Told apart by people who cannot tell red from green, and on brown as well as on pink.
-TRUTH_COLOUR = (0, 255, 255)
-PREDICTION_COLOUR = (255, 215, 0)
 TILE_WIDTH = 300
 CAPTION_HEIGHT = 38
 MARGIN = 12
@@ -189,18 +186,8 @@ def draw_grid(rows: Mapping[str, Sequence[Panel]], heading: str) -> Image.Image:
 
 
 def _tile(panel: Panel) -> Image.Image:
-    height, width = panel.truth.shape
-    size = (TILE_WIDTH, max(1, round(TILE_WIDTH * height / width)))
-    picture = cv2.resize(
-        panel.image, size, interpolation=cv2.INTER_AREA if width > TILE_WIDTH else cv2.INTER_CUBIC
-    )
-    for mask, colour in ((panel.truth, TRUTH_COLOUR), (panel.predicted, PREDICTION_COLOUR)):
-        large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        # A dark rim keeps the line visible on bright skin.
-        cv2.drawContours(picture, outlines, -1, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.drawContours(picture, outlines, -1, colour, 1, cv2.LINE_AA)
-    return Image.fromarray(picture)
+    masks = {TRUTH_COLOUR: panel.truth, PREDICTION_COLOUR: panel.predicted}
+    return outlined(panel.image, masks, TILE_WIDTH)
 
 
 def _parts(trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[LesionSegmenter, LesionDataModule]:

@@ -27,7 +27,7 @@ def score_table(segmenter: LesionSegmenter, data: LesionDataModule, side: str) -
     scores = segmenter.scores[side]
     ids = data.dataset(side).image_ids
     table = pd.DataFrame({"image_id": [ids[row] for row in scores.index], **scores.metrics})
-    known = data.catalog.table[["image_id", "group", "diagnosis"]]
+    known = data.catalog.table[["image_id", "group", "diagnosis"]].fillna({"diagnosis": "unknown"})
     return known.merge(table, on="image_id").sort_values("image_id", ignore_index=True)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinseg.scoring.agreement import pair_scores, summarise_agreement
+from skinseg.scoring.agreement import AGREEMENT_METRICS, pair_scores, summarise_agreement
 
 
 def box(left: int, width: int = 10) -> np.ndarray:
@@ -45,3 +45,28 @@ def test_undefined_distances_are_counted_and_left_out() -> None:
     assert table.loc["hd95", "images"] == 1
     assert table.loc["hd95", "mean"] == pytest.approx(2)
     assert table.loc["dice", "images"] == 2
+
+
+def test_an_image_with_one_undefined_pair_counts_by_its_others() -> None:
+    empty = np.zeros((30, 40), bool)
+    masks = {"A": box(5), "B": empty, "C": box(8)}
+    table = summarise_agreement(pd.DataFrame({"image_id": "a", **row} for row in pair_scores(masks)))
+    assert table.loc["hd95", ["mean", "images", "pairs", "undefined"]].tolist() == [3, 1, 1, 2]
+    assert table.loc["hd95_percent", "mean"] == pytest.approx(6)
+    assert table.loc["dice", ["pairs", "undefined"]].tolist() == [3, 0]
+
+
+def test_median_is_over_images_and_065_itself_is_not_below() -> None:
+    # Means of the images: .9, .65, .2; the pairs' own median would be .8.
+    rows = [("a", 1.0), ("a", 0.9), ("a", 0.8), ("b", 0.65), ("c", 0.2)]
+    pairs = pd.DataFrame([(i, *[score] * 5) for i, score in rows], columns=["image_id", *AGREEMENT_METRICS])
+    table = summarise_agreement(pairs)
+    assert table.index.tolist() == list(AGREEMENT_METRICS)
+    assert table["median"].tolist() == pytest.approx([0.65] * 5)
+    assert table["mean"].tolist() == pytest.approx([1.75 / 3] * 5)
+    assert table.loc["jaccard", "below_threshold"] == pytest.approx(1 / 5)
+    assert table["below_threshold"].isna().sum() == 4
+
+
+def test_one_mask_or_none_makes_no_pair() -> None:
+    assert pair_scores({"A": box(5)}) == pair_scores({}) == []

@@ -15,6 +15,7 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, WandbLogger
+from numpy.typing import NDArray
 
 from skinseg.callbacks.scores import score_table
 from skinseg.data.files import read_image
@@ -182,18 +183,27 @@ def log_mask_images(loggers: Iterable[Logger], key: str, panels: Sequence[Panel]
     for run in runs(loggers):
         import wandb
 
+        shapes = [panel.truth.shape for panel in panels]
+        # Side by side they have to be of one size; photographs of several sources are not.
+        frame = (max(shape[0] for shape in shapes), max(shape[1] for shape in shapes))
         images = [
             wandb.Image(
-                panel.image,
+                _padded(panel.image, frame),
                 caption=panel.caption,
                 masks={
-                    "truth": {"mask_data": panel.truth.astype(np.uint8), "class_labels": CLASSES},
-                    "prediction": {"mask_data": panel.predicted.astype(np.uint8), "class_labels": CLASSES},
+                    name: {"mask_data": _padded(mask.astype(np.uint8), frame), "class_labels": CLASSES}
+                    for name, mask in (("truth", panel.truth), ("prediction", panel.predicted))
                 },
             )
             for panel in panels
         ]
         run.log({key: images, "trainer/global_step": step})
+
+
+def _padded(picture: NDArray[np.uint8], frame: tuple[int, int]) -> NDArray[np.uint8]:
+    """Adds black on the right and below up to a height and width."""
+    around = [(0, frame[0] - picture.shape[0]), (0, frame[1] - picture.shape[1]), (0, 0)][: picture.ndim]
+    return np.pad(picture, around)
 
 
 class LogScoreTable(Callback):

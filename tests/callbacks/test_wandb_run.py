@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Train
 from wandb.proto import wandb_internal_pb2
 
+from skinseg.callbacks import wandb_run
+from skinseg.callbacks.panels import Panel
 from skinseg.callbacks.wandb_run import resolve_mode
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.scoring.overlap import OVERLAP_METRICS
@@ -165,3 +168,18 @@ class TestMode:
 
     def test_asked_for(self) -> None:
         assert resolve_mode("online") == "online"
+
+
+def test_photographs_of_several_sizes_are_logged_as_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: dict[str, list[Any]] = {}
+    run = type("Run", (), {"log": lambda _, content: logged.update(content)})()
+    monkeypatch.setattr(wandb_run, "runs", lambda _: [run])
+    panels = []
+    for height, width in ((30, 40), (40, 30)):
+        mask = np.ones((height, width), bool)
+        panels.append(Panel("id", np.full((height, width, 3), 200, np.uint8), mask, mask, "caption"))
+    wandb_run.log_mask_images([], "test/predictions", panels, 0)
+    assert [image.image.size for image in logged["test/predictions"]] == [(40, 40), (40, 40)]
+    pixels = np.asarray(logged["test/predictions"][0].image)
+    assert (pixels[:30] == 200).all()
+    assert (pixels[30:] == 0).all()

@@ -107,8 +107,15 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
     """
     module = _segmenter(network(config), config["model"], config, record)
     if config["init_from"] is not None:
-        load_weights(module.network, read_checkpoint(config["init_from"], key="init_from"), key="init_from")
+        _take_weights(module, read_checkpoint(config["init_from"], key="init_from"), key="init_from")
     return module
+
+
+def _take_weights(module: LesionSegmenter, checkpoint: dict[str, Any], *, key: str) -> None:
+    """Gives a segmenter the weights of a checkpoint, and the normalization that they were trained with."""
+    load_weights(module.network, checkpoint, key=key)
+    for name in ("mean", "std"):
+        getattr(module, name).copy_(checkpoint["state_dict"][name])
 
 
 def _segmenter(net: nn.Module, node: Node, config: Plain, record: dict[str, Any] | None) -> LesionSegmenter:
@@ -146,9 +153,7 @@ def load_segmenter(path: str) -> LesionSegmenter:
     if "encoder_weights" in node:  # the weights come from the checkpoint
         node = {**node, "encoder_weights": None}
     module = _segmenter(_network(node, config), node, config, record)
-    load_weights(module.network, checkpoint, key="ckpt")
-    for name in ("mean", "std"):
-        getattr(module, name).copy_(checkpoint["state_dict"][name])
+    _take_weights(module, checkpoint, key="ckpt")
     return module.eval()
 
 

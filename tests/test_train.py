@@ -160,6 +160,15 @@ def test_same_seed_same_weights_other_seed_others(train: Train) -> None:
         assert_same_weights(one, other)
 
 
+def test_init_from_takes_the_normalization_that_the_weights_were_trained_with(train: Train) -> None:
+    first = torch.load(train() / "checkpoints/last.ckpt", weights_only=True)
+    other = dict(first, state_dict=dict(first["state_dict"], mean=torch.full((1, 3, 1, 1), 99.0)))
+    path = Path(first["skinseg"]["config"]["run_dir"]) / "other.ckpt"
+    torch.save(other, path)
+    folder = train(f"init_from={path}", "optimizer.lr=0.0", run_dir="second")
+    assert torch.equal(weights(folder / "checkpoints/last.ckpt")["mean"], other["state_dict"]["mean"])
+
+
 def test_init_from_takes_weights_only(train: Train) -> None:
     first = train("test=false")
     second = train(

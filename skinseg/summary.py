@@ -37,7 +37,7 @@ def summarise(
         Plain values: objective, scores by side (None where a side was not scored), protocol.
     """
     sides: dict[str, Any] = {}
-    stamps = [] if test_data is not data else list(data.split.stamps)
+    stamps = list(data.split.stamps)
     drawn = False
     for side, module in (("val", data), ("test", test_data)):
         scores = segmenter.scores.get(side)

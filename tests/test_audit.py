@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from conftest import WriteHam, write_image, write_mask
 from PIL import Image
+from trees import ISIC9, write_ham_metadata, write_isic9
 
 from skinseg.audit import AuditConfig, run
 from skinseg.config import check, compose, config_dir, plain
@@ -173,6 +174,44 @@ def test_agreement_of_annotators_and_a_model_beside_it(
     scores.write_text("a,b\n")
     with pytest.raises(SkinsegError, match=r"scores=.*has no column image_id"):
         audit("data=isic2018", f"data.root={root}", f"scores={scores}")
+
+
+def test_agreement_is_measured_at_the_images_own_size(audit: Audit, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    image_id = "ISIC_0000001"
+    write_image(root / "ISIC2018_Task1-2_Training_Input" / f"{image_id}.jpg", size=(160, 160))
+    for who, shift in (("A00_T1_S1_a", 0), ("A01_T1_S2_b", 5)):
+        write_mask(root / "segs" / f"{image_id}_{who}.png", size=(40, 40), shift=shift)
+    audit("data=isic2018", f"data.root={root}", "data.reader.masks=[imaplusplus]")
+    assert pd.read_csv(tmp_path / "audit" / "agreement.csv")["hd95"].tolist() == [20]
+
+
+def test_the_9_class_set(audit: Audit, tmp_path: Path) -> None:
+    files = {
+        "Train/nevus": ["ISIC_0000001"],
+        "Train/melanoma": ["ISIC_0000002", "ISIC_0024306"],
+        "Train/seborrheic keratosis": ["ISIC_0000002", "ISIC_0000003"],
+        "Test/nevus": ["ISIC_0000001", "ISIC_0024307"],
+    }
+    root = write_isic9(tmp_path / "data", files)
+    (root / ISIC9 / "Test" / "melanoma").mkdir()
+    options = ("data=isic9", f"data.root={root}", "near_duplicates=false")
+    bare = audit(*options)
+    assert bare["missing_lesion"]["severity"] == "problem"
+    assert bare["missing_mask"]["severity"] == "note"
+    write_ham_metadata(root / "HAM10000_metadata.csv", {"ISIC_0024306": "HAM_1", "ISIC_0024307": "HAM_1"})
+    archive = {"isic_id": ["ISIC_0000002", "ISIC_0000003"], "diagnosis_3": ["Melanoma in situ"] * 2}
+    pd.DataFrame(archive).to_csv(root / "isic_archive_metadata.csv", index=False)
+    found = audit(*options)
+    ids = {kind: finding["image_ids"] for kind, finding in found.items()}
+    assert ids["conflicting_diagnosis"] == ["ISIC_0000002"]
+    assert ids["empty_class_folder"] == ["test/melanoma"]
+    assert ids["id_on_both_sides"] == ["ISIC_0000001"]
+    assert ids["lesion_on_both_sides"] == ["ISIC_0024307"]
+    assert ids["published_diagnosis_differs"] == ["ISIC_0000003", "ISIC_0024306"]
+    assert "2 of the 2 images under 'seborrheic keratosis' are published as melanoma" in {
+        finding["text"] for finding in found.values()
+    }
 
 
 def command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -190,6 +190,8 @@ def _of_identity(catalog: Catalog) -> Iterator[Finding]:
 
 def _of_folders(known: pd.DataFrame) -> Iterator[Finding]:
     """Compares the class folders of the 9-class set with what is published of its images."""
+    if known.empty:
+        return
     terms = known["diagnosis_term"].str.split(" | ", regex=False)
     codes = terms.map(lambda names: {ISIC9[name] for name in names})
     differs = [p not in c for p, c in zip(known["published_diagnosis"], codes, strict=True)]
@@ -244,15 +246,9 @@ def verdict(found: Sequence[Finding]) -> tuple[Severity | None, str]:
     """Sums up an audit: the worst severity, and a sentence."""
     count = {severity: sum(f.severity == severity for f in found) for severity in SEVERITIES}
     if count["problem"]:
-        return (
-            "problem",
-            f"NOT USABLE AS IT IS: {count['problem']} kinds of problem have to be mended or switched off.",
-        )
+        return "problem", f"NOT USABLE AS IT IS: {count['problem']} kinds of problem have to be settled."
     if count["caution"]:
-        return (
-            "caution",
-            f"USABLE WITH CARE: {count['caution']} kinds of caution, which skinseg heeds as described.",
-        )
+        return "caution", f"USABLE WITH CARE: {count['caution']} kinds of caution."
     return (("note" if count["note"] else None), "USABLE.")
 
 
@@ -308,16 +304,19 @@ def agreement(catalog: Catalog) -> pd.DataFrame:
     """
     masks = catalog.annotations
     several = masks[masks["image_id"].duplicated(keep=False)]
+    table = catalog.table
+    native = dict(zip(table["image_id"], zip(table["height"], table["width"], strict=True), strict=True))
     rows: list[dict[str, object]] = []
     for image_id, found in several.groupby("image_id"):
         by_whom: dict[str, NDArray[np.bool_]] = {}
-        size: tuple[int, int] | None = None
+        size = native.get(str(image_id), (0, 0))
         for row in found.astype(object).where(found.notna(), None).itertuples():
             try:
                 mask = read_mask(str(row.mask))
             except UnreadableFileError:
                 continue
-            size = size or (mask.shape[0], mask.shape[1])
+            if size[0] == 0:
+                size = (mask.shape[0], mask.shape[1])
             if same_proportions((mask.shape[0], mask.shape[1]), size):
                 who = (str(word) for word in (row.mask_source, row.annotator) if word is not None)
                 by_whom[" ".join(who)] = fit_mask(mask, size) > 0

@@ -224,6 +224,9 @@ def combine(catalogs: Iterable[Catalog]) -> Catalog:
         for found, into in ((catalog.notes, notes), (catalog.dropped, dropped)):
             for kind, ids in found.items():
                 into[kind] = sorted({*into.get(kind, []), *ids})
+    # What is bad in one data set may be good in another.
+    present = set(rows["image_id"])
+    dropped = {kind: left for kind, ids in dropped.items() if (left := [i for i in ids if i not in present])}
     annotations = pd.concat([catalog.annotations for catalog in catalogs], ignore_index=True)
     return Catalog(rows, dropped, annotations.drop_duplicates("mask", ignore_index=True), notes)
 

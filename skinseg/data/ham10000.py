@@ -10,6 +10,7 @@ from skinseg.data.assemble import assemble
 from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog, Problems, join_groups
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.data.files import Tree, Verify, find_images, image_id_of, is_junk, same_content, walk
+from skinseg.data.masks import MASK_SOURCES
 from skinseg.data.metadata import HAM10000_LICENCE, HAM10000_NAMES, group_pairs
 from skinseg.errors import SkinsegError
 
@@ -51,7 +52,7 @@ def read_ham10000(
     rows = _read_metadata(metadata_path)
     tree = list(walk(folder))
     images, reduced = find_images(tree)
-    masks = _find_masks(tree)
+    masks = _find_masks([*tree, *_masks_beside(folder, Path(root).expanduser())])
 
     for image_id in sorted(images.keys() - set(rows["image_id"])):
         problems.add("missing_metadata", image_id, f"{images[image_id]} is not in {metadata_path}")
@@ -148,6 +149,15 @@ def _read_metadata(path: Path) -> pd.DataFrame:
             f"{path}: unknown diagnoses {unknown[:5]} in column dx; expected {list(DIAGNOSES)}."
         )
     return rows
+
+
+def _masks_beside(folder: Path, root: Path) -> Tree:
+    """Returns the folders of unpacked masks beside the data set's own, in the folder that holds both."""
+    if folder == root:
+        return []
+    pattern = MASK_SOURCES["ham10000"].folders
+    beside = [path for path in sorted(root.iterdir()) if path.is_dir() and pattern.fullmatch(path.name)]
+    return [entry for path in beside for entry in walk(path)]
 
 
 def _find_masks(tree: Tree) -> pd.DataFrame:

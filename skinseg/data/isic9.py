@@ -11,7 +11,7 @@ import pandas as pd
 from skinseg.data import diagnoses
 from skinseg.data.assemble import assemble
 from skinseg.data.catalog import Catalog, Problems
-from skinseg.data.files import Tree, Verify, find_images, walk
+from skinseg.data.files import Tree, Verify, find_images, same_content, walk
 from skinseg.data.masks import MASK_SOURCES, find_masks, how_to_get_masks
 from skinseg.data.metadata import find_metadata, groups_of
 from skinseg.errors import SkinsegError
@@ -132,8 +132,11 @@ def _rows(files: dict[tuple[str, str], dict[str, Path]]) -> pd.DataFrame:
         for image_id, path in images.items():
             terms.setdefault(image_id, set()).add(term)
             sides.setdefault(image_id, set()).add(side)
-            # Train comes last and counts; the copies of an id are one picture (an audit compares them).
-            paths[image_id] = path
+            known = paths.setdefault(image_id, path)
+            if known is not path and not same_content(known, path):
+                raise SkinsegError(
+                    f"{image_id} is there twice with different content: {known} and {path}; remove one."
+                )
     return pd.DataFrame(
         {
             "image_id": list(paths),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinseg.data.catalog import join_groups
+from skinseg.data.catalog import join_groups, shared_ids
 from skinseg.data.diagnoses import DIAGNOSES, ISIC_ARCHIVE
 from skinseg.data.files import Tree, image_id_of
 from skinseg.errors import SkinsegError
@@ -67,11 +67,15 @@ def find_metadata(tree: Tree, more: Sequence[str] = ()) -> pd.DataFrame:
         tables += [table for table in map(_read, usual) if table is not None]
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS), index=pd.Index([], name="image_id"), dtype=object)
-    rows = pd.concat(tables)
-    rows = rows[~rows.index.duplicated()]
+    every = pd.concat(tables)
+    # An image that two files list is of one lesion, whatever each calls it; of other values the first counts.
+    known = every.dropna(subset="group").reset_index()
+    rows = every.groupby(level=0).first()
     group_of = {str(image_id): str(group) for image_id, group in rows["group"].dropna().items()}
-    joined = dict(zip(group_of, join_groups(group_of.values(), group_pairs(group_of)), strict=True))
-    return rows.assign(group=rows.index.map(joined))
+    pairs = [*shared_ids(known), *group_pairs(group_of)]
+    names = join_groups(known["group"], pairs)
+    joined = dict(zip(known["group"], names, strict=True))
+    return rows.assign(group=rows["group"].map(joined))
 
 
 def group_pairs(group_of: dict[str, str]) -> list[tuple[str, str]]:

@@ -33,7 +33,7 @@ class Split:
         table: Columns image_id, group, split ("train", "val" or "test"), sorted by image_id.
         unit: What stays together. "image" lets views of one lesion be on two sides, for comparison with
             papers that do so; its scores are too good, and it is stamped LEAKY.
-        left_out: Image ids on no side, by reason.
+        left_out: Image ids by why they are not on the side (or on no side) that they might be on.
 
     Raises:
         SkinsegError: A group is on two sides (unless the unit is "image"), an image is there twice, or a side
@@ -214,7 +214,9 @@ def _official_sides(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_
             f"data.split.official=true: of the publisher's sides only {found} is here; add the images and "
             "masks of the test side, or set data.split.official=false for a split by lesion."
         )
-    left_out = {"also_in_train": sorted(table.loc[published.str.contains(r"\+"), "image_id"])}
+    left_out: dict[str, list[str]] = {}
+    if both := sorted(table.loc[published.str.contains(r"\+"), "image_id"]):
+        left_out["from_test_for_it_is_in_train"] = both
     if unit == "lesion":
         for scored, trained in (("val", ("train",)), ("test", ("train", "val"))):
             known = set(table.loc[np.isin(sides, trained), "group"])

@@ -54,6 +54,14 @@ def test_folder_above(write_ham: WriteHam, tmp_path: Path) -> None:
     assert len(read(tmp_path)) == 6
 
 
+def test_masks_beside_the_folder_of_the_images(write_ham: WriteHam, tmp_path: Path) -> None:
+    root = write_ham(3)
+    (root / "HAM10000_segmentations_lesion_tschandl").rename(
+        tmp_path / "HAM10000_segmentations_lesion_tschandl"
+    )
+    assert read(tmp_path).table["mask"].notna().all()
+
+
 def test_metadata_with_dataset_column(write_ham: WriteHam) -> None:
     root = write_ham(3)
     path = root / "HAM10000_metadata.csv"

@@ -201,7 +201,7 @@ def test_official_division_without_its_overlap() -> None:
     split = make_split(published(sides), official=True, val=0.25)
     assert split.ids("test") == ["e1", "e2"]
     assert "d1" in split.ids("train") + split.ids("val")
-    assert split.left_out["also_in_train"] == ["d1"]
+    assert split.left_out["from_test_for_it_is_in_train"] == ["d1"]
     assert split.left_out["test_shares_lesion"] == ["b2"]
     assert split.record()["left_out"]["test_shares_lesion"] == {"count": 1, "image_ids": ["b2"]}  # type: ignore[index]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 from torch import nn
@@ -46,7 +47,8 @@ def instance(key: str, node: Node, **extra: Any) -> Any:
         if isinstance(cause, SkinsegError):
             raise cause from None
         if isinstance(cause, _REFUSALS):
-            raise SkinsegError(f"{key}: {node['_target_']} refused its arguments: {cause}") from error
+            target = node.get("_target_", "an argument")
+            raise SkinsegError(f"{key}: {target} refused its arguments: {cause}") from error
         raise
 
 
@@ -77,7 +79,15 @@ def test_datamodule(config: Plain, data: LesionDataModule) -> LesionDataModule:
             "test_data is the test side as a whole; leave out test_data.overfit and test_data.split."
         )
     split = partial(whole_test_side, train=data.catalog, overlap=config["test_overlap"])
-    return data_source("test_data", node, split=split, seed=config["seed"])
+    module = data_source("test_data", node, split=split, seed=config["seed"])
+    try:
+        module.split  # noqa: B018 -- reads the data
+    except SkinsegError as error:
+        # The readers know one data set and call its keys data.*.
+        raise SkinsegError(
+            re.sub(r"(?<![\w./-])data\.(?=[a-z_.]+(=|:))", "test_data.", str(error))
+        ) from error
+    return module
 
 
 def network(config: Plain) -> nn.Module:
@@ -86,7 +96,8 @@ def network(config: Plain) -> nn.Module:
 
 
 def _network(node: Node, config: Plain) -> nn.Module:
-    options = {key: value for key, value in node.items() if key != "_target_"}
+    # Without a _target_ only what is nested in it is built.
+    options = instance("model", {key: value for key, value in node.items() if not key.startswith("_")})
     constructor: Callable[..., nn.Module] = get_object(node["_target_"])
     height, width = config["data"]["image_size"]
     return build_network(
@@ -160,7 +171,11 @@ def load_segmenter(path: str) -> LesionSegmenter:
 def callbacks(config: Plain) -> list[Callback]:
     """Builds the callbacks that are not null."""
     nodes = (config["callbacks"] or {}).items()
-    return [instance(f"callbacks.{name}", node) for name, node in nodes if node is not None]
+    built = [instance(f"callbacks.{name}", node) for name, node in nodes if node is not None]
+    if any((config["logger"] or {}).values()):
+        return built
+    # Lightning refuses it where nothing could take its numbers.
+    return [callback for callback in built if not isinstance(callback, LearningRateMonitor)]
 
 
 def loggers(config: Plain, run_id: str | None = None) -> list[Logger]:

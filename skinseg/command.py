@@ -144,9 +144,18 @@ def run_in_child(module: str) -> float | None:
         for source in hydra.runtime.config_sources
         if source.provider == "command-line"
     ]
-    command = [sys.executable, "-m", module, *sources, *hydra.overrides.task, f"hydra.run.dir={folder}"]
+    searchpath = [o for o in hydra.overrides.hydra if o.lstrip("+").startswith("hydra.searchpath=")]
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    overrides = [*hydra.overrides.task, *searchpath, f"hydra.run.dir='{quoted}'"]
+    command = [sys.executable, "-m", module, *sources, *overrides]
     environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
-    code = subprocess.run(command, env=environment, cwd=hydra.runtime.cwd, check=False).returncode
+    with subprocess.Popen(command, env=environment, cwd=hydra.runtime.cwd) as job:
+        try:
+            code = job.wait()
+        except KeyboardInterrupt:
+            # The job has got the signal too; it saves and says how to resume.
+            job.wait()
+            raise
     if code:
         raise SkinsegError(
             f"Job {hydra.job.num} ({hydra.job.override_dirname}) ended with exit code {code}; see {folder}."

@@ -85,6 +85,17 @@ class RootConfig:
     logger: dict[str, Node | None] | None
 
 
+_AT_LEAST = {"seed": 0, "threads": 1}
+OURS = {
+    "data": {"augment", "seed"},
+    "test_data": {"augment", "seed"},
+    "trainer": {"callbacks", "logger", "plugins", "enable_checkpointing", "enable_progress_bar"},
+}
+"""Arguments that `build` gives itself; in a configuration they would silently do nothing."""
+# Their **kwargs take no further settings that one would want; a key there is a typo.
+_KNOWN_LIBRARIES = frozenset(
+    {"skinseg", "segmentation_models_pytorch", "lightning", "albumentations", "torch"}
+)
 _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
 
 
@@ -162,7 +173,10 @@ def _problems(config: Plain, schema: type) -> Iterator[str]:
     for key in sorted(known - config.keys()):
         yield f"{key}: missing; the root needs it."
     if "monitor" in known:
-        yield from _monitor_problem(config.get("monitor"))
+        yield from _monitor_problem(config.get("monitor"), config.get("mode"))
+    for key, least in _AT_LEAST.items():
+        if key in known and isinstance(config.get(key), int) and config[key] < least:
+            yield f"{key}={config[key]}: expected {least} or more."
     if isinstance(threshold := config.get("threshold"), (int, float)) and not 0 < threshold < 1:
         yield f"threshold={threshold}: expected a probability between 0 and 1."
     for key in sorted(known & config.keys()):
@@ -187,7 +201,7 @@ def _collection_problems(key: str, members: Mapping[str, Any]) -> Iterator[str]:
             yield _unknown(f"{key}.{name}", {f"{key}.{other}" for other in proper}, where=key)
 
 
-def _monitor_problem(monitor: object) -> Iterator[str]:
+def _monitor_problem(monitor: object, mode: object) -> Iterator[str]:
     """A score that is never logged would only be missed after the first epoch."""
     from skinseg.scoring.overlap import OVERLAP_METRICS
 
@@ -197,6 +211,11 @@ def _monitor_problem(monitor: object) -> Iterator[str]:
         yield f"monitor={monitor}: never logged; " + (
             f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
         )
+        return
+    better = "min" if str(monitor).endswith("/loss") else "max"
+    if mode in ("min", "max") and mode != better:
+        best = "smallest" if better == "min" else "largest"
+        yield f"mode={mode}: of {monitor} the {best} is the best; set mode={better}."
 
 
 def _node_problems(path: str, node: Mapping[str, Any]) -> Iterator[str]:
@@ -216,11 +235,17 @@ def _node_problems(path: str, node: Mapping[str, Any]) -> Iterator[str]:
         for name, parameter in parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     types = _type_hints(constructor)
     for key, value in node.items():
         if key in _HYDRA_KEYS:
             continue
+        if key in OURS.get(path, ()):
+            yield f"{path}.{key}: set by skinseg itself; leave it out."
+            continue
         if key not in named:
+            if takes_any and target.split(".")[0] not in _KNOWN_LIBRARIES:
+                continue
             yield _unknown(f"{path}.{key}", {f"{path}.{name}" for name in named}, where=target)
             continue
         nested = list(_nested(f"{path}.{key}", value))
@@ -229,7 +254,7 @@ def _node_problems(path: str, node: Mapping[str, Any]) -> Iterator[str]:
         if not nested and key in types:
             yield from _type_problem(f"{path}.{key}", value, types[key])
     if not node.get("_partial_", False):
-        for name in sorted(named - node.keys()):
+        for name in sorted(named - node.keys() - OURS.get(path, set())):
             if parameters[name].default is inspect.Parameter.empty:
                 yield f"{path}.{name}: missing; {target} needs it."
 
@@ -262,7 +287,9 @@ def _type_problem(path: str, value: object, annotation: Any) -> Iterator[str]:
     except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation):
         return  # a type that only its own library can check
     try:
-        adapter.validate_python(value)
+        # pydantic takes "no" for False, but what is handed on is the text, which is true.
+        if isinstance(value, str) and isinstance(adapter.validate_python(value), bool):
+            yield f"{path}={value!r}: Input should be true or false."
     except pydantic.ValidationError as error:
         expected = "; ".join(dict.fromkeys(detail["msg"] for detail in error.errors()[:3]))
         yield f"{path}={value!r}: {expected}."

@@ -139,11 +139,7 @@ def _fit_and_score(
     trainer.fit(segmenter, datamodule=data, ckpt_path=config["ckpt_path"])
     fit_seconds = time.monotonic() - started
 
-    best, objective = _choose_weights(trainer, segmenter, data, config)
-    if best is None:
-        weights = "those of the last step (no checkpoint was kept)"
-    else:
-        weights = f"{best.name}, best {config['monitor']} on validation"
+    best, objective, weights = _choose_weights(trainer, segmenter, data, config)
     if config["test"]:
         path = None if best is None else str(best)
         trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
@@ -162,8 +158,8 @@ def _fit_and_score(
 
 def _choose_weights(
     trainer: L.Trainer, segmenter: LesionSegmenter, data: LesionDataModule, config: Plain
-) -> tuple[Path | None, float]:
-    """Returns the best checkpoint, if one is kept, and its score; validates if the fit has not."""
+) -> tuple[Path | None, float, str]:
+    """Returns the best checkpoint, if one is kept, its score, and what its weights are."""
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     monitor = config["monitor"]
@@ -172,15 +168,15 @@ def _choose_weights(
         best = Path(keeper.best_model_path)
         # Scores of validation are those of these weights, not of the last epoch's.
         trainer.validate(segmenter, datamodule=data, ckpt_path=str(best), verbose=False)
-        return best, float(keeper.best_model_score)
+        return best, float(keeper.best_model_score), f"{best.name}, best {monitor} on validation"
     log.info("The fit ended before its first validation; validating the last step's weights.")
     trainer.validate(segmenter, datamodule=data, verbose=False)
     objective = float(trainer.callback_metrics[monitor])
     if keeper is None or keeper.dirpath is None or config["trainer"].get("fast_dev_run"):
-        return None, objective
+        return None, objective, "those of the last step (no checkpoint was kept)"
     best = Path(keeper.dirpath) / "best.ckpt"
     trainer.save_checkpoint(best)
-    return best, objective
+    return best, objective, f"{best.name}, those of the last step (the fit ended before a validation)"
 
 
 def _how_to_resume(run_dir: Path) -> str:

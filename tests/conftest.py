@@ -133,14 +133,17 @@ def train(write_ham: WriteHam, tmp_path: Path) -> Train:
 
 
 class InterruptAt(Callback):
-    """Presses Ctrl-C after an optimizer step, or in the validation of an epoch."""
+    """Presses Ctrl-C after an optimizer step, after a batch, or in the validation of an epoch."""
 
-    def __init__(self, step: int | None = None, validation: int | None = None) -> None:
+    def __init__(
+        self, step: int | None = None, batch: int | None = None, validation: int | None = None
+    ) -> None:
         self.step = step
+        self.batch = batch
         self.validation = validation
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
+        if trainer.global_step == self.step or trainer.fit_loop.epoch_loop.batch_idx == self.batch:
             os.kill(os.getpid(), signal.SIGINT)
 
     def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:

@@ -227,6 +227,29 @@ class TestResume:
         ]
         assert objectives[0] == objectives[1]
 
+    def test_after_ctrl_c_between_accumulated_batches(self, train: Train, tmp_path: Path) -> None:
+        run = (*self.RUN, "trainer.accumulate_grad_batches=3")
+        whole = train(*run, run_dir="accumulated")
+        with pytest.raises(InterruptedRunError):
+            train(*run, "+callbacks.stop={_target_: conftest.InterruptAt, batch: 1}", run_dir="stopped")
+        last = tmp_path / "stopped/checkpoints/last.ckpt"
+        resumed = train(*run, f"ckpt_path={last}", run_dir="resumed")
+        assert_same_weights(whole / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
+
+    def test_best_checkpoint_of_a_run_folder_that_was_moved(self, train: Train, tmp_path: Path) -> None:
+        folder = train(*self.RUN, "trainer.max_epochs=1")
+        checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+        (state,) = [s for name, s in checkpoint["callbacks"].items() if "BestAndLast" in name]
+        best = torch.tensor(0.9999)
+        state["best_model_score"], state["best_k_models"] = best, dict.fromkeys(state["best_k_models"], best)
+        state["current_score"] = state["kth_value"] = best
+        torch.save(checkpoint, folder / "checkpoints/last.ckpt")
+        moved = folder.rename(tmp_path / "moved")
+        resumed = train(*self.RUN, f"ckpt_path={moved}/checkpoints/last.ckpt", run_dir="resumed")
+        summary = json.loads((resumed / "summary.json").read_text())
+        assert summary["objective"]["value"] == pytest.approx(0.9999)
+        assert_same_weights(moved / "checkpoints/best.ckpt", resumed / "checkpoints/best.ckpt")
+
     @pytest.mark.parametrize("moment", ["{step: 17}", "{step: 3}", "{validation: 2}"])
     def test_after_ctrl_c(self, train: Train, whole: Path, moment: str, tmp_path: Path) -> None:
         stop = moment.replace("{", "{_target_: conftest.InterruptAt, ")
@@ -316,6 +339,8 @@ def test_batch_size_one_where_it_cannot_be(train: Train) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("data.split.seed=-1", r"data\.split\.seed=-1: expected 0 or more"),
+        ("callbacks.panels.every_n_epochs=0", r"callbacks\.panels.*every_n_epochs=0"),
         ("data.batch_size=0", r"data\.batch_size=0: expected 1 or more"),
         ("data.image_size=[0,32]", r"data\.image_size\[0\]=0: expected 1 or more"),
         ("trainer.devices=0", r"trainer: lightning\.Trainer refused its arguments"),
@@ -327,6 +352,75 @@ def test_batch_size_one_where_it_cannot_be(train: Train) -> None:
 def test_values_out_of_range(train: Train, override: str, message: str) -> None:
     with pytest.raises(SkinsegError, match=message):
         train(override)
+
+
+def test_split_without_training_images(train: Train, write_ham: WriteHam, tmp_path: Path) -> None:
+    root = write_ham(20)
+    split = pd.read_csv(train(root=root) / "split.csv")
+    split[split["split"] != "train"].to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(SkinsegError, match=r"The split has no train images"):
+        train(f"data.split.file={tmp_path / 'own.csv'}", root=root, run_dir="second")
+
+
+class OwnNetwork(torch.nn.Module):
+    """A network that knows nothing of skinseg, with a nested part and free keyword arguments."""
+
+    def __init__(self, stem: torch.nn.Module, encoder_name: str, width: int, **_: object) -> None:
+        super().__init__()
+        self.stem, self.encoder_name = stem, encoder_name
+        self.head = torch.nn.Conv2d(width, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.stem(images))  # type: ignore[no-any-return]
+
+
+class DictNetwork(torch.nn.Module):
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self.head = torch.nn.Conv2d(3, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": self.head(images)}
+
+
+OWN = (
+    "model._target_=test_train.OwnNetwork",
+    "model.encoder_name=dino_v3", "+model.width=4",
+    "+model.stem={_target_: torch.nn.Conv2d, in_channels: 3, out_channels: 4, kernel_size: 3, padding: 1}",
+)  # fmt: skip
+
+
+def test_network_of_ones_own(train: Train) -> None:
+    assert (train(*OWN, "data.image_size=[40,40]") / "scores.csv").is_file()
+
+
+def test_network_that_returns_no_tensor(train: Train) -> None:
+    with pytest.raises(SkinsegError, match=r"DictNetwork returns a dict .*; expected logits of shape"):
+        train("model._target_=test_train.DictNetwork")
+
+
+def test_without_a_logger(train: Train) -> None:
+    assert (train("logger=none") / "scores.csv").is_file()
+
+
+def test_plateau_counts_validations(train: Train) -> None:
+    """Each validation improves, so the rate must stay, however many epochs lie between two of them."""
+    folder = train(
+        "scheduler=plateau", "scheduler.patience=1", "trainer.max_epochs=9",
+        "trainer.check_val_every_n_epoch=4", "optimizer.lr=0.0005",
+    )  # fmt: skip
+    rates = pd.read_csv(folder / "metrics.csv")["lr-AdamW"].dropna()
+    assert set(rates) == {0.0005}
+
+
+def test_messages_on_test_data_name_its_keys(train: Train, write_ham: WriteHam, tmp_path: Path) -> None:
+    root = write_ham(20)
+    write_isic2018(tmp_path / "other", ["ISIC_0000001", "ISIC_0000002"])
+    next((tmp_path / "other" / "ISIC2018_Task1_Training_GroundTruth").iterdir()).unlink()
+    with pytest.raises(SkinsegError, match=r"1 images have no mask; test_data\.on_missing_mask=drop"):
+        train("test_data=isic2018", f"test_data.root={tmp_path / 'other'}", root=root)
+    with pytest.raises(SkinsegError, match=r"absent.*\n.*test_data\.root=<the folder"):
+        train("test_data=isic2018", f"test_data.root={tmp_path / 'absent'}", root=root)
 
 
 def test_weights_that_cannot_be_fetched(train: Train) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,8 @@ from typing import Any, Literal
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from skinseg.record import first_rank, replacing
+
+log = logging.getLogger(__name__)
 
 
 class BestAndLast(ModelCheckpoint):
@@ -21,9 +24,13 @@ class BestAndLast(ModelCheckpoint):
         dirpath: The folder.
         monitor: The score.
         mode: Which direction of it is better.
+        resumed_from: The checkpoint that the run goes on from; the best one is looked for beside it where the
+            run folder was moved.
     """
 
-    def __init__(self, dirpath: str, monitor: str, mode: Literal["max", "min"]) -> None:
+    def __init__(
+        self, dirpath: str, monitor: str, mode: Literal["max", "min"], resumed_from: str | None = None
+    ) -> None:
         super().__init__(
             dirpath=dirpath,
             filename="best",
@@ -35,11 +42,20 @@ class BestAndLast(ModelCheckpoint):
             enable_version_counter=False,
             save_on_train_epoch_end=True,
         )
+        self.resumed_from = None if resumed_from is None else Path(resumed_from)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the state of the run that is resumed."""
         assert self.dirpath is not None
         there, here = Path(state_dict["best_model_path"] or "."), Path(self.dirpath) / "best.ckpt"
+        if not there.is_file() and self.resumed_from is not None:
+            # The run folder was moved since.
+            there = self.resumed_from.with_name("best.ckpt")
+        if state_dict["best_model_path"] and not there.is_file():
+            log.warning(
+                "The best checkpoint so far, %s, is gone; the best of the remaining epochs will be taken.",
+                state_dict["best_model_path"],
+            )
         if str(self.dirpath) != state_dict["dirpath"] and there.is_file():
             if first_rank():
                 with replacing(here) as temporary:

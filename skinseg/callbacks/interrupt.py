@@ -46,7 +46,9 @@ class SaveOnInterrupt(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Stops between two steps, where weights, optimizer and progress agree."""
-        self._stop_if_asked(trainer)
+        # A checkpoint does not hold the gradients that were accumulated so far.
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._stop_if_asked(trainer)
 
     def on_validation_batch_start(
         self,

@@ -58,6 +58,10 @@ class PredictionPanels(Callback):
     """
 
     def __init__(self, path: str, images: int = 4, every_n_epochs: int = 5, columns: int = 4) -> None:
+        if every_n_epochs < 1 or columns < 1 or images < 0:
+            raise ValueError(
+                f"every_n_epochs={every_n_epochs}, columns={columns}, images={images}: too small."
+            )
         self.path = Path(path)
         self.images = images
         self.every_n_epochs = every_n_epochs

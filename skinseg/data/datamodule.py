@@ -159,6 +159,8 @@ class LesionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Returns shuffled, augmented batches; a resumed run goes on where it stopped."""
         dataset = self.dataset("train")
+        if not len(dataset):
+            raise SkinsegError("The split has no train images; there is nothing to train on.")
         per_rank = -(-len(dataset) // self._world_size)
         if per_rank < self.batch_size:
             log.warning("batch_size=%d is more than the %d training images.", self.batch_size, per_rank)

@@ -157,6 +157,8 @@ def make_split(
             f"None of the {len(catalog)} images has a mask that somebody drew; there is nothing to train on "
             f"or to score. {how_to_get_masks()}"
         )
+    if seed < 0:
+        raise SkinsegError(f"data.split.seed={seed}: expected 0 or more.")
     # The unit that stays together; the table keeps the lesion, so that what leaks can be counted.
     strata = table if unit == "lesion" else table.assign(group=table["image_id"])
     sides = np.full(len(table), "train", dtype=object)

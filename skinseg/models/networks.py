@@ -72,7 +72,7 @@ def build_network(
     """
     options = dict(options)
     weights = options.get("encoder_weights")
-    if "encoder_name" in options:
+    if "encoder_name" in options and constructor.__module__.startswith("segmentation_models_pytorch"):
         check_network(
             constructor.__name__,
             options,
@@ -109,7 +109,7 @@ def _try_forward(network: nn.Module, image_size: tuple[int, int], batch_size: in
     batch = min(2, batch_size)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            shape = tuple(network.train()(torch.randn(batch, 3, *image_size)).shape)
+            logits = network.train()(torch.randn(batch, 3, *image_size))
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         height, width = image_size
@@ -121,9 +121,11 @@ def _try_forward(network: nn.Module, image_size: tuple[int, int], batch_size: in
         network.train(training)
         for name, buffer in network.named_buffers():
             buffer.copy_(buffers[name])
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
+    found = shape or f"a {type(logits).__name__}"
     if shape != (batch, 1, *image_size):
         raise SkinsegError(
-            f"model: {type(network).__name__} returns {shape} for {batch} images of "
+            f"model: {type(network).__name__} returns {found} for {batch} images of "
             f"{image_size[0]}x{image_size[1]} pixels; expected logits of shape {(batch, 1, *image_size)} "
             "(model.classes=1)."
         )
@@ -212,7 +214,7 @@ def check_network(
     part of it.
 
     Args:
-        decoder: Class name in segmentation-models-pytorch. Others are not checked.
+        decoder: Class name in segmentation-models-pytorch.
         options: Its arguments, with `encoder_name`.
         image_size: Height and width of the images, in pixels.
         batch_size: Images in a training step.

@@ -95,7 +95,7 @@ def plateau(
         monitor: The score.
         mode: Which direction of it is better.
         factor: What the learning rate is multiplied by, in (0, 1).
-        patience: Epochs without improvement that are let pass before that, >= 0.
+        patience: Validations without improvement that are let pass before that, >= 0.
 
     Raises:
         ValueError: An argument is out of range.

@@ -155,6 +155,9 @@ class LesionSegmenter(L.LightningModule):
             schedule = self._scheduler(optimizer, max(1, int(steps)))
         except (TypeError, ValueError) as error:
             raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
+        if "monitor" in schedule:
+            # Between two validations the score stays as it is, which is no lack of improvement.
+            schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def setup(self, stage: str) -> None:

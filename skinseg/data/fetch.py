@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import stat
 import time
@@ -21,7 +22,7 @@ import requests
 
 from skinseg.data.files import is_junk
 from skinseg.errors import SkinsegError
-from skinseg.record import replacing
+from skinseg.record import replacing, write_json
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, bytes done, and bytes in all where that is known."""
@@ -90,9 +91,10 @@ def fetch(
                     _transfer(archive, part, progress)
                     break
                 except (requests.RequestException, _BrokenTransferError) as error:
-                    if attempt == attempts - 1:
+                    # requests has its own kinds of ValueError for what is no address.
+                    if attempt == attempts - 1 or isinstance(error, ValueError):
                         raise SkinsegError(
-                            f"{archive.url} cannot be fetched ({_reason(error)}; tried {attempts} times). "
+                            f"{archive.url} cannot be fetched ({_reason(error)}; tried {attempt + 1} times). "
                             "What came so far is kept, and the same command goes on. Or fetch it by other "
                             f"means, put it at {target} and run the command again."
                         ) from error
@@ -102,42 +104,46 @@ def fetch(
         source.replace(target)
         _state(part).unlink(missing_ok=True)
     except OSError as error:
-        raise SkinsegError(f"{target} cannot be written: {error.strerror or error}.") from error
+        raise SkinsegError(
+            f"{target} cannot be written: {error.strerror or error}; free space or take another folder."
+        ) from error
     return target
 
 
 def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
     """Appends to what is there if the server still has the same file, else starts over."""
-    done = part.stat().st_size if part.is_file() else 0
+    state = _state(part)
+    version = state.read_text() if state.is_file() else ""
+    # Without a version nobody can tell whether the rest belongs to the beginning.
+    done = part.stat().st_size if version and part.is_file() else 0
     headers = {"Accept-Encoding": "identity"}
     if done:
-        version = _state(part).read_text() if _state(part).is_file() else None
-        if version is None:
-            done = 0
-        else:
-            headers |= {"Range": f"bytes={done}-", "If-Range": version}
+        headers |= {"Range": f"bytes={done}-", "If-Range": version}
     with requests.get(archive.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
-            # All of it had come before the file could be checked.
-            return
-        if response.status_code >= 500:
-            raise _BrokenTransferError(f"HTTP status {response.status_code}")
-        if response.status_code >= 400:
+        status = response.status_code
+        if done and status in (206, 416):
+            if not _goes_on(response, done, version):
+                part.unlink()
+                _transfer(archive, part, progress)
+                return
+            if status == 416:
+                # All of it had come before the file could be checked.
+                return
+        if status >= 500 or status in (408, 429):
+            raise _BrokenTransferError(f"HTTP status {status}")
+        if status >= 400:
             raise SkinsegError(
-                f"{archive.url}: HTTP status {response.status_code} ({response.reason}). The publisher has "
-                "moved or closed it; look for its present address on the page of the data set."
+                f"{archive.url}: HTTP status {status} ({response.reason}). The publisher has moved or closed "
+                "it; look for its present address on the page of the data set."
             )
-        if response.status_code != requests.codes.partial_content:
+        if status != 206:
             done = 0
         length = response.headers.get("Content-Length")
         total = None if length is None else done + int(length)
-        version = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        # Without one nobody can tell whether the rest belongs to the beginning.
-        if version is not None and not version.startswith("W/"):
-            _state(part).write_text(version)
-        else:
-            _state(part).unlink(missing_ok=True)
         with part.open("ab" if done else "wb") as file:
+            if not done:
+                # Only now that the file is empty: a version must never vouch for the content of another.
+                state.write_text(_version(response))
             for block in response.iter_content(_BLOCK):
                 file.write(block)
                 done += len(block)
@@ -146,12 +152,30 @@ def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
         raise _BrokenTransferError(f"{done:,} of {total:,} bytes")
 
 
+def _goes_on(response: requests.Response, done: int, version: str) -> bool:
+    """Whether the answer is the rest of what is there; not every server heeds If-Range."""
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if found is None:
+        return False
+    if response.status_code == 416:
+        return found[2] == str(done)
+    return found[1] == str(done) and _version(response) in ("", version)
+
+
+def _version(response: requests.Response) -> str:
+    """Returns what tells this version of the file from others; "" if there is nothing reliable."""
+    version = str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
+    return "" if version.startswith("W/") else version
+
+
 def _state(part: Path) -> Path:
     """The file that remembers which version of the file is being fetched."""
     return part.with_suffix(".version")
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"no secure connection: {error}"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     if isinstance(error, requests.Timeout):
@@ -164,20 +188,32 @@ def _reason(error: Exception) -> str:
 def _check(archive: Archive, path: Path, folder: Path) -> None:
     """Compares a file with its published digest, or with the one that came first."""
     remembered = folder / "checksums.json"
-    known: dict[str, str] = json.loads(remembered.read_text()) if remembered.is_file() else {}
+    try:
+        known: dict[str, str] = json.loads(remembered.read_text()) if remembered.is_file() else {}
+    except ValueError as error:
+        raise SkinsegError(f"{remembered} is not what a download wrote ({error}); remove it.") from error
     expected = archive.digest or known.get(archive.file_name)
     algorithm = expected.split(":")[0] if expected else "sha256"
     with path.open("rb") as file:
+        start = file.read(40)
+        file.seek(0)
         found = f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
-    if expected is None:
-        with replacing(remembered) as temporary:
-            temporary.write_text(json.dumps(known | {archive.file_name: found}, indent=2) + "\n")
+    if expected is None and zipfile.is_zipfile(path):
+        write_json(remembered, known | {archive.file_name: found})
+    elif expected is None:
+        # Were a login page or half a file remembered, the real one would be refused ever after.
+        path.unlink()
+        raise SkinsegError(
+            f"{archive.url} gave no whole zip archive but something that begins with {start!r}. The file was "
+            "removed; look at the address in a browser, or run the command again."
+        )
     elif found != expected:
         path.unlink()
-        source = "the publisher's" if archive.digest else f"that of the first download, in {remembered}"
+        source = "the publisher's" if archive.digest else "that of the first download"
+        how = "" if archive.digest else f"; remove its entry from {remembered} to accept that"
         raise SkinsegError(
             f"{archive.url}: wrong checksum. Found {found}, expected {expected} ({source}). The file was "
-            "removed; run the command again. If that fails too, the publisher's file has changed."
+            f"removed; run the command again. If that fails too, the publisher's file has changed{how}."
         )
 
 

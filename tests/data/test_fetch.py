@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,9 @@ import pytest
 from skinseg.data.fetch import Archive, fetch, unpack
 from skinseg.errors import SkinsegError
 
-CONTENT = bytes(range(256)) * 20_000  # 5 MB, several blocks
+# 5 MB, several blocks, with the end that makes it a zip (an empty one).
+CONTENT = bytes(range(256)) * 20_000 + b"PK\5\6" + bytes(18)
+CHANGED = bytes(2_500_000) + CONTENT[2_500_000:]
 
 
 class Server:
@@ -26,14 +29,18 @@ class Server:
         content: What it has at /file.zip.
         etag: The version of that.
         cut: After so many bytes it hangs up, once for each item.
+        stall: Seconds that it waits before it hangs up.
         ranges: Whether it knows of ranges.
+        if_range: Whether it knows of If-Range.
+        shift: How far the range that it sends is off the one that was wanted.
         requests: The Range header of each request.
     """
 
     def __init__(self) -> None:
         self.content, self.etag = CONTENT, '"1"'
         self.cut: list[int] = []
-        self.ranges = True
+        self.stall, self.shift = 0.0, 0
+        self.ranges = self.if_range = True
         self.status: list[int] = []
         self.requests: list[str | None] = []
         outer = self
@@ -45,26 +52,36 @@ class Server:
                 if self.path != "/file.zip" or outer.status:
                     self.send_error(outer.status.pop(0) if outer.status else 404)
                     return
-                start = 0
-                if wanted and outer.ranges and self.headers.get("If-Range") == outer.etag:
-                    start = int(wanted.removeprefix("bytes=").rstrip("-"))
-                    if start >= len(outer.content):
-                        self.send_error(416)
+                start, whole = 0, len(outer.content)
+                same = self.headers.get("If-Range") == outer.etag or not outer.if_range
+                if wanted and outer.ranges and same:
+                    start = int(wanted.removeprefix("bytes=").rstrip("-")) + outer.shift
+                    if start >= whole:
+                        self.send_response(416)
+                        self.send_header("Content-Range", f"bytes */{whole}")
+                        self.send_header("Content-Length", "0")
+                        self.end_headers()
                         return
                 body = outer.content[start:]
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Length", str(len(body)))
+                if start:
+                    self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
                 if outer.etag:
                     self.send_header("ETag", outer.etag)
                 self.end_headers()
-                self.wfile.write(body[: outer.cut.pop(0)] if outer.cut else body)
+                if outer.cut:
+                    self.wfile.write(body[: outer.cut.pop(0)])
+                    time.sleep(outer.stall)
+                else:
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/file.zip"
-        Thread(target=self._server.serve_forever, daemon=True).start()
+        Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
@@ -128,12 +145,55 @@ def test_killed_after_the_last_byte(server: Server, tmp_path: Path) -> None:
     assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
 
 
-def test_file_changed_between_two_attempts(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("if_range", [True, False])
+def test_file_changed_between_two_attempts(server: Server, tmp_path: Path, if_range: bool) -> None:
+    server.if_range = if_range
     server.cut = [2_000_000]
     with pytest.raises(SkinsegError):
         get(server, tmp_path, attempts=1)
-    server.content, server.etag = CONTENT[::-1], '"2"'
-    assert get(server, tmp_path).read_bytes() == CONTENT[::-1], "two versions must not be glued together"
+    server.content, server.etag = CHANGED, '"2"'
+    assert get(server, tmp_path).read_bytes() == CHANGED, "two versions must not be glued together"
+
+
+def test_file_became_shorter_between_two_attempts(server: Server, tmp_path: Path) -> None:
+    server.if_range = False
+    server.cut = [2_000_000]
+    with pytest.raises(SkinsegError):
+        get(server, tmp_path, attempts=1)
+    server.content, server.etag = CONTENT[-1_000_000:], '"2"'
+    assert get(server, tmp_path).read_bytes() == server.content
+
+
+def test_killed_between_two_versions(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.cut = [2_000_000]
+    with pytest.raises(SkinsegError):
+        get(server, tmp_path, attempts=1)
+    server.content, server.etag = CHANGED, '"2"'
+
+    def killed(path: Path, text: str) -> int:
+        written(path, text)
+        raise KeyboardInterrupt
+
+    written = Path.write_text
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        get(server, tmp_path)
+    monkeypatch.undo()
+    assert get(server, tmp_path).read_bytes() == CHANGED, "the new version must not vouch for old content"
+
+
+def test_another_range_than_wanted(server: Server, tmp_path: Path) -> None:
+    server.cut = [2_000_000]
+    server.shift = 1000
+    assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+    assert [wanted is None for wanted in server.requests] == [True, False, True]
+
+
+def test_stalled_transfer_is_resumed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skinseg.data.fetch._TIMEOUT", 0.2)
+    server.cut, server.stall = [2_000_000], 1.0
+    assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"weak"'])
@@ -151,7 +211,7 @@ def test_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> No
 
 
 def test_server_in_trouble_is_asked_again(server: Server, tmp_path: Path) -> None:
-    server.status = [503, 500]
+    server.status = [503, 429]
     assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
 
 
@@ -173,8 +233,26 @@ def test_a_file_put_there_by_hand_is_checked(server: Server, tmp_path: Path) -> 
 def test_without_a_published_checksum_the_first_one_counts(server: Server, tmp_path: Path) -> None:
     get(server, tmp_path).unlink()
     assert json.loads((tmp_path / "checksums.json").read_text()) == {"file.zip": sha256(CONTENT)}
-    server.content = CONTENT[::-1]
-    with pytest.raises(SkinsegError, match=r"that of the first download"):
+    server.content = CHANGED
+    with pytest.raises(SkinsegError, match=r"that of the first download.*remove its entry from .*\.json"):
+        get(server, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"<html>please log in</html>", CONTENT[:-22]])
+def test_without_a_published_checksum_no_zip_is_not_remembered(
+    server: Server, tmp_path: Path, content: bytes
+) -> None:
+    server.content = content
+    with pytest.raises(SkinsegError, match=rf"{server.url} gave no whole zip archive"):
+        get(server, tmp_path)
+    server.content = CONTENT
+    server.etag = '"2"'
+    assert get(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_broken_record_of_checksums(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "checksums.json").write_text("{")
+    with pytest.raises(SkinsegError, match=r"checksums\.json is not what a download wrote"):
         get(server, tmp_path)
 
 
@@ -192,6 +270,27 @@ def test_no_connection(server: Server, tmp_path: Path) -> None:
         SkinsegError, match=r"cannot be fetched \(no connection; tried 2 times\).*put it at .*file\.zip"
     ):
         get(server, tmp_path, attempts=2)
+
+
+def test_no_address(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(SkinsegError, match=r"Invalid URL.*tried 1 times"):
+        fetch(Archive("mirror/file.zip"), tmp_path)
+    assert time.monotonic() - start < 2, "asking again would not help"
+
+
+def test_no_secure_connection(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(SkinsegError, match=r"no secure connection: .*SSL"):
+        fetch(Archive(server.url.replace("http:", "https:")), tmp_path, attempts=1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_full_disk(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".file.zip.part").symlink_to("/dev/full")
+    with pytest.raises(SkinsegError, match=r"file\.zip cannot be written: No space left .*; free space"):
+        get(server, tmp_path)
+    assert len(server.requests) == 1
+    assert not (tmp_path / "file.zip").exists()
 
 
 def test_target_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
@@ -294,7 +393,7 @@ def test_an_entry_that_lies_about_its_size(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*"))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", CONTENT])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", CONTENT[:-22]])
 def test_no_zip(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(SkinsegError, match=r"is no whole zip archive"):

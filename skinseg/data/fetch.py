@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 import requests
@@ -30,6 +31,8 @@ Progress = Callable[[str, int, int | None], None]
 # A connection that breaks loses the block that it breaks in.
 _BLOCK = 1 << 16
 _TIMEOUT = 30.0
+# Bytes that an archive may unpack to; the largest of the data sets has a twentieth of it.
+_MOST = 200 * 10**9
 
 
 @dataclass(frozen=True)
@@ -239,44 +242,53 @@ def unpack(path: Path, folder: Path, *, progress: Progress = lambda *_: None) ->
     folder = folder.resolve()
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir() and not _is_junk(m)]
-            targets = {member.filename: _target(path, member, folder) for member in members}
-            total = sum(member.file_size for member in members)
-            if total > (free := shutil.disk_usage(_existing(folder)).free):
+            members = _members(path, archive, folder)
+            total = sum(member.file_size for member in members.values())
+            if total > _MOST:
+                raise SkinsegError(f"{path} unpacks to {total:,} bytes, more than any data set here has.")
+            lacking = sum(member.file_size for target, member in members.items() if not target.exists())
+            if lacking > (free := shutil.disk_usage(_existing(folder)).free):
                 raise SkinsegError(
-                    f"{path} unpacks to {total:,} bytes, but {folder} has room for {free:,}; free some space."
+                    f"{path} unpacks to {lacking:,} bytes, but {folder} has room for {free:,}; free some."
                 )
             done = 0
-            for member in members:
-                _unpack_one(archive, member, targets[member.filename], path)
+            for target, member in members.items():
+                _unpack_one(archive, member, target, path)
                 done += member.file_size
                 progress(path.name, done, total)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    # A ValueError is a name or an offset that cannot be.
+    except (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, ValueError) as error:
         raise SkinsegError(f"{path} is no whole zip archive ({error}); remove it and run again.") from error
     except OSError as error:
         raise SkinsegError(f"{path} cannot be unpacked to {folder}: {error.strerror or error}.") from error
     return len(members)
 
 
-def _is_junk(member: zipfile.ZipInfo) -> bool:
-    parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-    # ".." is no hidden file but an attack, which is to be refused and not skipped.
-    return any(is_junk(part) for part in parts if part != "..") and ".." not in parts
-
-
-def _target(path: Path, member: zipfile.ZipInfo, folder: Path) -> Path:
-    name = PurePosixPath(member.filename.replace("\\", "/"))
-    target = (folder / name).resolve()
-    mode = member.external_attr >> 16
-    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or not target.is_relative_to(folder):
-        problem = "leads out of the folder"
-    elif stat.S_ISLNK(mode):
-        problem = "is a symbolic link"
-    elif member.flag_bits & 0x1:
-        problem = "is encrypted"
-    else:
-        return target
-    raise SkinsegError(f"{path}: its entry {member.filename!r} {problem}; nothing was unpacked.")
+def _members(path: Path, archive: zipfile.ZipFile, folder: Path) -> dict[Path, zipfile.ZipInfo]:
+    """Returns what is to be unpacked by where to, or refuses all of it."""
+    members: dict[Path, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        text = member.filename.replace("\\", "/")
+        name = PurePosixPath(text)
+        # ".." is no hidden file but an attack, which is to be refused and not skipped.
+        junk = ".." not in name.parts and any(is_junk(part) for part in name.parts)
+        if text.endswith("/") or junk or not name.parts:
+            continue
+        target = (folder / name).resolve()
+        known = members.setdefault(target, member)
+        outside = name.is_absolute() or ".." in name.parts or ":" in name.parts[0]
+        if outside or not target.is_relative_to(folder):
+            problem = "leads out of the folder"
+        elif stat.S_ISLNK(member.external_attr >> 16):
+            problem = "is a symbolic link"
+        elif member.flag_bits & 0x1:
+            problem = "is encrypted"
+        elif (known.file_size, known.CRC) != (member.file_size, member.CRC):
+            problem = "is there twice with different content"
+        else:
+            continue
+        raise SkinsegError(f"{path}: its entry {member.filename!r} {problem}; nothing was unpacked.")
+    return members
 
 
 def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path) -> None:

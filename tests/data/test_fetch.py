@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -299,6 +300,10 @@ def test_target_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
         get(server, tmp_path / "file")
 
 
+def free(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    monkeypatch.setattr("skinseg.data.fetch.shutil.disk_usage", lambda _: SimpleNamespace(free=room))
+
+
 def write_zip(path: Path, content: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in content.items():
@@ -320,6 +325,36 @@ def test_unpack_and_again(tmp_path: Path) -> None:
     (target / "masks/empty.png").unlink()
     assert unpack(path, target) == 3, "an interrupted unpacking is completed"
     assert (target / "masks/ISIC_1.png").stat().st_mtime_ns == before
+
+
+def test_interrupted_unpacking_needs_room_for_the_rest_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_zip(tmp_path / "a.zip", {"1.png": bytes(3_000_000), "2.png": bytes(1_000)})
+    unpack(path, tmp_path / "out")
+    (tmp_path / "out" / "2.png").unlink()
+    free(monkeypatch, 2_000_000)
+    assert unpack(path, tmp_path / "out") == 2
+
+
+def test_backslashes_as_separators(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"masks\\": b"", "masks\\1.png": b"one", ".": b""})
+    assert unpack(path, tmp_path / "out") == 1
+    assert (tmp_path / "out" / "masks" / "1.png").read_bytes() == b"one"
+
+
+def test_two_entries_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("0.png", b"zero")
+        archive.writestr("masks/1.png", b"one")
+        archive.writestr("masks\\1.png", b"one")
+    assert unpack(path, tmp_path / "twice") == 2, "with the same content it does no harm"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("masks/./1.png", b"two")
+    with pytest.raises(SkinsegError, match=r"is there twice with different content; nothing was unpacked"):
+        unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
@@ -373,10 +408,12 @@ def test_encrypted_entries_are_refused(tmp_path: Path) -> None:
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_zip(tmp_path / "a.zip", {"1.png": bytes(3_000_000)})
-    monkeypatch.setattr(
-        "skinseg.data.fetch.shutil.disk_usage", lambda _: type("Usage", (), {"free": 2_000_000})
-    )
+    free(monkeypatch, 2_000_000)
     with pytest.raises(SkinsegError, match=r"unpacks to 3,000,000 bytes, but .* has room for 2,000,000"):
+        unpack(path, tmp_path / "out")
+    monkeypatch.undo()
+    monkeypatch.setattr("skinseg.data.fetch._MOST", 2_999_999)
+    with pytest.raises(SkinsegError, match=r"unpacks to 3,000,000 bytes, more than any data set"):
         unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -391,6 +428,25 @@ def test_an_entry_that_lies_about_its_size(tmp_path: Path) -> None:
     with pytest.raises(SkinsegError, match=r"no whole zip archive"):
         unpack(path, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_broken_zips(tmp_path: Path, method: int) -> None:
+    whole = tmp_path / "whole.zip"
+    with zipfile.ZipFile(whole, "w", method) as archive:
+        archive.writestr("m/ä.png", bytes(range(256)))
+    data = whole.read_bytes()
+    broken = tmp_path / "a.zip"
+    refused = 0
+    for place in range(len(data)):
+        broken.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            unpack(broken, tmp_path / str(place))
+        except SkinsegError:
+            refused += 1
+        # Some bytes are a date or the like. Content is never another one.
+        assert all(p.read_bytes() == bytes(range(256)) for p in tmp_path.glob(f"{place}/**/*") if p.is_file())
+    assert refused > len(data) / 2
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", CONTENT[:-22]])

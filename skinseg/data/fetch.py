@@ -151,6 +151,7 @@ def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
                 file.write(block)
                 done += len(block)
                 progress(archive.file_name, done, total)
+    # urllib3 notices this by itself from its version 2 on.
     if total is not None and done < total:
         raise _BrokenTransferError(f"{done:,} of {total:,} bytes")
 

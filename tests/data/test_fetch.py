@@ -29,6 +29,7 @@ class Server:
     Attributes:
         content: What it has at /file.zip.
         etag: The version of that.
+        version_header: The header that tells it.
         cut: After so many bytes it hangs up, once for each item.
         stall: Seconds that it waits before it hangs up.
         ranges: Whether it knows of ranges.
@@ -39,6 +40,7 @@ class Server:
 
     def __init__(self) -> None:
         self.content, self.etag = CONTENT, '"1"'
+        self.version_header = "ETag"
         self.cut: list[int] = []
         self.stall, self.shift = 0.0, 0
         self.ranges = self.if_range = True
@@ -69,7 +71,7 @@ class Server:
                 if start:
                     self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
                 if outer.etag:
-                    self.send_header("ETag", outer.etag)
+                    self.send_header(outer.version_header, outer.etag)
                 self.end_headers()
                 if outer.cut:
                     self.wfile.write(body[: outer.cut.pop(0)])
@@ -144,6 +146,7 @@ def test_killed_after_the_last_byte(server: Server, tmp_path: Path) -> None:
     (tmp_path / ".file.zip.part").write_bytes(CONTENT)
     (tmp_path / ".file.zip.version").write_text('"1"')
     assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+    assert server.requests == [f"bytes={len(CONTENT)}-"], "nothing is fetched again"
 
 
 @pytest.mark.parametrize("if_range", [True, False])
@@ -192,8 +195,10 @@ def test_another_range_than_wanted(server: Server, tmp_path: Path) -> None:
 
 def test_stalled_transfer_is_resumed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skinseg.data.fetch._TIMEOUT", 0.2)
-    server.cut, server.stall = [2_000_000], 1.0
+    server.cut, server.stall = [2_000_000], 5.0
+    start = time.monotonic()
     assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+    assert time.monotonic() - start < 4
     assert len(server.requests) == 2
 
 
@@ -203,6 +208,21 @@ def test_server_without_versions_starts_over(server: Server, tmp_path: Path, eta
     server.cut = [2_000_000]
     assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
     assert server.requests == [None, None]
+
+
+def test_server_with_dates_for_versions(server: Server, tmp_path: Path) -> None:
+    server.version_header, server.etag = "Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT"
+    server.cut = [2_000_000]
+    assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+    assert str(server.requests[1]).startswith("bytes=19")
+
+
+def test_pauses_grow(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("skinseg.data.fetch.time.sleep", pauses.append)
+    server.status = [503] * 4
+    fetch(Archive(server.url), tmp_path)
+    assert pauses == [2, 4, 8, 16]
 
 
 def test_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
@@ -369,12 +389,22 @@ def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil.png", "a/../../evil.png", "/evil.png", "C:/evil.png", "..\\evil.png", "a/..\\..\\evil.png"],
+    [
+        "../evil.png",
+        "a/../../evil.png",
+        "a/../evil.png",
+        "/evil.png",
+        "{target}/evil.png",
+        "C:/evil.png",
+        "..\\evil.png",
+        "a/..\\..\\evil.png",
+    ],
 )
 def test_names_that_lead_out(tmp_path: Path, name: str) -> None:
-    path = write_zip(tmp_path / "a.zip", {"good.png": b"good", name: b"evil"})
+    target = tmp_path / "out" / "deep"
+    path = write_zip(tmp_path / "a.zip", {"good.png": b"good", name.format(target=target): b"evil"})
     with pytest.raises(SkinsegError, match=r"leads out of the folder; nothing was unpacked"):
-        unpack(path, tmp_path / "out" / "deep")
+        unpack(path, target)
     assert [p.name for p in tmp_path.rglob("*")] == ["a.zip"]
 
 

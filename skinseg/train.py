@@ -165,10 +165,11 @@ def _choose_weights(
     monitor = config["monitor"]
     keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
     if keeper is not None and keeper.best_model_path and keeper.best_model_score is not None:
-        best = Path(keeper.best_model_path)
+        # Read first: validation with a checkpoint takes over the state that the callbacks have in it.
+        best, objective = Path(keeper.best_model_path), float(keeper.best_model_score)
         # Scores of validation are those of these weights, not of the last epoch's.
         trainer.validate(segmenter, datamodule=data, ckpt_path=str(best), verbose=False)
-        return best, float(keeper.best_model_score), f"{best.name}, best {monitor} on validation"
+        return best, objective, f"{best.name}, best {monitor} on validation"
     log.info("The fit ended before its first validation; validating the last step's weights.")
     trainer.validate(segmenter, datamodule=data, verbose=False)
     objective = float(trainer.callback_metrics[monitor])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -526,3 +527,37 @@ def test_images_without_mask_are_neither_trained_on_nor_scored(train: Train, wri
     assert data["catalog"]["images"] == 40
     assert data["catalog"]["by_mask_source"] == {"ham10000": 34, "none": 6}
     assert len(pd.read_csv(folder / "split.csv")) == 34
+
+
+@pytest.mark.slow
+def test_sweep_with_a_search_path_into_a_folder_of_an_odd_name(write_ham: WriteHam, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("# @package _global_\nname: mine\n")
+    folder = tmp_path / "it's a=b (c), [d]"
+    quoted = str(folder).replace("'", "\\'")
+    sweep = ["-m", *command(f"data.root={write_ham(20)}", "+experiment=mine", "seed=1")[3:]]
+    where = [f"hydra.searchpath=[file://{own.parent}]", f"hydra.sweep.dir='{quoted}'"]
+    done = subprocess.run(
+        [*command()[:3], *sweep, *where], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "0" / "summary.json").read_text())["name"] == "mine"
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_sweep_lets_the_job_save(write_ham: WriteHam, tmp_path: Path) -> None:
+    long = command(f"data.root={write_ham(20)}", "trainer.max_epochs=3000", "callbacks=minimal", "seed=1")
+    sweep = [*long[:3], "-m", *long[3:], f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    process = subprocess.Popen(
+        sweep, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    last = tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt"
+    wait_for(last.is_file, process)  # type: ignore[arg-type]
+    before = last.stat().st_mtime_ns
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert b"To go on, add to the same command: ckpt_path=" in out
+    assert process.returncode == 130
+    assert last.stat().st_mtime_ns > before

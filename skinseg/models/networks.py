@@ -19,17 +19,21 @@ Colour = tuple[float, float, float]
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 
-# What is left of a classifier's file when its encoder is taken out, by first part of the name.
+# What is left of a classifier's file when its encoder is taken out: how the names begin.
+_CLASSIFIERS = ("classifier", "fc", "head")
 _HEAD_PARTS = (
-    "classifier",
-    "fc",
-    "head",
-    "head_drop",
-    "last_linear",
-    "conv_head",
-    "bn2",
-    "norm_head",
-    "pre_logits",
+    "classifier_",
+    "fc_",
+    "head_",
+    "last_linear_",
+    "conv_head_",
+    "bn2_",
+    "norm_",
+    "norm_head_",
+    "norm_pre_",
+    "features_norm5_",
+    "final_conv_",
+    "pre_logits_",
 )
 
 _PREFIXES = ("module.", "network.", "encoder.", "backbone.", "model.")
@@ -97,7 +101,7 @@ def build_network(
             raise SkinsegError(f"model: {constructor.__name__} refused its arguments: {error}") from error
         raise
     if path is not None:
-        load_encoder_weights(network, path)
+        load_encoder_weights(network, path, encoder_name=options.get("encoder_name"))
     _try_forward(network, image_size, batch_size)
     return network
 
@@ -140,10 +144,13 @@ def normalization(encoder_name: str | None, encoder_weights: str | None) -> tupl
 
     Returns:
         Mean and standard deviation of R, G and B in [0, 1]: the library's for weights it fetches, timm's for
-        a local file of a `tu-` encoder, else those of ImageNet.
+        a local file of a `tu-` or `timm-` encoder, else those of ImageNet.
     """
     if encoder_name is None or encoder_weights is None:
         return IMAGENET_MEAN, IMAGENET_STD
+    if encoder_name.startswith("timm-") and _is_path(encoder_weights):
+        # The library's own statistics of these come from the Hub; they are timm's models under older names.
+        encoder_name = "tu-" + encoder_name.removeprefix("timm-").replace("-", "_")
     if _is_path(encoder_weights) and not encoder_name.startswith("tu-"):
         return IMAGENET_MEAN, IMAGENET_STD
     from segmentation_models_pytorch.encoders import get_preprocessing_params
@@ -156,7 +163,7 @@ def normalization(encoder_name: str | None, encoder_weights: str | None) -> tupl
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
-def load_encoder_weights(network: nn.Module, path: Path) -> WeightsReport:
+def load_encoder_weights(network: nn.Module, path: Path, *, encoder_name: str | None = None) -> WeightsReport:
     """Fills a network's encoder from a local file of classifier or encoder weights.
 
     Names may be those of timm, torchvision or segmentation-models-pytorch. Every tensor of the encoder has to
@@ -166,36 +173,47 @@ def load_encoder_weights(network: nn.Module, path: Path) -> WeightsReport:
     Args:
         network: Its `encoder` is filled.
         path: A .safetensors file, or one that `torch.load(weights_only=True)` reads.
+        encoder_name: As in `build_network`. With it, the file may also hold the stages that a shallow encoder
+            leaves out.
 
     Raises:
         SkinsegError: No such file, no weights, or the weights of another encoder.
     """
     encoder = network.encoder
     assert isinstance(encoder, nn.Module)
-    there = {_bare(name): tensor for name, tensor in _read_weights(path).items()}
-    own = {name: tensor for name, tensor in encoder.state_dict().items() if not _is_counter(name)}
+    content = {_unwrapped(name): tensor for name, tensor in _read_weights(path).items()}
+    there = {_bare(name): tensor for name, tensor in content.items()}
+    own = {
+        name: tensor
+        for name, tensor in encoder.state_dict().items()
+        if not _is_counter(name) and _bare(name).split("_")[0] not in _CLASSIFIERS
+    }
     fitting = {
         name: there[_bare(name)]
         for name, tensor in own.items()
         if _bare(name) in there and there[_bare(name)].shape == tensor.shape
     }
     used = {_bare(name) for name in fitting}
-    left_over = sorted(name for name in there.keys() - used if not _is_counter(name))
-    foreign = [name for name in left_over if name.split(".")[0] not in _HEAD_PARTS]
+    left_over = sorted(name for name in content if _bare(name) not in used and not _is_counter(name))
+    foreign = [name for name in left_over if not _bare(name).startswith(_HEAD_PARTS)]
+    if foreign and encoder_name is not None:
+        deeper = _shapes_of_the_whole(encoder_name)
+        foreign = [name for name in foreign if deeper.get(_bare(name)) != content[name].shape]
     missing = [name for name in own if name not in fitting]
     if missing or foreign:
         examples = [
             f"{name} {tuple(own[name].shape)}, "
             + (f"there {tuple(there[_bare(name)].shape)}" if _bare(name) in there else "not there")
             for name in missing[:3]
-        ] + [f"{name} {tuple(there[name].shape)}, only in the file" for name in foreign[:3]]
+        ] + [f"{name} {tuple(content[name].shape)}, only in the file" for name in foreign[:3]]
         raise SkinsegError(
             f"model.encoder_weights={path}: {len(fitting)} of the encoder's {len(own)} tensors are there, "
             f"and {len(foreign)} in the file belong to no classification head ({'; '.join(examples)}). "
             "It is probably the file of another encoder; compare with model.encoder_name."
         )
     # Counters of batches only matter for batch norm without momentum, and safetensors files lack them.
-    encoder.load_state_dict(fitting, strict=False)
+    # Some encoders of segmentation-models-pytorch override the method, for files of their own.
+    nn.Module.load_state_dict(encoder, fitting, strict=False)
     return WeightsReport(len(fitting), tuple(left_over))
 
 
@@ -341,6 +359,14 @@ def _is_counter(name: str) -> bool:
 
 
 def _bare(name: str) -> str:
+    """Returns what the names of a tensor have in common in a classifier and in its encoder.
+
+    Dots become underscores, as in timm's names of the parts of an encoder (`stages.0` is `stages_0` there).
+    """
+    return _unwrapped(name).replace(".", "_")
+
+
+def _unwrapped(name: str) -> str:
     """Returns a tensor's name without the wrappers that libraries put around an encoder."""
     while True:
         stripped = name
@@ -349,6 +375,19 @@ def _bare(name: str) -> str:
         if stripped == name:
             return name
         name = stripped
+
+
+def _shapes_of_the_whole(encoder_name: str) -> dict[str, torch.Size]:
+    """Returns the shapes of all tensors of an encoder at its full depth, by bare name."""
+    from segmentation_models_pytorch.encoders import get_encoder
+
+    for depth in (5, 4):
+        try:
+            encoder = get_encoder(encoder_name, depth=depth, weights=None)
+        except (ValueError, IndexError, RuntimeError, AssertionError):  # it has fewer stages
+            continue
+        return {_bare(name): tensor.shape for name, tensor in encoder.state_dict().items()}
+    return {}
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import segmentation_models_pytorch as smp
+import timm
 import torch
+import torchvision
 from conftest import REPOSITORY
 from safetensors.torch import save_file
 from torch import nn
@@ -223,6 +225,39 @@ class TestLocalWeights:
         with pytest.raises(SkinsegError, match="holds no named tensors"):
             load_encoder_weights(network(), path)
 
+    @pytest.mark.parametrize(
+        ("decoder", "encoder", "classifier"),
+        [
+            ("Unet", "tu-convnext_atto", "convnext_atto"),
+            ("PSPNet", "tu-convnext_atto", "convnext_atto"),
+            ("PSPNet", "tu-resnet18", "resnet18"),
+            ("Unet", "densenet121", "torchvision.densenet121"),
+            ("Unet", "tu-pvt_v2_b0", "pvt_v2_b0"),
+            ("Unet", "tu-edgenext_xx_small", "edgenext_xx_small"),
+        ],
+    )
+    def test_classifiers_of_timm_and_torchvision(
+        self, decoder: str, encoder: str, classifier: str, tmp_path: Path
+    ) -> None:
+        if classifier.startswith("torchvision."):
+            model = getattr(torchvision.models, classifier.removeprefix("torchvision."))(weights=None)
+        else:
+            model = timm.create_model(classifier, pretrained=False)
+        path = tmp_path / "a.pth"
+        torch.save(model.state_dict(), path)
+        built = network(decoder, encoder, weights=str(path))
+        assert isinstance(built.encoder, nn.Module)
+        theirs = {name.replace(".", "_"): tensor for name, tensor in model.state_dict().items()}
+        for name, tensor in built.encoder.state_dict().items():
+            assert torch.equal(tensor, theirs[name.removeprefix("model.").replace(".", "_")]), name
+
+    def test_a_deeper_file_of_another_architecture(self, tmp_path: Path) -> None:
+        """ResNet-34 begins like ResNet-18, so a shallow encoder would find all of its tensors there."""
+        path = tmp_path / "a.pth"
+        torch.save(timm.create_model("resnet34", pretrained=False).state_dict(), path)
+        with pytest.raises(SkinsegError, match=r"belong to no classification head"):
+            network("PSPNet", "tu-resnet18", weights=str(path))
+
     @pytest.mark.realdata
     @pytest.mark.parametrize("encoder", ["tu-tf_efficientnet_lite0", "timm-tf_efficientnet_lite0"])
     @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated")
@@ -247,6 +282,8 @@ def test_normalization() -> None:
     assert normalization("resnet18", None) == (IMAGENET_MEAN, IMAGENET_STD)
     assert normalization("resnet18", "/some/file.pth") == (IMAGENET_MEAN, IMAGENET_STD)
     assert normalization("tu-tf_efficientnet_lite0", "/some/file.pth")[0] == (0.5, 0.5, 0.5)
+    assert normalization("timm-tf_efficientnet_lite0", "/some/file.pth")[0] == (0.5, 0.5, 0.5)
+    assert normalization("timm-efficientnet-b0", "/some/file.pth") == (IMAGENET_MEAN, IMAGENET_STD)
 
 
 @pytest.mark.slow

@@ -6,13 +6,16 @@ import http.server
 import json
 import struct
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Train
+from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2
 
 from skinseg.callbacks import wandb_run
@@ -25,9 +28,19 @@ RUN = ("logger=[wandb]", "callbacks=upload", "callbacks.panels.every_n_epochs=1"
 
 
 def records(folder: Path) -> list[Any]:
-    """Reads a .wandb file: a 7-byte header, then records in LevelDB's log format, each a protobuf."""
+    """Reads a .wandb file, once its writer, a process of its own, is done with it."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    content = path.read_bytes()
+    for _ in range(300):
+        with suppress(DecodeError):
+            found = parsed(path.read_bytes())
+            if found and found[-1].WhichOneof("record_type") == "exit":
+                return found
+        time.sleep(0.1)
+    raise AssertionError(f"{path} was not finished")
+
+
+def parsed(content: bytes) -> list[Any]:
+    """Parses a .wandb file: a 7-byte header, then records in LevelDB's log format, each a protobuf."""
     assert content[:4] == b":W&B"
     found, pending, position = [], b"", 7
     while position + 7 <= len(content):

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from skinseg.data.dataset import resize_mask
+
 # Told apart by people who cannot tell red from green, and on brown as well as on pink.
 TRUTH_COLOUR = (0, 255, 255)
 PREDICTION_COLOUR = (255, 215, 0)
@@ -32,9 +34,9 @@ def outlined(image: NDArray[np.uint8], masks: Mapping[Colour, NDArray[np.bool_]]
     how = cv2.INTER_AREA if native > width else cv2.INTER_CUBIC
     picture = np.asarray(cv2.resize(image, size, interpolation=how), dtype=np.uint8)
     for colour, mask in masks.items():
-        large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        resized = resize_mask(mask.astype(np.uint8) * 255, (size[1], size[0]))
+        outlines, _ = cv2.findContours(resized, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         # A dark rim keeps the line visible on bright skin.
-        cv2.drawContours(picture, outlines, -1, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.drawContours(picture, outlines, -1, colour, 1, cv2.LINE_AA)
+        cv2.drawContours(picture, outlines, -1, (0, 0, 0), 4, cv2.LINE_AA)
+        cv2.drawContours(picture, outlines, -1, colour, 2, cv2.LINE_AA)
     return Image.fromarray(picture)

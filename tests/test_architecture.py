@@ -36,7 +36,16 @@ def test_direction(path: Path) -> None:
     if here not in ("config", "build", "command", *COMMANDS):
         assert not roots & {"hydra", "omegaconf"}, "only config, build and the commands see a configuration"
     if here in ("data", "scoring", "models"):
-        assert not own & {"callbacks", "build", "config", "command", "summary", "checkpoint", *COMMANDS}
+        assert not own & {
+            "callbacks",
+            "build",
+            "config",
+            "command",
+            "summary",
+            "checkpoint",
+            "pictures",
+            *COMMANDS,
+        }
     if here == "scoring":
         assert not roots & {"torch", "lightning", "torchmetrics"}, "scores are usable without torch"
     if here != "callbacks":

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
-from skinseg.config import Node, check, config_dir, plain
+from skinseg.config import Node, Plain, check, config_dir, plain
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _TILE = 240
 _GAP = 10
 _CAPTION = 40
-_TITLE = 24
+_TITLE = 28
 
 
 @dataclass
@@ -38,9 +38,10 @@ class PreviewConfig:
         run_dir: The folder that the picture is written to.
         seed: Chooses the images, and is the seed that an experiment would augment with.
         images: How many training images are shown.
-        draws: How many augmented versions of each: those of the first epochs of an experiment.
+        draws: How many augmented versions of each: those of as many epochs of an experiment.
+        epoch: The first of these epochs, counted from 0 as in metrics.csv.
         data: The data set, as an experiment would read it.
-        augment: Augmentation of training images.
+        augment: Augmentation of training images. Without any transforms nothing is drawn beside the input.
     """
 
     name: str
@@ -48,6 +49,7 @@ class PreviewConfig:
     seed: int
     images: int
     draws: int
+    epoch: int
     data: Node
     augment: Node
 
@@ -66,9 +68,9 @@ def run(cfg: DictConfig) -> Path:
     """
     config = plain(cfg)
     check(config, PreviewConfig)
-    for key in ("images", "draws"):
-        if config[key] < 1:
-            raise SkinsegError(f"{key}={config[key]}: expected 1 or more.")
+    for key, least in (("images", 1), ("draws", 1), ("epoch", 0)):
+        if config[key] < least:
+            raise SkinsegError(f"{key}={config[key]}: expected {least} or more.")
 
     import numpy as np
 
@@ -78,23 +80,32 @@ def run(cfg: DictConfig) -> Path:
 
     data = build.datamodule(config)
     augmented = data.dataset("train")
+    if not len(augmented):
+        raise SkinsegError("The split has no train images; there is nothing to show.")
+    # An augmentation of one's own need not consist of transforms.
+    changes = config["augment"].get("transforms") != {}
+    epochs = range(config["epoch"], config["epoch"] + config["draws"]) if changes else range(0)
     table = data.catalog.table.set_index("image_id").fillna({"diagnosis": "unknown"})
     count = min(config["images"], len(augmented))
     chosen = np.sort(np.random.default_rng(config["seed"]).choice(len(augmented), count, replace=False))
     shown = table.loc[[augmented.image_ids[row] for row in chosen]].reset_index()
-    plain_set = LesionDataset(shown, data.image_size, with_truth=True)
-    rows: list[list[Image]] = []
-    captions = []
-    for number, row in enumerate(chosen):
-        before = plain_set[number]
-        drawn = [augmented[epoch, int(row)] for epoch in range(config["draws"])]
-        rows.append([_photograph(plain_set.images[number], before), *map(_input, [before, *drawn])])
-        captions.append(_captions(shown.loc[number].to_dict(), before, drawn))
+    inputs = LesionDataset(shown, data.image_size, with_truth=True)
+    samples = [
+        [inputs[number], *(augmented[epoch, int(row)] for epoch in epochs)]
+        for number, row in enumerate(chosen)
+    ]
     height, width = data.image_size
-    titles = ["photograph", f"input, {width}x{height}", *(f"epoch {n + 1}" for n in range(config["draws"]))]
+    titles = ["photograph", f"input, {width}x{height}", *(f"epoch {epoch}" for epoch in epochs)]
+    rows = [
+        [_photograph(path, row[0]), *map(_input, row)]
+        for path, row in zip(inputs.images, samples, strict=True)
+    ]
+    captions = [_captions(diagnosis, row) for diagnosis, row in zip(shown["diagnosis"], samples, strict=True)]
+    heading = _heading(config, sorted(shown["dataset"].unique()))
     path = Path(config["run_dir"]) / "preview.png"
     with replacing(path) as temporary:
-        _sheet(rows, captions, titles, _heading(config, shown)).save(temporary, format="PNG")
+        _sheet(rows, captions, titles, heading).save(temporary, format="PNG")
+    _show(_facts(samples, len(augmented)))
     print(f"Written to {path}")
     return path
 
@@ -113,17 +124,59 @@ def _input(sample: Sample) -> Image:
     return outlined(image, {TRUTH_COLOUR: sample["mask"].numpy()[0] > 0}, _TILE)
 
 
-def _captions(row: Mapping[Any, Any], before: Sample, drawn: Sequence[Sample]) -> list[str]:
-    first = f"{row['image_id']}\n{row['diagnosis']}, {row['width']}x{row['height']}"
-    shares = [100 * float(sample["mask"].float().mean()) for sample in (before, *drawn)]
-    return [first, *(f"lesion {share:.1f} %" for share in shares)]
+def _share(sample: Sample) -> float:
+    """Returns which share of the frame the lesion covers."""
+    return float(sample["mask"].float().mean())
 
 
-def _heading(config: Mapping[str, Any], shown: Any) -> str:
-    transforms = (config["augment"].get("transforms") or {}).values()
-    names = [node["_target_"].rsplit(".", 1)[-1] for node in transforms if node is not None]
-    datasets = ", ".join(sorted(shown["dataset"].unique()))
-    return f"{datasets}; augmentation: {', '.join(names) or 'none'}; seed {config['seed']}"
+def _captions(diagnosis: str, samples: Sequence[Sample]) -> list[str]:
+    # Not the catalog's size, which data.verify=false leaves unknown.
+    height, width = samples[0]["truth"].shape
+    first = f"{samples[0]['image_id']}\n{diagnosis}, {width}x{height}"
+    return [first, *(f"lesion {100 * _share(sample):.1f} %" for sample in samples)]
+
+
+def _heading(config: Plain, datasets: Sequence[str]) -> str:
+    node = config["augment"]
+    parts = [part for part in node.get("transforms", {"": node}).values() if part is not None]
+    names = ", ".join(part["_target_"].rsplit(".", 1)[-1] for part in parts) or "none"
+    height, width = config["data"]["image_size"]
+    return f"{', '.join(datasets)} at {width}x{height}; augmentation: {names}; seed {config['seed']}"
+
+
+def _facts(samples: Sequence[Sequence[Sample]], available: int) -> dict[str, str]:
+    """Returns what to know of the images shown, in words."""
+    before = [row[0] for row in samples]
+    pairs = [(row[0], draw) for row in samples for draw in row[1:]]
+    facts = {
+        "training images shown": f"{len(samples)} of {available:,}",
+        "lesion's share of the frame, mean": f"{_mean_share(before):.1f} %",
+    }
+    if not pairs:
+        return facts
+    lost = sum(_share(old) > 0 and _share(new) == 0 for old, new in pairs)
+    same = sum(old["image"].equal(new["image"]) and old["mask"].equal(new["mask"]) for old, new in pairs)
+    return facts | {
+        "lesion's share after augmentation, mean": f"{_mean_share([new for _, new in pairs]):.1f} %",
+        "augmentation cut the lesion off": f"{lost} of {len(pairs)} draws",
+        "augmentation changed nothing": f"{same} of {len(pairs)} draws",
+    }
+
+
+def _mean_share(samples: Sequence[Sample]) -> float:
+    return 100 * sum(map(_share, samples)) / len(samples)
+
+
+def _show(facts: Mapping[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for fact, value in facts.items():
+        table.add_row(fact, value)
+    Console(highlight=False, soft_wrap=True).print(table)
 
 
 def _sheet(rows: list[list[Image]], captions: list[list[str]], titles: list[str], heading: str) -> Image:

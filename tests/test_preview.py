@@ -24,6 +24,10 @@ def sheet(folder: Path, *overrides: str) -> np.ndarray:
     return np.asarray(Image.open(run(compose([f"run_dir={folder}", SIZE, *overrides], "preview"))))
 
 
+def width_of(columns: int) -> int:
+    return _GAP + columns * (_TILE + _GAP)
+
+
 def tile(picture: np.ndarray, column: int) -> np.ndarray:
     """The tile of the first row, without its caption; photograph and input have the same proportions."""
     rows = np.flatnonzero((picture[:, _GAP : _GAP + _TILE] < 250).all(axis=2).mean(axis=1) > 0.9)
@@ -38,31 +42,77 @@ def test_shows_what_training_sees(write_ham: WriteHam, tmp_path: Path) -> None:
     config = plain(compose([f"run_dir={tmp_path}", SIZE, *overrides], "preview"))
     dataset = build.datamodule(config).dataset("train")
     (row,) = np.random.default_rng(3).choice(len(dataset), 1, replace=False)
-    for epoch in range(3):
-        sample = dataset[epoch, int(row)]
-        image, mask = sample["image"].numpy().transpose(1, 2, 0), sample["mask"].numpy()[0] > 0
-        expected = np.asarray(outlined(image, {TRUTH_COLOUR: mask}, _TILE))
-        assert np.array_equal(tile(picture, 2 + epoch), expected)
+    later = sheet(tmp_path, *overrides, "epoch=5")
+    for column in range(3):
+        for first, shown in ((0, picture), (5, later)):
+            sample = dataset[first + column, int(row)]
+            image, mask = sample["image"].numpy().transpose(1, 2, 0), sample["mask"].numpy()[0] > 0
+            expected = np.asarray(outlined(image, {TRUTH_COLOUR: mask}, _TILE))
+            assert np.array_equal(tile(shown, 2 + column), expected)
     assert not np.array_equal(tile(picture, 2), tile(picture, 3)), "each epoch draws anew"
 
 
-def test_without_augmentation_all_draws_are_the_input(write_ham: WriteHam, tmp_path: Path) -> None:
+def test_transforms_that_do_nothing(
+    write_ham: WriteHam, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = write_ham(12, size=(128, 96))
-    picture = sheet(tmp_path, f"data.root={root}", "augment=none", "images=1", "draws=2")
+    names = plain(compose(["run_dir=."], "preview"))["augment"]["transforms"]
+    idle = [f"augment.transforms.{name}.p=0" for name in names]
+    picture = sheet(tmp_path, f"data.root={root}", *idle, "images=1", "draws=2")
+    assert picture.shape[1] == width_of(4)
     assert np.array_equal(tile(picture, 1), tile(picture, 2))
     assert np.array_equal(tile(picture, 1), tile(picture, 3))
     photograph = tile(picture, 0).astype(int)
     cyan = (photograph[..., 2] - photograph[..., 0] > 60).sum()
     assert cyan > 100, "the photograph is outlined too"
+    assert "2 of 2 draws" in capsys.readouterr().out
+
+
+def test_without_augmentation_the_input_alone(
+    write_ham: WriteHam, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (f"data.root={write_ham(12)}", "augment=none", "images=1", "data.verify=false")
+    assert sheet(tmp_path, *overrides).shape[1] == width_of(2)
+    assert (tmp_path / "preview.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "training images shown" in printed
+    assert "after augmentation" not in printed
+
+
+def test_lesions_that_augmentation_cuts_off_are_counted(
+    write_ham: WriteHam, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = [
+        "augment.transforms.affine.p=1",
+        "augment.transforms.affine.translate_percent=[2,2]",
+        "augment.transforms.affine.border_mode=0",
+    ]
+    sheet(tmp_path, f"data.root={write_ham(12)}", *away, "images=2", "draws=3")
+    assert any(
+        "cut the lesion off" in line and "6 of 6 draws" in line
+        for line in capsys.readouterr().out.splitlines()
+    )
 
 
 def test_more_images_than_there_are(write_ham: WriteHam, tmp_path: Path) -> None:
     root = write_ham(12)
     few = sheet(tmp_path, f"data.root={root}", "images=2")
     everything = sheet(tmp_path, f"data.root={root}", "images=99")
-    assert everything.shape[0] > 3 * few.shape[0]
-    with pytest.raises(SkinsegError, match="images=0: expected 1 or more"):
-        sheet(tmp_path, f"data.root={root}", "images=0")
+    split = build.datamodule(plain(compose([f"data.root={root}", "run_dir=."], "preview"))).split
+    row = few.shape[0] - sheet(tmp_path, f"data.root={root}", "images=1").shape[0]
+    assert everything.shape[0] - few.shape[0] == row * (len(split.ids("train")) - 2)
+
+
+@pytest.mark.parametrize("wrong", ["images=0: expected 1", "draws=0: expected 1", "epoch=-1: expected 0"])
+def test_numbers_that_are_too_small(wrong: str, tmp_path: Path) -> None:
+    with pytest.raises(SkinsegError, match=wrong):
+        sheet(tmp_path, wrong.split(":")[0])
+
+
+def test_no_data(tmp_path: Path) -> None:
+    with pytest.raises(SkinsegError, match=r"data\.root"):
+        sheet(tmp_path, f"data.root={tmp_path / 'nowhere'}")
+    assert not (tmp_path / "preview.png").exists()
 
 
 def test_command_line(write_ham: WriteHam, tmp_path: Path) -> None:
@@ -77,11 +127,14 @@ def test_command_line(write_ham: WriteHam, tmp_path: Path) -> None:
     assert Path(tmp_path / done.stdout.split()[-1]).is_file()
 
 
-GROUPS = ("data", "augment")
+OPTIONS = [
+    f"{group}={path.stem}"
+    for group in ("data", "augment")
+    for path in sorted((config_dir() / group).glob("*.yaml"))
+    if not path.stem.startswith("base")
+]
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_config_of_each_option(group: str) -> None:
-    for path in sorted((config_dir() / group).glob("*.yaml")):
-        if not path.stem.startswith("base"):
-            check(plain(compose([f"{group}={path.stem}", "run_dir=."], "preview")), PreviewConfig)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_config_of_each_option(option: str) -> None:
+    check(plain(compose([option, "run_dir=."], "preview")), PreviewConfig)

@@ -15,6 +15,6 @@ def compose(transforms: Mapping[str, A.BasicTransform | A.BaseCompose]) -> A.Com
             Each takes a uint8 image of shape (height, width, 3) and its mask and keeps their shape.
 
     Returns:
-        The chain; `set_random_seed` makes its next call repeatable.
+        The chain; `set_random_state` makes its next call repeatable.
     """
     return A.Compose(list(transforms.values()))

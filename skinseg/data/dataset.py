@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypedDict
 
@@ -23,7 +24,7 @@ cv2.setNumThreads(0)
 class Transform(Protocol):
     """A seeded augmentation of an image with its mask, such as `albumentations.Compose`."""
 
-    def set_random_seed(self, seed: int) -> None:
+    def set_random_state(self, random_generator: np.random.Generator, py_random: random.Random) -> None:
         """Makes the next call repeatable."""
 
     def __call__(self, *, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Mapping[str, Any]:
@@ -94,8 +95,12 @@ class LesionDataset(Dataset[Sample]):
             ) from error
         mask = resize_mask(truth, self.image_size)
         if self.transform is not None:
-            seed = np.random.SeedSequence([self.seed, epoch, row]).generate_state(1)[0]
-            self.transform.set_random_seed(int(seed))
+            seeds = np.random.SeedSequence([self.seed, epoch, row])
+            # One generator for all transforms of a chain: albumentations' set_random_seed would start each of
+            # them at the same number, so that flips in both directions always come together.
+            self.transform.set_random_state(
+                np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0]))
+            )
             changed = self.transform(image=image, mask=mask)
             image, mask = changed["image"], changed["mask"]
         sample: Sample = {

@@ -12,7 +12,7 @@ from conftest import WriteHam
 
 from skinseg.data.augment import compose
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.dataset import EpochSampler, resize_image, resize_mask
+from skinseg.data.dataset import EpochSampler, LesionDataset, resize_image, resize_mask
 from skinseg.data.files import read_image
 from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.splits import make_split
@@ -68,6 +68,28 @@ def test_augmentation_differs_between_epochs_and_images(make_data: MakeData) -> 
     dataset = data.dataset("train")
     dataset.images = [dataset.images[0]] * len(dataset)
     assert not torch.equal(dataset[0, 0]["image"], dataset[0, 1]["image"]), "one draw for all images"
+
+
+def test_transforms_of_a_chain_draw_independently(make_data: MakeData) -> None:
+    """Two coins show all four combinations; under one shared number they would show two."""
+    data = make_data()
+    data.augment = compose({"flip": A.HorizontalFlip(p=0.5), "upside_down": A.VerticalFlip(p=0.5)})
+    dataset = data.dataset("train")
+    plain = LesionDataset(data.catalog.table, data.image_size)
+    row_of = {image_id: row for row, image_id in enumerate(plain.image_ids)}
+    seen = np.zeros((2, 2), int)
+    for epoch in range(20):
+        for row in range(len(dataset)):
+            image = dataset[epoch, row]["image"]
+            original = plain[row_of[dataset.image_ids[row]]]["image"]
+            (found,) = [
+                (int(left), int(up))
+                for left in (False, True)
+                for up in (False, True)
+                if torch.equal(image, original.flip([d for d, on in ((2, left), (1, up)) if on]))
+            ]
+            seen[found] += 1
+    assert (seen / seen.sum() > 0.18).all(), seen
 
 
 def test_only_training_images_are_augmented(make_data: MakeData) -> None:

@@ -59,13 +59,14 @@ def run(cfg: DictConfig) -> float:
         _write_record(run_dir, config, data, test_data)
         if resumed is not None:
             check_resumable(resumed, config, data.split.fingerprint)
-        carried: dict[str, Any] = {"config": config, "split": data.split.fingerprint}
+        stamps = data.split.stamps
+        carried: dict[str, Any] = {"config": config, "split": data.split.fingerprint, "stamps": stamps}
         segmenter = build.segmenter(config, carried)
         loggers = build.loggers(config, resumed["skinseg"]["wandb_run"] if resumed is not None else None)
         carried["wandb_run"] = run_id(loggers)
         trainer = build.trainer(config, build.callbacks(config), loggers)
         for logger in loggers:
-            logger.log_hyperparams(config)
+            logger.log_hyperparams({**config, "stamps": stamps} if stamps else config)
         objective = _fit_and_score(trainer, segmenter, data, test_data, config)
         exit_code = 0
     except SystemExit as error:  # how Lightning ends a fit at Ctrl-C

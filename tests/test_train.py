@@ -515,6 +515,9 @@ def test_split_by_image_is_stamped_on_all_records(train: Train, capsys: pytest.C
     assert summary["protocol"]["group_key"] == "image"
     assert [text for text in summary["protocol"]["stamps"] if text.startswith(stamp)]
     assert stamp in json.loads((folder / "data.json").read_text())["split"]["stamps"][0]
+    record = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["skinseg"]
+    assert record["stamps"][0].startswith(stamp)
+    assert stamp in (folder / "hparams.yaml").read_text()
 
 
 def test_images_without_mask_are_neither_trained_on_nor_scored(train: Train, write_ham: WriteHam) -> None:

@@ -109,6 +109,7 @@ class PredictionPanels(Callback):
         }
         mean = segmenter.scores["test"].means()["dice"]
         heading = f"Test images by Dice: mean {mean:.3f}, n = {len(table)}"
+        heading += "".join(f"   {stamp.split(':')[0]}" for stamp in data.split.stamps)
         with replacing(self.path) as temporary:
             draw_grid(grid, heading).save(temporary, format="PNG")
         self._log(trainer, "test/predictions", [panel for row in grid.values() for panel in row])

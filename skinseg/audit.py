@@ -77,6 +77,7 @@ def run(cfg: DictConfig) -> str | None:
 
     from skinseg.data import audit
     from skinseg.data.duplicates import near_duplicates
+    from skinseg.record import write_csv
 
     scores = None if config["scores"] is None else _read_scores(Path(config["scores"]).expanduser())
     console = Console(highlight=False, soft_wrap=True)
@@ -100,13 +101,16 @@ def run(cfg: DictConfig) -> str | None:
     found.sort(key=lambda finding: audit.SEVERITIES.index(finding.severity))
     if not config["near_duplicates"]:
         prints = {key: {} for key in prints}
-    matrix = audit.contamination(catalogs, prints)
+    both = audit.contaminated(catalogs, prints)
+    matrix = audit.contamination(catalogs, both)
     agreement = audit.agreement(catalogs[name])
     facts = audit.facts(catalogs[name])
     worst, sentence = audit.verdict(found)
 
     folder = Path(config["run_dir"])
     _write(folder, {"data": name, "verdict": sentence, "facts": facts}, found, measures[name], pairs, matrix)
+    if len(both):
+        write_csv(folder / "contamination.csv", both)
     _show(console, name, facts, found)
     if len(matrix):
         console.print(_table("Images of one data set that the other has too", matrix))

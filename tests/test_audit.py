@@ -150,6 +150,12 @@ def test_contamination_of_two_data_sets(audit: Audit, write_ham: WriteHam, tmp_p
     rows = json.loads((tmp_path / "audit" / "audit.json").read_text())["contamination"]
     of = {row["images_of"]: row for row in rows}["isic2018 (test)"]
     assert (of["images"], of["by_id"], of["by_lesion"], of["by_near_duplicate"]) == (3, 1, 0, 1)
+    listed = pd.read_csv(tmp_path / "audit" / "contamination.csv")
+    listed = listed[listed["images_of"] == "isic2018 (test)"]
+    assert dict(zip(listed["image_id"], listed["by"], strict=True)) == {
+        FIRST: "id",
+        "ISIC_0000001": "near duplicate",
+    }
 
 
 def test_agreement_of_annotators_and_a_model_beside_it(

@@ -269,27 +269,42 @@ def of_near_duplicates(catalog: Catalog, pairs: pd.DataFrame) -> list[Finding]:
     return [Finding("near_duplicates", "caution", text, ids)]
 
 
-def contamination(
+def contaminated(
     catalogs: Mapping[str, Catalog], prints: Mapping[str, Mapping[str, Fingerprint]]
 ) -> pd.DataFrame:
-    """Counts, for any two catalogs, the images of one that the other has too.
+    """Finds, for any two catalogs, the images of one that the other has too.
 
     Args:
         catalogs: By name.
         prints: Their fingerprints by name and image id.
 
     Returns:
-        A row per ordered pair: images_of, in, images (how many there are), by_id, by_lesion (more of them
-        whose lesion is there), by_near_duplicate (yet more that look like one there).
+        A row per image and other catalog: images_of, in, image_id, by: "id", or else "lesion", or else "near
+        duplicate".
     """
     rows = []
     for name, catalog in catalogs.items():
         for other in catalogs.keys() - {name}:
             by_id, by_lesion = shared(catalogs[other], catalog)
-            alike = set(near_duplicates(prints[name], prints[other])["a"])
-            lesions = set(by_lesion) - set(by_id)
-            counts = len(catalog), len(by_id), len(lesions), len(alike - set(by_lesion) - set(by_id))
-            rows.append((name, other, *counts))
+            why = dict.fromkeys(near_duplicates(prints[name], prints[other])["a"], "near duplicate")
+            why |= dict.fromkeys(by_lesion, "lesion") | dict.fromkeys(by_id, "id")
+            rows += [(name, other, image_id, by) for image_id, by in sorted(why.items())]
+    return pd.DataFrame(rows, columns=["images_of", "in", "image_id", "by"])
+
+
+def contamination(catalogs: Mapping[str, Catalog], found: pd.DataFrame) -> pd.DataFrame:
+    """Counts what `contaminated` found.
+
+    Returns:
+        A row per ordered pair of catalogs: images_of, in, images (how many there are), by_id, by_lesion (more of
+        them), by_near_duplicate (yet more).
+    """
+    rows = []
+    for name, catalog in catalogs.items():
+        for other in catalogs.keys() - {name}:
+            by = found.loc[(found["images_of"] == name) & (found["in"] == other), "by"].value_counts()
+            counts = [int(by.get(why, 0)) for why in ("id", "lesion", "near duplicate")]
+            rows.append((name, other, len(catalog), *counts))
     return pd.DataFrame(
         rows, columns=["images_of", "in", "images", "by_id", "by_lesion", "by_near_duplicate"]
     )

@@ -81,7 +81,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
             console.print(sentence, style="bold yellow")
         for why, ids in split.left_out.items():
             if ids:
-                console.print(f"Left out: {len(ids)} images ({why}).")
+                console.print(f"Set apart: {len(ids)} images ({why.replace('_', ' ')}).")
     write_json(folder / "split.json", {"catalog": data.catalog.record(), "splits": record})
     first = next(iter(record))
     console.print(f"\nWritten to {folder}. Use one with data.split.file={folder / first}")

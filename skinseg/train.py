@@ -121,7 +121,7 @@ def _remarks(data: LesionDataModule) -> Iterator[str]:
         yield f"{lone} images have no known lesion id; each is taken for a lesion of its own."
     for why, ids in data.split.left_out.items():
         if ids:
-            yield f"Left out of the split: {len(ids)} images ({why})."
+            yield f"Split: {len(ids)} images set apart ({why.replace('_', ' ')})."
     yield from data.split.stamps
 
 

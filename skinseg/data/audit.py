@@ -296,8 +296,8 @@ def contamination(catalogs: Mapping[str, Catalog], found: pd.DataFrame) -> pd.Da
     """Counts what `contaminated` found.
 
     Returns:
-        A row per ordered pair of catalogs: images_of, in, images (how many there are), by_id, by_lesion (more of
-        them), by_near_duplicate (yet more).
+        A row per ordered pair of catalogs: images_of, in, images (how many there are), by_id, by_lesion (more
+        of them), by_near_duplicate (yet more).
     """
     rows = []
     for name, catalog in catalogs.items():

@@ -19,7 +19,7 @@ SYNTHETIC_RECORD = "synthetic.json"
 """Marks a folder that `skinseg.data.synthetic` has drawn."""
 
 HOW_TO_GET = """\
-How to get the data:
+How to get the data: python -m skinseg.download data=ham10000 data.root=<folder>, or by hand
   images and metadata: the Kaggle data set kmader/skin-cancer-mnist-ham10000
   masks: HAM10000_segmentations_lesion_tschandl.zip of doi:10.7910/DVN/DBW86T, unpacked beside the images
   then: data.root=<the folder that holds them>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 # What is left of a classifier's file when its encoder is taken out: how the names begin.
 _CLASSIFIERS = ("classifier", "fc", "head")
 _HEAD_PARTS = (
-    "classifier_",
+    "classif",
     "fc_",
+    "_fc_",
+    "linear_",
     "head_",
     "last_linear_",
     "conv_head_",
@@ -36,7 +39,10 @@ _HEAD_PARTS = (
     "pre_logits_",
 )
 
-_PREFIXES = ("module.", "network.", "encoder.", "backbone.", "model.")
+_PREFIXES = ("module.", "network.", "encoder.", "backbone.", "model.body.", "model.")
+
+# The files that torchvision publishes of DenseNet say `norm.1`, its model and everyone else's `norm1`.
+_PUBLISHED_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class WeightsReport:
 
     Attributes:
         matched: Tensors of the encoder that were filled.
-        left_over: Names in the file that belong to its classification head.
+        left_over: Names in the file that belong to the parts of its classifier which the encoder leaves out.
     """
 
     matched: int
@@ -101,7 +107,7 @@ def build_network(
             raise SkinsegError(f"model: {constructor.__name__} refused its arguments: {error}") from error
         raise
     if path is not None:
-        load_encoder_weights(network, path, encoder_name=options.get("encoder_name"))
+        load_encoder_weights(network, path)
     _try_forward(network, image_size, batch_size)
     return network
 
@@ -163,18 +169,17 @@ def normalization(encoder_name: str | None, encoder_weights: str | None) -> tupl
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
-def load_encoder_weights(network: nn.Module, path: Path, *, encoder_name: str | None = None) -> WeightsReport:
+def load_encoder_weights(network: nn.Module, path: Path) -> WeightsReport:
     """Fills a network's encoder from a local file of classifier or encoder weights.
 
     Names may be those of timm, torchvision or segmentation-models-pytorch. Every tensor of the encoder has to
-    be there, and nothing but a classification head may be left over: a part of the weights would pass for a
-    pretrained encoder without being one.
+    be there: a part of the weights would pass for a pretrained encoder without being one. Nothing but a
+    classification head may be left over, or what timm's features leave out of the classifier, such as the
+    stages below a shallow encoder; then the file has to hold the rest of that classifier too.
 
     Args:
         network: Its `encoder` is filled.
         path: A .safetensors file, or one that `torch.load(weights_only=True)` reads.
-        encoder_name: As in `build_network`. With it, the file may also hold the stages that a shallow encoder
-            leaves out.
 
     Raises:
         SkinsegError: No such file, no weights, or the weights of another encoder.
@@ -196,9 +201,10 @@ def load_encoder_weights(network: nn.Module, path: Path, *, encoder_name: str | 
     used = {_bare(name) for name in fitting}
     left_over = sorted(name for name in content if _bare(name) not in used and not _is_counter(name))
     foreign = [name for name in left_over if not _bare(name).startswith(_HEAD_PARTS)]
-    if foreign and encoder_name is not None:
-        deeper = _shapes_of_the_whole(encoder_name)
-        foreign = [name for name in foreign if deeper.get(_bare(name)) != content[name].shape]
+    if foreign:
+        trunk = _trunk_of_timm(encoder)
+        if trunk.keys() <= there.keys():
+            foreign = [name for name in foreign if trunk.get(_bare(name)) != content[name].shape]
     missing = [name for name in own if name not in fitting]
     if missing or foreign:
         examples = [
@@ -368,6 +374,7 @@ def _bare(name: str) -> str:
 
 def _unwrapped(name: str) -> str:
     """Returns a tensor's name without the wrappers that libraries put around an encoder."""
+    name = _PUBLISHED_DENSENET.sub(r"\1\2", name)
     while True:
         stripped = name
         for prefix in _PREFIXES:
@@ -377,17 +384,22 @@ def _unwrapped(name: str) -> str:
         name = stripped
 
 
-def _shapes_of_the_whole(encoder_name: str) -> dict[str, torch.Size]:
-    """Returns the shapes of all tensors of an encoder at its full depth, by bare name."""
-    from segmentation_models_pytorch.encoders import get_encoder
+def _trunk_of_timm(encoder: nn.Module) -> dict[str, torch.Size]:
+    """Returns the shapes in timm's classifier, without its head, by bare name; none for other encoders."""
+    from segmentation_models_pytorch.encoders import TimmUniversalEncoder, TimmViTEncoder
 
-    for depth in (5, 4):
-        try:
-            encoder = get_encoder(encoder_name, depth=depth, weights=None)
-        except (ValueError, IndexError, RuntimeError, AssertionError):  # it has fewer stages
-            continue
-        return {_bare(name): tensor.shape for name, tensor in encoder.state_dict().items()}
-    return {}
+    if not isinstance(encoder, (TimmUniversalEncoder, TimmViTEncoder)):
+        return {}
+    import timm
+
+    with torch.device("meta"):
+        classifier = timm.create_model(encoder.name, pretrained=False)
+    shapes = {_bare(name): tensor.shape for name, tensor in classifier.state_dict().items()}
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if not name.startswith(_HEAD_PARTS) and not _is_counter(name)
+    }
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

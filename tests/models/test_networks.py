@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,12 @@ class TestLocalWeights:
             ("Unet", "densenet121", "torchvision.densenet121"),
             ("Unet", "tu-pvt_v2_b0", "pvt_v2_b0"),
             ("Unet", "tu-edgenext_xx_small", "edgenext_xx_small"),
+            ("FPN", "tu-swin_tiny_patch4_window7_224", "swin_tiny_patch4_window7_224"),
+            # What their encoders leave out is neither a deeper stage nor has a head's name.
+            ("Unet", "tu-ghostnet_050", "ghostnet_050"),
+            ("Unet", "tu-rexnet_100", "rexnet_100"),
+            ("PSPNet", "tu-legacy_xception", "legacy_xception"),  # timm wraps it as `body`
+            ("PSPNet", "tu-tresnet_m", "tresnet_m"),  # has a part `body` of its own
         ],
     )
     def test_classifiers_of_timm_and_torchvision(
@@ -245,11 +252,33 @@ class TestLocalWeights:
             model = timm.create_model(classifier, pretrained=False)
         path = tmp_path / "a.pth"
         torch.save(model.state_dict(), path)
-        built = network(decoder, encoder, weights=str(path))
+        size = (224, 224) if "swin" in encoder else (64, 64)
+        built = network(decoder, encoder, weights=str(path), size=size)
         assert isinstance(built.encoder, nn.Module)
         theirs = {name.replace(".", "_"): tensor for name, tensor in model.state_dict().items()}
         for name, tensor in built.encoder.state_dict().items():
-            assert torch.equal(tensor, theirs[name.removeprefix("model.").replace(".", "_")]), name
+            bare = name.removeprefix("model.").removeprefix("body.").replace(".", "_")
+            assert torch.equal(tensor, theirs[bare]), name
+
+    @pytest.mark.parametrize(("encoder", "head"), [("efficientnet-b0", "_fc"), ("mobileone_s0", "linear")])
+    def test_heads_of_the_original_authors(self, encoder: str, head: str, tmp_path: Path) -> None:
+        path = tmp_path / "a.pth"
+        built = smp.Unet(encoder, encoder_weights=None)
+        state = built.encoder.state_dict()
+        torch.save({**state, f"{head}.weight": torch.zeros(10, 4), f"{head}.bias": torch.zeros(10)}, path)
+        assert load_encoder_weights(built, path).left_over == (f"{head}.bias", f"{head}.weight")
+
+    def test_densenet_as_torchvision_publishes_it(self, tmp_path: Path) -> None:
+        """The files to download say `norm.1` where the model says `norm1`."""
+        path = tmp_path / "a.pth"
+        state = torchvision.models.densenet121(weights=None).state_dict()
+        torch.save(
+            {re.sub(r"(denselayer\d+\.[a-z]+)(\d)", r"\1.\2", name): state[name] for name in state}, path
+        )
+        built = smp.Unet("densenet121", encoder_weights=None)
+        load_encoder_weights(built, path)
+        for name, tensor in built.encoder.state_dict().items():
+            assert torch.equal(tensor, state[name]), name
 
     def test_a_deeper_file_of_another_architecture(self, tmp_path: Path) -> None:
         """ResNet-34 begins like ResNet-18, so a shallow encoder would find all of its tensors there."""
@@ -257,6 +286,13 @@ class TestLocalWeights:
         torch.save(timm.create_model("resnet34", pretrained=False).state_dict(), path)
         with pytest.raises(SkinsegError, match=r"belong to no classification head"):
             network("PSPNet", "tu-resnet18", weights=str(path))
+
+    def test_a_shallower_file_of_another_architecture(self, tmp_path: Path) -> None:
+        """All of ResNet-18 is in ResNet-34, and a shallow encoder of either has the same tensors."""
+        path = tmp_path / "a.pth"
+        torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), path)
+        with pytest.raises(SkinsegError, match=r"belong to no classification head"):
+            network("PSPNet", "tu-resnet34", weights=str(path), encoder_depth=1)
 
     @pytest.mark.realdata
     @pytest.mark.parametrize("encoder", ["tu-tf_efficientnet_lite0", "timm-tf_efficientnet_lite0"])

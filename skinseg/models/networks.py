@@ -39,6 +39,12 @@ _HEAD_PARTS = (
     "pre_logits_",
 )
 
+_TIMM_NAMES = {
+    "inceptionv4": "inception_v4",
+    "inceptionresnetv2": "inception_resnet_v2",
+    "xception": "legacy_xception",
+}
+
 _PREFIXES = ("module.", "network.", "encoder.", "backbone.", "model.body.", "model.")
 
 # The files that torchvision publishes of DenseNet say `norm.1`, its model and everyone else's `norm1`.
@@ -149,24 +155,33 @@ def normalization(encoder_name: str | None, encoder_weights: str | None) -> tupl
         encoder_weights: As in `build_network`.
 
     Returns:
-        Mean and standard deviation of R, G and B in [0, 1]: the library's for weights it fetches, timm's for
-        a local file of a `tu-` or `timm-` encoder, else those of ImageNet.
+        Mean and standard deviation of R, G and B in [0, 1]: the library's for weights it fetches, for a local
+        file those of timm's default weights of the same architecture, else those of ImageNet.
     """
     if encoder_name is None or encoder_weights is None:
         return IMAGENET_MEAN, IMAGENET_STD
-    if encoder_name.startswith("timm-") and _is_path(encoder_weights):
-        # The library's own statistics of these come from the Hub; they are timm's models under older names.
-        encoder_name = "tu-" + encoder_name.removeprefix("timm-").replace("-", "_")
-    if _is_path(encoder_weights) and not encoder_name.startswith("tu-"):
-        return IMAGENET_MEAN, IMAGENET_STD
-    from segmentation_models_pytorch.encoders import get_preprocessing_params
+    from segmentation_models_pytorch.encoders import get_preprocessing_params, is_equivalent_to_timm_universal
 
+    if _is_path(encoder_weights) or is_equivalent_to_timm_universal(encoder_name):
+        # The library has no statistics for a file, and none either for what it fetches from timm.
+        encoder_name = f"tu-{_timm_name(encoder_name)}"
     try:
         settings = get_preprocessing_params(encoder_name, encoder_weights)
     except ValueError:  # no pretrained weights are known of this encoder
         return IMAGENET_MEAN, IMAGENET_STD
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def _timm_name(encoder_name: str) -> str:
+    """Returns what timm calls an encoder's architecture, where it has the same."""
+    if encoder_name.startswith("tu-"):
+        return encoder_name.removeprefix("tu-")
+    if encoder_name.startswith("timm-mobilenetv3"):
+        return f"tf_{encoder_name.removeprefix('timm-')}"
+    if encoder_name.startswith("timm-"):
+        return encoder_name.removeprefix("timm-").replace("-", "_")
+    return _TIMM_NAMES.get(encoder_name, encoder_name)
 
 
 def load_encoder_weights(network: nn.Module, path: Path) -> WeightsReport:

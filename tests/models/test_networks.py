@@ -322,6 +322,31 @@ def test_normalization() -> None:
     assert normalization("timm-efficientnet-b0", "/some/file.pth") == (IMAGENET_MEAN, IMAGENET_STD)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "same"),
+    [
+        ("timm-tf_efficientnet_lite0", "tf_efficientnet_lite0"),
+        ("timm-mobilenetv3_small_100", "tf_mobilenetv3_small_100"),
+        ("timm-regnety_002", "regnety_002"),
+        ("dpn68", "dpn68"),
+        ("inceptionv4", "inception_v4"),
+        ("inceptionresnetv2", "inception_resnet_v2"),
+        ("xception", "legacy_xception"),
+    ],
+)
+def test_a_file_is_normalised_alike_under_all_names(encoder: str, same: str) -> None:
+    own = timm.models.get_pretrained_cfg(same)
+    assert own is not None
+    for name in (encoder, f"tu-{same}"):
+        assert normalization(name, "/some/file.pth") == (own.mean, own.std)
+
+
+@pytest.mark.parametrize("encoder", ["timm-mobilenetv3_small_100", "timm-regnety_002"])
+def test_fetched_weights_under_older_names(encoder: str) -> None:
+    """The library fetches timm's for these, and has no statistics of its own."""
+    assert normalization(encoder, "imagenet") == normalization(encoder, "/some/file.pth")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "encoder", ["resnet18", "efficientnet-b0", "mit_b0", "vgg11_bn", "densenet121", "tu-resnest14d"]

@@ -199,14 +199,18 @@ def load_encoder_weights(network: nn.Module, path: Path) -> WeightsReport:
     Raises:
         SkinsegError: No such file, no weights, or the weights of another encoder.
     """
+    from segmentation_models_pytorch.encoders import TimmUniversalEncoder
+
     encoder = network.encoder
     assert isinstance(encoder, nn.Module)
+    # Only what is used is left in timm's features, under whatever name; Vision Transformers keep their heads.
+    all_used = isinstance(encoder, TimmUniversalEncoder)
     content = {_unwrapped(name): tensor for name, tensor in _read_weights(path).items()}
     there = {_bare(name): tensor for name, tensor in content.items()}
     own = {
         name: tensor
         for name, tensor in encoder.state_dict().items()
-        if not _is_counter(name) and _bare(name).split("_")[0] not in _CLASSIFIERS
+        if not _is_counter(name) and (all_used or _bare(name).split("_")[0] not in _CLASSIFIERS)
     }
     fitting = {
         name: there[_bare(name)]

@@ -241,6 +241,7 @@ class TestLocalWeights:
             ("Unet", "tu-rexnet_100", "rexnet_100"),
             ("PSPNet", "tu-legacy_xception", "legacy_xception"),  # timm wraps it as `body`
             ("PSPNet", "tu-tresnet_m", "tresnet_m"),  # has a part `body` of its own
+            ("Unet", "tu-selecsls42b", "selecsls42b"),  # its deepest features come from what it calls `head`
         ],
     )
     def test_classifiers_of_timm_and_torchvision(

@@ -60,7 +60,12 @@ def run(cfg: DictConfig) -> float:
         if resumed is not None:
             check_resumable(resumed, config, data.split.fingerprint)
         stamps = data.split.stamps
-        carried: dict[str, Any] = {"config": config, "split": data.split.fingerprint, "stamps": stamps}
+        carried: dict[str, Any] = {
+            "config": config,
+            "split": data.split.fingerprint,
+            "sides": data.split.table.to_dict("list"),
+            "stamps": stamps,
+        }
         segmenter = build.segmenter(config, carried)
         loggers = build.loggers(config, resumed["skinseg"]["wandb_run"] if resumed is not None else None)
         carried["wandb_run"] = run_id(loggers)

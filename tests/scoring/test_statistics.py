@@ -1,0 +1,232 @@
+"""Intervals and tests, by what is known of them and by simulation."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from skinseg.scoring.statistics import (
+    LEAST_LESIONS,
+    cluster_intervals,
+    holm,
+    paired_test,
+    run_intervals,
+)
+
+Floats = NDArray[np.float64]
+Draw = tuple[Floats, NDArray[np.int64]]
+
+
+def lesions_of(generator: np.random.Generator, lesions: int, most: int = 6) -> NDArray[np.int64]:
+    return np.repeat(np.arange(lesions), generator.integers(1, most + 1, lesions))
+
+
+def scores(
+    generator: np.random.Generator, lesions: int, *, between: float = 0.1, within: float = 0.03
+) -> Draw:
+    """Scores of mean 0.8 whose lesions differ more than the images of one lesion."""
+    codes = lesions_of(generator, lesions)
+    of_lesion = generator.normal(0, between, lesions)
+    return 0.8 + of_lesion[codes] + generator.normal(0, within, len(codes)), codes
+
+
+def naive(values: Floats, seed: int) -> tuple[float, float]:
+    estimate = cluster_intervals(values, np.arange(len(values)), draws=500, seed=seed)
+    return float(estimate.low[0]), float(estimate.high[0])
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_covers_the_true_mean_where_images_of_a_lesion_are_alike(method: str) -> None:
+    generator = np.random.default_rng(1)
+    hits, naive_hits, times = 0, 0, 600
+    for number in range(times):
+        values, codes = scores(generator, 80)
+        estimate = cluster_intervals(values, codes, draws=600, method=method, seed=number)  # type: ignore[arg-type]
+        hits += estimate.low[0] <= 0.8 <= estimate.high[0]
+        low, high = naive(values, number)
+        naive_hits += low <= 0.8 <= high
+    assert 0.93 <= hits / times <= 0.97
+    assert naive_hits / times < 0.85, "drawing single images is far too narrow here"
+
+
+def test_bca_covers_skewed_scores_more_evenly_than_percentiles() -> None:
+    """Scores as of a good network: most near 1, some lesions far below."""
+    generator = np.random.default_rng(2)
+    missed = {"bca": np.zeros(2), "percentile": np.zeros(2)}
+    truth, times = 1 - 1 / 11, 800
+    for number in range(times):
+        values = 1 - generator.beta(0.5, 5, 40)
+        for method, count in missed.items():
+            estimate = cluster_intervals(values, np.arange(40), draws=600, method=method, seed=number)  # type: ignore[arg-type]
+            count += [truth < estimate.low[0], truth > estimate.high[0]]
+    uneven = {method: abs(count[0] - count[1]) for method, count in missed.items()}
+    assert uneven["bca"] < uneven["percentile"]
+    assert missed["bca"].sum() / times < 0.09
+
+
+def test_agrees_with_scipy_where_every_image_is_its_own_lesion() -> None:
+    values = np.random.default_rng(3).beta(8, 2, 200)
+    ours = cluster_intervals(values, np.arange(200), draws=20_000)
+    for method in ("bca", "percentile"):
+        ours = cluster_intervals(values, np.arange(200), draws=20_000, method=method)  # type: ignore[arg-type]
+        theirs = stats.bootstrap(
+            (values,), np.mean, n_resamples=20_000, method=method, rng=np.random.default_rng(4)
+        ).confidence_interval
+        assert ours.low[0] == pytest.approx(theirs.low, abs=6e-4)
+        assert ours.high[0] == pytest.approx(theirs.high, abs=6e-4)
+
+
+def test_undefined_scores_are_left_out_and_counted() -> None:
+    generator = np.random.default_rng(5)
+    values, codes = scores(generator, 30)
+    holes = values.copy()
+    holes[::3] = np.nan
+    both = cluster_intervals(np.stack([values, holes, np.full_like(values, np.nan)], axis=1), codes)
+    alone = cluster_intervals(holes[~np.isnan(holes)], codes[~np.isnan(holes)])
+    assert both.mean[1] == pytest.approx(np.nanmean(holes))
+    assert both.images.tolist() == [len(values), int((~np.isnan(holes)).sum()), 0]
+    assert both.lesions[1] == alone.lesions[0]
+    assert both.low[1] == pytest.approx(alone.low[0], abs=4e-3)
+    assert np.isnan([both.mean[2], both.low[2], both.high[2]]).all()
+
+
+def test_seeded_and_independent_of_the_order_of_images() -> None:
+    values, codes = scores(np.random.default_rng(6), 40)
+    order = np.random.default_rng(7).permutation(len(values))
+    one, again = cluster_intervals(values, codes), cluster_intervals(values[order], codes[order])
+    assert one.low[0] == pytest.approx(again.low[0], abs=1e-12)
+    assert one.low[0] != cluster_intervals(values, codes, seed=1).low[0]
+
+
+def test_no_interval_of_too_few_lesions() -> None:
+    one = cluster_intervals([0.9], ["a"])
+    assert one.mean[0] == 0.9
+    assert np.isnan([one.low[0], one.high[0]]).all()
+    few = cluster_intervals(np.linspace(0, 1, LEAST_LESIONS), np.arange(LEAST_LESIONS))
+    assert few.low[0] < few.mean[0] < few.high[0]
+    many_of_few = cluster_intervals(np.linspace(0, 1, 40), np.arange(40) % (LEAST_LESIONS - 1))
+    assert np.isnan(many_of_few.low[0]), "many images of a few lesions are few lesions"
+
+
+def test_equal_scores_have_an_interval_of_no_width() -> None:
+    same = cluster_intervals(np.ones(20), np.arange(20))
+    assert (same.low[0], same.mean[0], same.high[0]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("wrong", [([], []), ([1.0], [1, 2])])
+def test_what_does_not_fit_is_refused(wrong: tuple[list[float], list[int]]) -> None:
+    with pytest.raises(ValueError, match="image"):
+        cluster_intervals(*wrong)
+
+
+def test_spread_between_seeds_is_part_of_the_interval() -> None:
+    """With three seeds the interval covers; that of the lesions alone does not."""
+    generator = np.random.default_rng(8)
+    hits = alone = 0
+    times = 500
+    for number in range(times):
+        values, codes = scores(generator, 60, between=0.03)
+        runs = [values + generator.normal(0, 0.02) + generator.normal(0, 0.01, len(values)) for _ in range(3)]
+        estimate = run_intervals(runs, [codes] * 3, draws=600, seed=number)
+        hits += estimate.low[0] <= 0.8 <= estimate.high[0]
+        single = cluster_intervals(np.mean(runs, axis=0), codes, draws=600, seed=number)
+        alone += single.low[0] <= 0.8 <= single.high[0]
+    assert 0.93 <= hits / times <= 0.975
+    assert alone / times < 0.75
+
+
+def test_folds_that_train_alike_have_the_interval_of_their_lesions() -> None:
+    generator = np.random.default_rng(9)
+    hits, widths, plain = 0, 0.0, 0.0
+    times = 400
+    for number in range(times):
+        parts = [scores(generator, 40) for _ in range(5)]
+        values, codes = [v for v, _ in parts], [c + 1000 * i for i, (_, c) in enumerate(parts)]
+        estimate = run_intervals(values, codes, draws=600, seed=number)
+        hits += estimate.low[0] <= 0.8 <= estimate.high[0]
+        widths += estimate.high[0] - estimate.low[0]
+        pooled = cluster_intervals(np.concatenate(values), np.concatenate(codes), draws=600, seed=number)
+        plain += pooled.high[0] - pooled.low[0]
+    assert 0.93 <= hits / times <= 0.99, (
+        "a spread that is estimated as 0 or more makes it wider, not narrower"
+    )
+    assert 1 <= widths / plain < 1.35
+
+
+def test_runs_that_share_some_lesions_are_refused() -> None:
+    with pytest.raises(ValueError, match="some of their lesions"):
+        run_intervals([np.ones(3), np.ones(3)], [[1, 2, 3], [3, 4, 5]])
+    with pytest.raises(ValueError, match="two"):
+        run_intervals([np.ones(3)], [[1, 2, 3]])
+
+
+def test_permutation_equals_all_permutations() -> None:
+    generator = np.random.default_rng(10)
+    codes = np.repeat(np.arange(8), 2)
+    a, b = generator.random(16), generator.random(16) - 0.2
+    sums = np.bincount(codes, a - b)
+    every = [abs((np.array(signs) * sums).sum()) for signs in itertools.product((-1, 1), repeat=8)]
+    exact = np.mean(np.array(every) >= abs(sums.sum()) - 1e-12)
+    assert paired_test(a, b, codes, draws=40_000).p == pytest.approx(exact, abs=0.01)
+
+
+def test_false_alarms_are_five_in_a_hundred_also_where_images_of_a_lesion_are_alike() -> None:
+    generator = np.random.default_rng(11)
+    clustered = naively = 0
+    times = 600
+    for number in range(times):
+        difference, codes = scores(generator, 60)
+        difference -= 0.8
+        zero = np.zeros(len(difference))
+        clustered += paired_test(difference, zero, codes, draws=400, seed=number).p <= 0.05
+        naively += paired_test(difference, zero, np.arange(len(zero)), draws=400, seed=number).p <= 0.05
+    assert 0.03 <= clustered / times <= 0.07
+    assert naively / times > 0.15
+
+
+def test_finds_a_difference_that_is_there() -> None:
+    generator = np.random.default_rng(12)
+    values, codes = scores(generator, 100)
+    better = values + 0.02 + generator.normal(0, 0.03, len(values))
+    result = paired_test(better, values, codes)
+    assert result.p < 0.001
+    assert result.wilcoxon < 0.001
+    assert result.low < 0.02 < result.high
+    assert result.won > 0.5
+    assert result.effect_size > 0.3
+    swapped = paired_test(values, better, codes)
+    assert (swapped.mean, swapped.effect_size) == pytest.approx((-result.mean, -result.effect_size))
+    assert swapped.p == pytest.approx(result.p)
+    assert swapped.won == pytest.approx(1 - result.won - result.tied)
+
+
+def test_a_run_against_itself() -> None:
+    values, codes = scores(np.random.default_rng(13), 20)
+    result = paired_test(values, values + 1e-16, codes)
+    assert (result.mean, result.p, result.wilcoxon, result.won, result.tied) == (0, 1, 1, 0, 1)
+    assert np.isnan(result.effect_size)
+
+
+def test_pairs_with_an_undefined_score_are_left_out() -> None:
+    a, b = np.array([1, np.nan, 1, 1, 1, 1, 1.0]), np.array([0, 0, np.nan, 0, 0, 0, 0.0])
+    result = paired_test(a, b, np.arange(7))
+    assert (result.mean, result.images, result.lesions) == (1, 5, 5)
+    nothing = paired_test([np.nan], [1.0], [0])
+    assert nothing.images == 0
+    assert np.isnan(nothing.p)
+    single = paired_test([1.0], [0.5], [0])
+    assert single.mean == 0.5
+    assert np.isnan([single.p, single.low, single.wilcoxon]).all()
+
+
+def test_holm() -> None:
+    # By hand: .01 * 4, then .02 * 3, then .03 * 2, then .04 * 1, and never less than the one before.
+    assert holm([0.04, 0.01, 0.03, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]).tolist() == [1, 1]
+    corrected = holm([np.nan, 0.01, 0.04])
+    assert np.isnan(corrected[0])
+    assert corrected[1:].tolist() == pytest.approx([0.02, 0.04])

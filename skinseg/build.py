@@ -19,9 +19,10 @@ from torch import nn
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
 from skinseg.config import Node, Plain
-from skinseg.data.datamodule import LesionDataModule
+from skinseg.data.datamodule import LesionDataModule, default_workers
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
+from skinseg.inference.predictor import Predictor
 from skinseg.models.networks import build_network, normalization
 from skinseg.models.segmenter import LesionSegmenter
 
@@ -166,6 +167,29 @@ def load_segmenter(path: str) -> LesionSegmenter:
     module = _segmenter(_network(node, config), node, config, record)
     _take_weights(module, checkpoint, key="ckpt")
     return module.eval()
+
+
+def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:
+    """Builds what applies a trained segmenter to files.
+
+    Args:
+        segmenter: What `load_segmenter` returned.
+        config: device, precision, batch_size and num_workers; null is as in the run that trained it.
+    """
+    trained = segmenter.record["config"]
+    height, width = trained["data"]["image_size"]
+    precision, batch_size, num_workers = (config[key] for key in ("precision", "batch_size", "num_workers"))
+    for key, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if value is not None and value < least:
+            raise SkinsegError(f"{key}={value}: expected {least} or more.")
+    return Predictor(
+        segmenter,
+        input_size=(height, width),
+        batch_size=trained["data"]["batch_size"] if batch_size is None else batch_size,
+        num_workers=default_workers() if num_workers is None else num_workers,
+        device=config["device"],
+        precision=trained["trainer"].get("precision", "32-true") if precision is None else precision,
+    )
 
 
 def callbacks(config: Plain) -> list[Callback]:

@@ -260,3 +260,57 @@ class LogCheckpoint(Callback):
             artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
             artifact.add_file(str(self.path), name="best.ckpt")
             run.log_artifact(artifact, aliases=["best"])
+
+
+def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
+    """Keeps the tables and the report of an evaluation as an artifact.
+
+    Args:
+        loggers: Those of Weights & Biases among them are used.
+        folder: What an evaluation or a comparison wrote.
+    """
+    for run in runs(loggers):
+        import wandb
+
+        artifact = wandb.Artifact(f"{folder.name}-{run.id}", type="evaluation")
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".csv", ".json", ".html", ".md"):
+                artifact.add_file(str(path))
+        run.log_artifact(artifact)
+        report = folder / "report.html"
+        run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})
+
+
+def fetch_evaluations(group: str, folder: Path) -> Path:
+    """Fetches the evaluations of a group of runs from Weights & Biases.
+
+    Args:
+        group: `<entity>/<project>/<group>`.
+        folder: Where they are put, a folder for each.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        SkinsegError: The name is not of that form, the host cannot be reached, or no run of the group has one.
+    """
+    import wandb
+
+    parts = group.split("/")
+    if len(parts) != 3:
+        raise SkinsegError(f"runs=wandb:{group}: expected wandb:<entity>/<project>/<group>.")
+    found = 0
+    try:
+        for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
+            for artifact in run.logged_artifacts():
+                if artifact.type == "evaluation":
+                    artifact.download(root=str(folder / f"{run.name}-{run.id}"))
+                    found += 1
+    except (wandb.errors.Error, ValueError, OSError) as error:
+        raise SkinsegError(f"runs=wandb:{group} cannot be fetched: {error}") from error
+    if not found:
+        raise SkinsegError(
+            f"runs=wandb:{group}: no run of this group has an evaluation; make them with "
+            "python -m skinseg.evaluate ckpt=... logger=wandb group=<group>"
+        )
+    return folder

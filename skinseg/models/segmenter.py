@@ -141,7 +141,7 @@ class LesionSegmenter(L.LightningModule):
         Returns:
             float32 tensor of shape (B, 1, *size), values in [0, 1].
         """
-        return _resize(torch.sigmoid(self(images).float()), size)
+        return resize(torch.sigmoid(self(images).float()), size)
 
     def configure_optimizers(self) -> Any:
         """Builds optimizer and schedule; the schedule spans all steps of the run."""
@@ -218,7 +218,7 @@ class LesionSegmenter(L.LightningModule):
         counts = torch.empty(len(truths), 4, dtype=torch.int64, device=logits.device)
         for size in {tuple(truth.shape) for truth in truths}:
             rows = [row for row, truth in enumerate(truths) if truth.shape == size]
-            predicted = _resize(probabilities[rows], (size[0], size[1]))[:, 0] >= self.threshold
+            predicted = resize(probabilities[rows], (size[0], size[1]))[:, 0] >= self.threshold
             counts[rows] = confusion_counts(torch.stack([truths[row] for row in rows]), predicted)
         self._counts(side).update(batch["index"], counts)
 
@@ -256,5 +256,6 @@ def confusion_counts(truth: Tensor, predicted: Tensor) -> Tensor:
     )
 
 
-def _resize(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes probabilities of shape (B, 1, H, W) bilinearly to another height and width."""
     return F.interpolate(probabilities, size=size, mode="bilinear", align_corners=False)

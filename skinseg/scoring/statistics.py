@@ -7,7 +7,7 @@ counted, never single images: two photographs of one lesion say less than two le
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -229,6 +229,58 @@ def paired_test(
         images=len(difference),
         lesions=len(means),
     )
+
+
+def paired_runs(
+    first: Sequence[ArrayLike],
+    second: Sequence[ArrayLike],
+    lesions: ArrayLike,
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> PairedResult:
+    """Tests whether two methods differ of which at least one was trained with several seeds.
+
+    A permutation of lesions would ask whether these trainings differ. Here another training is part of the
+    question: to the mean difference of each draw of lesions a deviation of the trainings is added, Student's t
+    times the standard error of the difference of two means with pooled variance, as in `run_intervals`; p is
+    twice the smaller share of draws on one side of 0.
+
+    Args:
+        first: For each run of the first method a score per image, shape (n,); nan is undefined.
+        second: Of the second method, on the same images in the same order.
+        lesions: The lesion of each image.
+        draws: Of the bootstrap ("percentile").
+        level: Coverage.
+        seed: Of the draws.
+
+    Returns:
+        The result; wilcoxon, effect_size, won and tied are of the images' means over runs.
+
+    Raises:
+        ValueError: Neither method has two runs, or the lengths differ.
+    """
+    sides = [np.stack([np.asarray(run, dtype=np.float64) for run in runs]) for runs in (first, second)]
+    freedom = sum(len(side) - 1 for side in sides)
+    if freedom < 1:
+        raise ValueError("Neither method has several runs; take paired_test.")
+    averages = [_column_means(side) for side in sides]
+    result = paired_test(averages[0], averages[1], lesions, draws=draws, level=level, seed=seed)
+    if result.lesions < LEAST_LESIONS:
+        return result
+    means = [_column_means(side.T) for side in sides]
+    pooled = sum(float(((of_side - of_side.mean()) ** 2).sum()) for of_side in means) / freedom
+    error = np.sqrt(pooled * sum(1 / len(side) for side in sides))
+    difference = averages[0] - averages[1]
+    both = ~np.isnan(difference)
+    sums, counts = _by_lesion(*_checked(difference[both], np.asarray(lesions)[both]))
+    deviation = np.random.default_rng([seed, 1]).standard_t(freedom, size=draws)
+    drawn = _drawn_means(sums, counts, draws, seed)[:, 0] + deviation * error
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(1.0, 2 * (1 + beyond) / (1 + draws))
+    return replace(result, low=float(low), high=float(high), p=p)
 
 
 def holm(p: ArrayLike) -> Floats:

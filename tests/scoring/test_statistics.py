@@ -13,6 +13,7 @@ from skinseg.scoring.statistics import (
     LEAST_LESIONS,
     cluster_intervals,
     holm,
+    paired_runs,
     paired_test,
     run_intervals,
 )
@@ -186,6 +187,36 @@ def test_false_alarms_are_five_in_a_hundred_also_where_images_of_a_lesion_are_al
         naively += paired_test(difference, zero, np.arange(len(zero)), draws=400, seed=number).p <= 0.05
     assert 0.03 <= clustered / times <= 0.07
     assert naively / times > 0.15
+
+
+def test_false_alarms_where_seeds_differ() -> None:
+    """Two methods of equal merit, three seeds each: lesions alone would find a winner far too often."""
+    generator = np.random.default_rng(14)
+    alarms = alone = 0
+    times = 500
+    for number in range(times):
+        values, codes = scores(generator, 60)
+        methods = [
+            [values + generator.normal(0, 0.01) + generator.normal(0, 0.01, len(values)) for _ in range(3)]
+            for _ in range(2)
+        ]
+        alarms += paired_runs(*methods, codes, draws=400, seed=number).p <= 0.05
+        means = [np.mean(method, axis=0) for method in methods]
+        alone += paired_test(*means, codes, draws=400, seed=number).p <= 0.05
+    assert 0.02 <= alarms / times <= 0.07
+    assert alone / times > 0.3
+    with pytest.raises(ValueError, match="several"):
+        paired_runs([values], [values], codes)
+
+
+def test_finds_a_difference_that_is_larger_than_that_of_seeds() -> None:
+    generator = np.random.default_rng(15)
+    values, codes = scores(generator, 100)
+    first = [values + 0.03 + generator.normal(0, 0.002, len(values)) for _ in range(3)]
+    second = [values + generator.normal(0, 0.002, len(values)) for _ in range(2)]
+    result = paired_runs(first, second, codes)
+    assert result.p < 0.01
+    assert result.low < 0.03 < result.high
 
 
 def test_finds_a_difference_that_is_there() -> None:

@@ -1,0 +1,201 @@
+"""What is said of an evaluation, computed from its rows and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from skinseg.scoring.calibration import reliability
+from skinseg.scoring.metrics import METRICS
+from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals
+from skinseg.scoring.strata import STRATA
+
+STRATUM_METRICS = ("dice", "threshold_jaccard", "hd95_percent")
+SMALL = 30
+"""A stratum of fewer lesions is greyed out: its interval is wide, and itself uncertain."""
+
+
+def estimates(
+    table: pd.DataFrame, metrics: Sequence[str], *, draws: int, level: float, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Averages scores over images, with intervals by lesion.
+
+    Args:
+        table: A row per image: group and the metrics.
+        metrics: Which ones.
+        draws: Of the bootstrap.
+        level: Of the intervals.
+        seed: Of the draws.
+
+    Returns:
+        By metric: mean, low, high (None where there is none), n, undefined, median, q1, q3.
+    """
+    values = table[list(metrics)].to_numpy(dtype=float)
+    found = cluster_intervals(
+        values, table["group"].to_numpy(dtype=str), draws=draws, level=level, seed=seed
+    )
+    quartiles = table[list(metrics)].quantile([0.25, 0.5, 0.75]).to_numpy()
+    return {
+        metric: {
+            "mean": _plain(found.mean[k]),
+            "low": _plain(found.low[k]),
+            "high": _plain(found.high[k]),
+            "n": int(found.images[k]),
+            "undefined": len(table) - int(found.images[k]),
+            "q1": _plain(quartiles[0, k]),
+            "median": _plain(quartiles[1, k]),
+            "q3": _plain(quartiles[2, k]),
+        }
+        for k, metric in enumerate(metrics)
+    }
+
+
+def by_strata(
+    table: pd.DataFrame, user: pd.DataFrame | None, *, draws: int, level: float, seed: int
+) -> list[dict[str, Any]]:
+    """Averages scores within strata.
+
+    Args:
+        table: A row per image with the label columns that `strata` adds.
+        user: Further label columns by image_id. None: there are none.
+        draws: Of the bootstrap.
+        level: Of the intervals.
+        seed: Of the draws.
+
+    Returns:
+        For each column with two values or more: column, label, note, rows (value, images, lesions, small,
+        scores of `STRATUM_METRICS`). Columns of a single value say nothing and are left out.
+    """
+    columns = [(stratum.column, stratum.label, stratum.note) for stratum in STRATA if stratum.column in table]
+    if user is not None:
+        own = [column for column in user.columns if column != "image_id"]
+        clear = {column: f"user_{column}" for column in own if column in table}
+        user = user.rename(columns=clear)
+        table = table.merge(user, on="image_id", how="left")
+        columns += [(clear.get(column, column), column, "") for column in own]
+    result = []
+    for column, label, note in columns:
+        labels = table[column].astype(object).where(table[column].notna(), "unknown")
+        order = (
+            list(table[column].cat.categories)
+            if isinstance(table[column].dtype, pd.CategoricalDtype)
+            else sorted(labels.unique(), key=str)
+        )
+        order += [value for value in labels.unique() if value not in order]
+        present = [value for value in order if (labels == value).any()]
+        if len(present) < 2:
+            continue
+        rows = []
+        for value in present:
+            part = table[labels == value]
+            lesions = int(part["group"].nunique())
+            scores = estimates(part, STRATUM_METRICS, draws=draws, level=level, seed=seed)
+            rows.append(
+                {
+                    "value": str(value),
+                    "images": len(part),
+                    "lesions": lesions,
+                    "small": lesions < SMALL,
+                    "scores": {
+                        metric: {key: score[key] for key in ("mean", "low", "high", "n")}
+                        for metric, score in scores.items()
+                    },
+                }
+            )
+        result.append({"column": column, "label": label, "note": note, "rows": rows})
+    return result
+
+
+def calibration(counts: NDArray[np.float64] | None) -> dict[str, Any] | None:
+    """Returns the reliability diagram's bins over all images, each image with the same weight, and its error."""
+    if counts is None:
+        return None
+    bins, error = reliability(counts)
+    rows = [{key: _plain(value) for key, value in row.items()} for row in bins.to_dict("records")]
+    return {"ece": error, "bins": rows}
+
+
+def describe_interval(level: float, draws: int, lesions: int) -> str:
+    """Says what kind of interval is given."""
+    if lesions < LEAST_LESIONS:
+        return f"no intervals: {lesions} lesions, and {LEAST_LESIONS} are the least"
+    return f"{100 * level:g} % BCa bootstrap over {lesions:,} lesions, {draws:,} draws"
+
+
+def describe_metrics(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Returns label, unit, direction and definition of metrics, for a report."""
+    return {name: vars(METRICS[name]) for name in names}
+
+
+def learning_curves(run_dir: Path | None) -> dict[str, list[list[float]]] | None:
+    """Reads the curves of the run's metrics.csv; None where there is none."""
+    path = None if run_dir is None else run_dir / "metrics.csv"
+    if path is None or not path.is_file():
+        return None
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError):
+        return None
+    wanted = [column for column in ("train/loss", "val/loss", "val/dice") if column in table]
+    if "epoch" not in table:
+        return None
+    curves = {}
+    for column in wanted:
+        # The best weights are validated once more at the end; their row repeats an epoch.
+        points = table[["epoch", column]].dropna().drop_duplicates("epoch")
+        curves[column] = [[float(epoch), float(value)] for epoch, value in points.to_numpy()]
+    return {column: points for column, points in curves.items() if points} or None
+
+
+def ceiling(pairs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
+    """Sets the agreement of annotators beside the model's scores on the same images.
+
+    Args:
+        pairs: A row per image and pair of annotators, as `skinseg.data.audit.agreement` returns them.
+        scores: A row per scored image.
+
+    Returns:
+        text and rows (metric, annotators, model, images); None where no scored image has two masks.
+    """
+    pairs = pairs[pairs["image_id"].isin(scores["image_id"])] if len(pairs) else pairs
+    if not len(pairs):
+        return None
+    metrics = [metric for metric in METRICS if metric in pairs and metric in scores]
+    people = pairs.groupby("image_id")[metrics].mean()
+    model = scores.set_index("image_id").loc[people.index, metrics]
+    rows = [
+        {
+            "metric": metric,
+            "annotators": _plain(people[metric].mean()),
+            "model": _plain(model[metric].mean()),
+            "images": int((people[metric].notna() & model[metric].notna()).sum()),
+        }
+        for metric in metrics
+    ]
+    text = (
+        f"{len(people)} of the scored images have several masks. Annotators: mean over pairs, then over images; "
+        "model: against the mask in use."
+    )
+    return {"text": text, "rows": rows}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (float, np.floating)):
+        return None if np.isnan(value) else float(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def weakest(strata: Sequence[Mapping[str, Any]], mean: float, metric: str = "dice") -> list[dict[str, Any]]:
+    """Returns the strata whose whole interval lies below the overall mean, worst first, small ones left out."""
+    found = [
+        {"label": stratum["label"], **row}
+        for stratum in strata
+        for row in stratum["rows"]
+        if not row["small"] and row["scores"][metric]["high"] is not None and row["scores"][metric]["high"] < mean
+    ]
+    return sorted(found, key=lambda row: row["scores"][metric]["mean"])

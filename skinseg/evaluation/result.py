@@ -1,0 +1,335 @@
+"""An evaluation: its rows, and the files that are made of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from skinseg import __version__
+from skinseg.data.audit import agreement
+from skinseg.data.masks import PSEUDO
+from skinseg.evaluation import content
+from skinseg.evaluation.card import model_card
+from skinseg.evaluation.gallery import describe, extremes, gallery_image, prediction_file
+from skinseg.evaluation.rows import Scored, digest
+from skinseg.evaluation.scorings import describe as describe_scorings
+from skinseg.evaluation.scorings import log_scoring, scorings
+from skinseg.evaluation.side import Side
+from skinseg.models.cost import network_cost
+from skinseg.record import provenance, write_csv, write_json, write_text
+from skinseg.report.page import GalleryImage, evaluation_page
+from skinseg.scoring.metrics import HEADLINE, METRICS
+from skinseg.scoring.strata import strata
+
+log = logging.getLogger(__name__)
+
+_KNOWN = ("image_id", "group", "diagnosis", "dataset", "mask_source", "age", "sex", "site")
+# What differs between two trainings of one method; all else is the method.
+_NOT_THE_METHOD = frozenset(
+    {"seed", "run_dir", "name", "group", "job_type", "tags", "notes", "logger", "callbacks", "ckpt_path", "threads", "test"}
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was scored, and how.
+
+    Attributes:
+        config: The evaluation's configuration.
+        side: The images.
+        scored: Their scores.
+        folder: Where the evaluation is written; `masks/` is there already.
+        user: The user's strata; None: there are none.
+        threshold: Of the probabilities; None where masks were scored.
+        threshold_origin: Who chose it.
+        checkpoint: None where masks were scored.
+        record: What the checkpoint carries.
+        network: The network.
+        seconds_per_image: Of the network, on `device`.
+        device: Where it ran.
+        own_data: Whether the side is one of the run's own split.
+        run_dir: The run folder, where the checkpoint lies in one.
+    """
+
+    config: dict[str, Any]
+    side: Side
+    scored: Scored
+    folder: Path
+    user: pd.DataFrame | None = None
+    threshold: float | None = None
+    threshold_origin: str = ""
+    checkpoint: Path | None = None
+    record: dict[str, Any] | None = None
+    network: nn.Module | None = None
+    seconds_per_image: float = 0.0
+    device: str = ""
+    own_data: bool = False
+    run_dir: Path | None = None
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row per image: what the catalog knows, the scores, what the photograph shows, the strata."""
+        known = self.side.table[list(_KNOWN)]
+        return strata(known.merge(self.scored.table, on="image_id", validate="one_to_one"))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that were scored."""
+        return [name for name in METRICS if name in self.scored.table]
+
+    @property
+    def name(self) -> str:
+        """What was evaluated: the run's name, or the folder's."""
+        if self.record is not None:
+            return str(self.record["config"]["name"])
+        return Path(self.config["predictions"]).expanduser().resolve().name
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """Names the scored images with the pixels of their truth."""
+        rows = self.scored.table[["image_id", "truth_digest"]].itertuples(index=False)
+        return digest(f"{image_id} {mask}" for image_id, mask in rows)
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """The content of `evaluation.json`, which the report shows."""
+        config, table = self.config, self.table
+        how = {"draws": config["draws"], "level": config["level"], "seed": config["seed"]}
+        lesions = int(table["group"].nunique())
+        datasets = ", ".join(sorted(table["dataset"].unique()))
+        user = None if self.user is None else self.user.drop(columns="lesion_id", errors="ignore")
+        return {
+            "kind": "evaluation",
+            "name": self.name,
+            "title": f"{self.name} on the {self.side.name} side of {datasets}",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "skinseg": __version__,
+            "stamps": self._stamps(),
+            "metrics": content.describe_metrics(self.metrics),
+            "headline": [name for name in HEADLINE if name in self.metrics],
+            "scores": content.estimates(table, self.metrics, **how),
+            "interval": content.describe_interval(config["level"], config["draws"], lesions),
+            "images": len(table),
+            "lesions": lesions,
+            "protocol": self._protocol(datasets, lesions),
+            "identity": self._identity(),
+            "strata": content.by_strata(table, user, **how),
+            "calibration": content.calibration(self.scored.calibration),
+            "ceiling": content.ceiling(self._agreement(), table),
+            "curves": content.learning_curves(self.run_dir),
+            "scorings": self._scorings(),
+            "cost": self._cost(),
+            "licences": sorted(self.side.table["licence"].dropna().unique()),
+            "files": [
+                [what, name]
+                for what, name in (
+                    ("Scores of each image", "scores.csv"),
+                    ("Everything on this page", "evaluation.json"),
+                    ("Predicted masks", "masks"),
+                    ("Model card", "MODEL_CARD.md"),
+                )
+                if name != "MODEL_CARD.md" or self.record is not None
+            ],
+        }
+
+    def write(self) -> None:
+        """Writes all files; the run's log of scorings first, for it has been scored by now."""
+        if self.side.name == "test" and self.run_dir is not None:
+            log_scoring(
+                self.run_dir,
+                command="evaluate",
+                checkpoint=str(self.checkpoint),
+                threshold=self.threshold,
+                threshold_origin=self.threshold_origin,
+                split=self.side.split,
+                data=self.data_fingerprint,
+                images=len(self.table),
+                dice=float(self.table["dice"].mean()),
+                written_to=str(self.folder),
+            )
+        write_csv(self.folder / "scores.csv", self.table)
+        if self.evaluation["calibration"] is not None:
+            write_csv(self.folder / "calibration.csv", pd.DataFrame(self.evaluation["calibration"]["bins"]))
+        write_json(self.folder / "evaluation.json", self.evaluation)
+        write_json(self.folder / "provenance.json", provenance())
+        page = evaluation_page(self.evaluation, self.table[[*_KNOWN, *self.metrics]], self._gallery())
+        write_text(self.folder / "report.html", page)
+        if self.record is not None:
+            self._write_card()
+
+    def show(self) -> None:
+        """Prints the scores, how they were taken and where everything lies."""
+        e = self.evaluation
+        table = Table(title=e["title"], title_style="bold", title_justify="left")
+        for column in ("", "mean", "interval", "undefined"):
+            table.add_column(column, justify="left" if not column else "right")
+        for name, score in e["scores"].items():
+            metric = METRICS[name]
+            ends = [score["low"], score["high"]]
+            interval = "not available" if None in ends else " to ".join(map(metric.text, ends))
+            table.add_row(metric.label, metric.text(score["mean"]), interval, str(score["undefined"] or ""))
+        console = Console(highlight=False, soft_wrap=True)
+        console.print()
+        console.print(table)
+        console.print(f"{e['images']:,} images of {e['lesions']:,} lesions; {e['interval']}.")
+        for label, value in e["protocol"]:
+            console.print(f"  {label}: {value}", style="dim")
+        weak = content.weakest(e["strata"], e["scores"]["dice"]["mean"])
+        for row in weak[:5]:
+            score = row["scores"]["dice"]
+            console.print(
+                f"Weaker for {row['label'].lower()} {row['value']}: Dice {score['mean']:.4f} "
+                f"({score['low']:.4f} to {score['high']:.4f}), {row['images']} images"
+            )
+        for stamp in e["stamps"]:
+            console.print(stamp, style="bold yellow")
+        console.print(f"\nReport: {self.folder / 'report.html'}")
+
+    def _stamps(self) -> list[str]:
+        stamps = list(self.side.stamps)
+        if self.record is not None:
+            stamps += [stamp for stamp in self.record.get("stamps", []) if stamp not in stamps]
+            if self.record["config"]["data"].get("overfit"):
+                stamps.append("OVERFIT: the network was trained on a handful of images")
+        return stamps
+
+    def _protocol(self, datasets: str, lesions: int) -> list[list[str]]:
+        table, side, config = self.table, self.side, self.config
+        sizes = table.groupby(["width", "height"]).size().sort_values(ascending=False)
+        frames = [f"{width}x{height}" for width, height in sizes.index[:3]]
+        frames += [f"{len(sizes) - 3} more sizes"] if len(sizes) > 3 else []
+        rows = [
+            ["Images", f"{len(table):,} of {lesions:,} lesions: the {side.name} side of {datasets}"],
+            ["Split", f"{side.split}, by {side.group_key}"],
+            *(
+                ["Left out", f"{len(ids):,} images ({why.replace('_', ' ')})"]
+                for why, ids in side.left_out.items()
+            ),
+            ["Resolution", f"each image's own size ({', '.join(frames)})"],
+            ["Averaging", "per image, mean over images; undefined scores are left out and counted"],
+        ]
+        if self.record is not None:
+            trained = self.record["config"]
+            height, width = trained["data"]["image_size"]
+            rows += [
+                ["Threshold", f"{self.threshold:g} ({self.threshold_origin})"],
+                ["Checkpoint", f"{self.checkpoint} (best {trained['monitor']} on validation, if it is best.ckpt)"],
+                ["Network", f"{_network(trained)}, input {width}x{height}"],
+                ["Config fingerprint", digest([json.dumps(trained, sort_keys=True, default=str)])],
+            ]
+        else:
+            rows += [["Predictions", f"masks of {Path(config['predictions']).expanduser()}"]]
+        return [
+            *rows,
+            ["Data fingerprint", f"{self.data_fingerprint} (image ids and pixels of the true masks)"],
+            [
+                "Surface tolerance",
+                f"{config['tolerance_px']:g} px; relative {config['tolerance_percent']:g} % of the diagonal",
+            ],
+        ]
+
+    def _identity(self) -> dict[str, Any]:
+        """What a comparison needs to know: which images, and which method."""
+        identity = {"side": self.side.name, "split": self.side.split, "data": self.data_fingerprint}
+        if self.record is None:
+            return {**identity, "method": self.name, "seed": None, "fold": None}
+        return {**identity, **method_identity(self.record["config"])}
+
+    def _agreement(self) -> pd.DataFrame:
+        catalog = self.side.catalog
+        kept = catalog.annotations["image_id"].isin(self.side.table["image_id"])
+        kept &= catalog.annotations["mask_source"] != PSEUDO
+        return agreement(type(catalog)(catalog.table, annotations=catalog.annotations[kept]))
+
+    def _scorings(self) -> dict[str, Any] | None:
+        if self.record is None or self.side.name != "test":
+            return None
+        if self.run_dir is None:
+            return {"count": 1, "text": "The checkpoint lies in no run folder: earlier scorings are not known."}
+        lines = scorings(self.run_dir)
+        return {"count": len(lines), "text": describe_scorings(lines, self.side.split)}
+
+    def _cost(self) -> list[list[str]]:
+        if self.network is None or self.record is None:
+            return []
+        height, width = self.record["config"]["data"]["image_size"]
+        cost = network_cost(self.network, (height, width))
+        rows = [
+            ["Parameters", f"{cost['parameters'] / 1e6:.2f} million"],
+            ["Operations", f"{cost['gflops']:.2f} GFLOPs an image"],
+            ["Speed", f"{1 / self.seconds_per_image:.1f} images/s on {self.device}, of the network alone"],
+        ]
+        if (training := self.training) is not None:
+            rows.append(["Training", f"{training['seconds'] / 60:.1f} min, {training['epochs']} epochs"])
+        return rows
+
+    @property
+    def training(self) -> dict[str, Any] | None:
+        """What the run's `summary.json` says of the training; None where there is none."""
+        path = None if self.run_dir is None else self.run_dir / "summary.json"
+        if path is None or not path.is_file():
+            return None
+        training: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get("training")
+        return training
+
+    def _gallery(self) -> list[GalleryImage]:
+        chosen = extremes(self.table, self.config["gallery"])
+        files = self.side.table.set_index("image_id")
+        pictures = []
+        for row in chosen.to_dict("records"):
+            image_id = row["image_id"]
+            masks = {
+                "truth": Path(files.loc[image_id, "mask"]),
+                "prediction": prediction_file(self.folder, image_id),
+            }
+            scores = {name: row[name] for name in HEADLINE[:4] if name in row}
+            photograph = {**row, "image": files.loc[image_id, "image"]}
+            pictures.append(gallery_image(photograph, masks, scores, describe(row)))
+        return pictures
+
+    def _write_card(self) -> None:
+        assert self.record is not None
+        assert self.checkpoint is not None
+        card = model_card(self.evaluation, _network(self.record["config"]), content.SMALL)
+        write_text(self.folder / "MODEL_CARD.md", card)
+        if self.own_data and self.side.name == "test":
+            write_text(self.checkpoint.parent / "MODEL_CARD.md", card)
+
+
+def run_folder(checkpoint: Path) -> Path | None:
+    """Returns the run folder that a checkpoint lies in; None where it was moved out of one."""
+    folder = checkpoint.resolve().parent.parent
+    return folder if (folder / "config.yaml").is_file() and checkpoint.resolve().parent.name == "checkpoints" else None
+
+
+def method_identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns which method a run was of, so that its seeds and folds can be told from other methods.
+
+    Args:
+        config: The run's resolved configuration.
+
+    Returns:
+        method (name and fingerprint of all that is not seed, fold or place), seed, fold (None: no folds).
+    """
+    method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
+    method["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "num_workers", "verify")}
+    split = method["data"].get("split") or {}
+    method["data"]["split"] = {key: value for key, value in split.items() if key != "fold"}
+    fingerprint = digest([json.dumps(method, sort_keys=True, default=str)])[:6]
+    fold = split.get("fold") if split.get("folds") else None
+    return {"method": f"{config['name']} {fingerprint}", "seed": config["seed"], "fold": fold}
+
+
+def _network(config: dict[str, Any]) -> str:
+    model = config["model"]
+    return f"{str(model['_target_']).rsplit('.', 1)[-1]} {model.get('encoder_name', '')}".strip()

@@ -1,0 +1,170 @@
+"""Which images are scored, and what has to be said of the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from skinseg.data.catalog import COLUMNS, Catalog
+from skinseg.data.masks import PSEUDO
+from skinseg.data.splits import Split, shared, whole_test_side
+from skinseg.errors import SkinsegError
+
+SideName = Literal["test", "val", "train"]
+Overlap = Literal["exclude", "refuse", "keep"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The images of an evaluation.
+
+    Attributes:
+        table: Rows of a catalog, each with a mask that somebody drew.
+        catalog: Where they come from.
+        name: "test", "val" or "train".
+        split: Fingerprint of the split that says so.
+        group_key: What the split keeps together.
+        left_out: Image ids that are not scored, by why.
+        stamps: What has to stand beside every score.
+    """
+
+    table: pd.DataFrame
+    catalog: Catalog
+    name: SideName
+    split: str
+    group_key: str
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+    stamps: list[str] = field(default_factory=list)
+
+
+def trained_side(catalog: Catalog, record: Mapping[str, Any], name: SideName) -> Side:
+    """Takes a side of the split that a network was trained with.
+
+    Args:
+        catalog: The data set of the training, as it lies here.
+        record: What the checkpoint carries.
+        name: Which side.
+
+    Returns:
+        The side.
+
+    Raises:
+        SkinsegError: Images of the side are not there, or the side is empty.
+    """
+    split = Split(pd.DataFrame(record["sides"]), unit=record["config"]["data"]["split"].get("unit", "lesion"))
+    ids = split.ids(name)
+    if not ids:
+        raise SkinsegError(f"side={name}: the run's split has no image there.")
+    missing = sorted(set(ids) - set(catalog.table["image_id"]))
+    if missing:
+        raise SkinsegError(
+            f"{len(missing)} of the {len(ids)} {name} images of the run's split {split.fingerprint} are not in the "
+            f"data, e.g. {', '.join(missing[:3])}; a mean over the others would be another score. Name the data "
+            "set of the training: data.root=<folder>."
+        )
+    table = catalog.table[catalog.table["image_id"].isin(ids)]
+    if without := table["image_id"][table["mask"].isna()].tolist():
+        raise SkinsegError(f"{len(without)} {name} images have no mask here, e.g. {', '.join(without[:3])}.")
+    return Side(
+        table.reset_index(drop=True),
+        catalog,
+        name,
+        split.fingerprint,
+        split.unit,
+        stamps=[*split.stamps, *_not_test(name), *_drawn(table)],
+    )
+
+
+def other_side(catalog: Catalog, record: Mapping[str, Any] | None, overlap: Overlap) -> Side:
+    """Takes all of another data set as the test side, but for what the network was trained with.
+
+    Args:
+        catalog: The data set.
+        record: What the checkpoint carries; None where nothing is known of a training.
+        overlap: What happens to images and lesions of the training data.
+
+    Returns:
+        The side.
+
+    Raises:
+        SkinsegError: Nothing is left, or there is overlap and it is refused.
+    """
+    table = catalog.table
+    scored = table[table["mask"].notna() & (table["mask_source"] != PSEUDO)]
+    stamps = _drawn(scored)
+    if record is None or overlap == "keep":
+        if scored.empty:
+            raise SkinsegError(f"None of the {len(table)} images has a mask; there is nothing to score.")
+        split = Split(scored[["image_id", "group"]].assign(split="test"))
+        if record is not None:
+            seen = set(shared(_seen(record), catalog)[1]) & set(scored["image_id"])
+            if seen:
+                stamps.append(f"CONTAMINATED: {len(seen)} of {len(scored)} images are of the training data")
+    else:
+        try:
+            split = whole_test_side(catalog, train=_seen(record), overlap=overlap)
+        except SkinsegError as error:
+            raise SkinsegError(
+                str(error).replace("test_overlap", "overlap").replace("test_data leaves", "The data leave")
+            ) from error
+    kept = scored[scored["image_id"].isin(split.ids("test"))].reset_index(drop=True)
+    left_out = {why: ids for why, ids in split.left_out.items() if ids}
+    return Side(kept, catalog, "test", split.fingerprint, split.unit, left_out, stamps)
+
+
+def listed_side(side: Side, path: Path, name: SideName) -> Side:
+    """Keeps the images that a user's table puts on a side.
+
+    Args:
+        side: All that could be scored.
+        path: CSV with image_id and split, as `python -m skinseg.split` and every run write it.
+        name: Which of its sides.
+
+    Returns:
+        A part of `side`, named by the fingerprint of the table.
+
+    Raises:
+        SkinsegError: No such table, or an image of it is not among those that can be scored.
+    """
+    try:
+        listed = pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise SkinsegError(f"split={path}: not a readable CSV table ({error}).") from error
+    if not {"image_id", "split"} <= set(listed.columns):
+        raise SkinsegError(f"split={path}: found the columns {list(listed)}, expected image_id and split.")
+    groups = dict(zip(side.catalog.table["image_id"], side.catalog.table["group"], strict=True))
+    if "group" not in listed:
+        listed["group"] = listed["image_id"].map(groups).fillna(listed["image_id"])
+    split = Split(listed)
+    missing = sorted(set(split.ids(name)) - set(side.table["image_id"]))
+    if missing or not split.ids(name):
+        raise SkinsegError(
+            f"split={path}: of its {len(split.ids(name))} {name} images {len(missing)} cannot be scored here"
+            + (f", e.g. {', '.join(missing[:3])}" if missing else "")
+            + ": not in the data, without a mask, or in the training data of the checkpoint."
+        )
+    table = side.table[side.table["image_id"].isin(split.ids(name))].reset_index(drop=True)
+    stamps = [*side.stamps, *_not_test(name)]
+    return Side(table, side.catalog, name, split.fingerprint, split.unit, side.left_out, stamps)
+
+
+def _seen(record: Mapping[str, Any]) -> Catalog:
+    return Catalog(pd.DataFrame(record["sides"]).drop(columns="split").reindex(columns=list(COLUMNS)))
+
+
+def _not_test(name: SideName) -> list[str]:
+    return {
+        "test": [],
+        "val": ["VALIDATION: the checkpoint was chosen on these images"],
+        "train": ["TRAINING: the network was trained on these images"],
+    }[name]
+
+
+def _drawn(table: pd.DataFrame) -> list[str]:
+    return (
+        ["SYNTHETIC: drawn images; says nothing of real skin"] if (table["dataset"] == "synthetic").any() else []
+    )

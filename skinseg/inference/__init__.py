@@ -1,0 +1,1 @@
+"""Networks at work: photographs in, probabilities and masks out."""

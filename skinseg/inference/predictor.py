@@ -1,0 +1,192 @@
+"""Lesion probabilities of photographs at their own size, one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from skinseg.data.dataset import limit_worker_threads, resize_image
+from skinseg.data.files import UnreadableFileError, image_size, read_image
+from skinseg.errors import SkinsegError
+from skinseg.models.segmenter import LesionSegmenter, resize
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+_REDUCED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one image.
+
+    Attributes:
+        row: Which of the images.
+        probability: float32 array of shape (H, W), the image's own size, values in [0, 1].
+        seconds: Time of the network and the resizing for this image, its share of the batch.
+    """
+
+    row: int
+    probability: NDArray[np.float32]
+    seconds: float
+
+
+class NotFiniteError(SkinsegError):
+    """A probability is NaN."""
+
+
+class Predictor:
+    """Applies a segmenter to files; equal files give equal probabilities, whatever stands beside them.
+
+    Args:
+        segmenter: In evaluation mode.
+        input_size: Height and width of the network's input, in pixels.
+        batch_size: Images per forward pass. The last batch is filled up, for a convolution may round
+            differently in a batch of another size.
+        num_workers: Loader processes.
+        device: "auto" takes a GPU where there is one.
+        precision: Lightning's name of the precision: "bf16-mixed" and "16-mixed" as in training, anything else is
+            float32.
+
+    Raises:
+        SkinsegError: The device is not there.
+    """
+
+    def __init__(
+        self,
+        segmenter: LesionSegmenter,
+        *,
+        input_size: tuple[int, int],
+        batch_size: int = 16,
+        num_workers: int = 0,
+        device: Device = "auto",
+        precision: str | int = "32-true",
+    ) -> None:
+        self.device = _device(device)
+        self.segmenter = segmenter.eval().to(self.device)
+        self.segmenter.network.to(memory_format=segmenter.memory_format)  # type: ignore[call-overload]
+        self._input_size = input_size
+        self._batch_size = batch_size
+        self._num_workers = num_workers
+        self._reduced = _REDUCED.get(str(precision))
+
+    def __call__(
+        self, images: Sequence[str], unreadable: dict[int, str] | None = None
+    ) -> Iterator[Prediction]:
+        """Predicts images in order.
+
+        Args:
+            images: Files.
+            unreadable: Takes the rows that cannot be decoded, with the reason. None: the first one ends it all.
+
+        Yields:
+            A prediction for each readable image.
+
+        Raises:
+            NotFiniteError: The network gives NaN; the image is named.
+            SkinsegError: A file cannot be decoded, and `unreadable` is None.
+        """
+        loader = DataLoader(
+            _Photographs(images, self._input_size),
+            batch_size=self._batch_size,
+            num_workers=min(self._num_workers, len(images)),
+            collate_fn=list,
+            worker_init_fn=limit_worker_threads,
+        )
+        waiting: list[_Photograph] = []
+        for photographs in loader:
+            for photograph in photographs:
+                if photograph.problem is None:
+                    waiting.append(photograph)
+                elif unreadable is None:
+                    raise SkinsegError(f"{photograph.problem}. Replace the file or leave it out.")
+                else:
+                    unreadable[photograph.row] = photograph.problem
+            while len(waiting) >= self._batch_size:
+                yield from self._predict(images, waiting[: self._batch_size])
+                waiting = waiting[self._batch_size :]
+        if waiting:
+            yield from self._predict(images, waiting)
+
+    def _predict(self, images: Sequence[str], batch: list[_Photograph]) -> Iterator[Prediction]:
+        missing = self._batch_size - len(batch)
+        pixels = torch.stack([photograph.pixels for photograph in batch] + [batch[-1].pixels] * missing)
+        clock = _Clock(self.device)
+        with torch.inference_mode(), self._autocast():
+            logits = self.segmenter(pixels.to(self.device))[: len(batch)]
+        probabilities = torch.sigmoid(logits.float())
+        seconds = clock.seconds() / len(batch)
+        for photograph, probability in zip(batch, probabilities, strict=True):
+            clock = _Clock(self.device)
+            native = resize(probability[None], photograph.size)[0, 0].cpu().numpy()
+            if not np.isfinite(native).all():
+                raise NotFiniteError(
+                    f"The network gives NaN for {images[photograph.row]}. Its weights are broken or overflow at "
+                    "this precision; take another checkpoint, or set precision=32-true."
+                )
+            yield Prediction(photograph.row, native, seconds + clock.seconds())
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self._reduced is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self._reduced)
+
+
+@dataclass(frozen=True)
+class _Photograph:
+    row: int
+    pixels: Tensor
+    size: tuple[int, int]
+    problem: str | None = None
+
+
+class _Photographs(Dataset[_Photograph]):
+    def __init__(self, images: Sequence[str], input_size: tuple[int, int]) -> None:
+        self._images = images
+        self._input_size = input_size
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, row: int) -> _Photograph:
+        path = self._images[row]
+        try:
+            size = image_size(path)
+            image = resize_image(read_image(path, self._input_size), self._input_size)
+        except UnreadableFileError as error:
+            return _Photograph(row, torch.empty(0), (0, 0), str(error))
+        return _Photograph(row, torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), size)
+
+
+class _Clock:
+    """Wall time of work on a device, which a GPU only queues."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._started = self._now()
+
+    def seconds(self) -> float:
+        return self._now() - self._started
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+def _device(name: Device) -> torch.device:
+    if name not in get_args(Device):
+        raise SkinsegError(f"device={name}: expected one of {', '.join(get_args(Device))}.")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    if not there[name]:
+        raise SkinsegError(f"device={name}: PyTorch finds none here. Take device=auto or device=cpu.")
+    return torch.device(name)

@@ -1,0 +1,28 @@
+"""What a network costs."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def network_cost(network: nn.Module, input_size: tuple[int, int]) -> dict[str, float]:
+    """Counts parameters and floating-point operations.
+
+    Args:
+        network: Maps (B, 3, H, W) to logits.
+        input_size: Height and width, in pixels.
+
+    Returns:
+        parameters, and gflops: 10^9 operations for one image's forward pass, a multiplication with its addition
+        as two (PyTorch's FlopCounterMode: convolutions, products of matrices and attention).
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, *input_size, device=device))
+    network.train(training)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {"parameters": parameters, "gflops": round(counter.get_total_flops() / 1e9, 3)}

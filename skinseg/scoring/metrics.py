@@ -1,0 +1,114 @@
+"""Every score of an image in one place: its name, its unit, which direction is better, what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinseg.scoring.boundary import boundary_scores
+from skinseg.scoring.calibration import calibration_scores
+from skinseg.scoring.overlap import confusion_counts, overlap_scores
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score.
+
+    Attributes:
+        label: For people.
+        unit: "" (a share in [0, 1]), "px" or "%".
+        better: Which value is better: the "higher", the "lower", or the nearer to "zero".
+        definition: One sentence.
+    """
+
+    label: str
+    unit: Literal["", "px", "%"]
+    better: Literal["higher", "lower", "zero"]
+    definition: str
+
+    def text(self, value: float | None, *, signed: bool = False) -> str:
+        """Writes a value with the digits that it deserves; an undefined one as a dash."""
+        if value is None or np.isnan(value):
+            return "–"
+        digits = 2 if self.unit else 4
+        return f"{value:{'+' if signed else ''}.{digits}f}{' ' + self.unit if self.unit else ''}"
+
+
+_DIAGONAL = "in percent of the image's diagonal"
+METRICS: Mapping[str, Metric] = {
+    "dice": Metric("Dice", "", "higher", "2 tp / (2 tp + fp + fn) of an image's pixels; both masks empty: 1."),
+    "jaccard": Metric("Jaccard", "", "higher", "tp / (tp + fp + fn); both masks empty: 1."),
+    "threshold_jaccard": Metric(
+        "Threshold Jaccard", "", "higher", "Jaccard where it is at least 0.65, else 0 (ISIC Challenge 2018)."
+    ),
+    "sensitivity": Metric("Sensitivity", "", "higher", "Share of the lesion's pixels that were found."),
+    "specificity": Metric("Specificity", "", "higher", "Share of the skin's pixels that were left out."),
+    "accuracy": Metric("Accuracy", "", "higher", "Share of all pixels that are right; large frames flatter it."),
+    "hd95": Metric(
+        "HD95", "px", "lower", "The larger of the two directed 95th percentiles of distances between the outlines."
+    ),
+    "hd95_percent": Metric("HD95 of diagonal", "%", "lower", f"HD95 {_DIAGONAL}."),
+    "assd": Metric("ASSD", "px", "lower", "Mean distance between the outlines, both directions pooled."),
+    "assd_percent": Metric("ASSD of diagonal", "%", "lower", f"ASSD {_DIAGONAL}."),
+    "nsd": Metric(
+        "Surface Dice", "", "higher", "Share of both outlines within tolerance_px of the other (normalised)."
+    ),
+    "nsd_percent": Metric(
+        "Surface Dice, relative", "", "higher", "The same with tolerance_percent of the diagonal."
+    ),
+    "boundary_iou": Metric(
+        "Boundary IoU", "", "higher", "Jaccard of the two masks' inner rims, 2 % of the diagonal wide."
+    ),
+    "area_bias": Metric(
+        "Area bias", "%", "zero", "Predicted minus true lesion area in percent of the true one; above 0: too large."
+    ),
+    "area_error": Metric("Area error", "%", "lower", "The area bias without its sign."),
+    "brier": Metric("Brier score", "", "lower", "Mean squared difference of probability and truth over pixels."),
+    "ece": Metric(
+        "Calibration error", "", "lower", "Expected calibration error of an image's lesion probabilities."
+    ),
+}
+
+HEADLINE = ("dice", "jaccard", "threshold_jaccard", "hd95_percent", "nsd_percent", "ece")
+"""What a report shows first."""
+
+
+def image_scores(
+    truth: NDArray[np.bool_],
+    prediction: NDArray[np.bool_],
+    probability: NDArray[np.float32] | None = None,
+    *,
+    tolerance_px: float = 2.0,
+    tolerance_percent: float = 0.5,
+    bins: int = 15,
+) -> dict[str, float]:
+    """Scores one image.
+
+    Args:
+        truth: bool array of shape (H, W).
+        prediction: Likewise.
+        probability: float32 array of that shape, in [0, 1]. None: no calibration is scored.
+        tolerance_px: Of `nsd`, in pixels.
+        tolerance_percent: Of `nsd_percent`, in percent of the diagonal.
+        bins: Of the calibration error.
+
+    Returns:
+        The keys of `METRICS` in their order, without "brier" and "ece" where there is no probability; nan is
+        undefined.
+
+    Raises:
+        ValueError: The shapes differ, or a probability is not one.
+        TypeError: A dtype differs.
+    """
+    counts = (np.array([count]) for count in confusion_counts(truth, prediction))
+    scores = {name: float(values[0]) for name, values in overlap_scores(*counts).items()}
+    scores |= boundary_scores(
+        truth, prediction, tolerance_px=tolerance_px, tolerance_percent=tolerance_percent
+    )
+    if probability is not None:
+        scores |= calibration_scores(probability, truth, bins)
+    return scores

@@ -20,6 +20,7 @@ from skinseg.data.files import UnreadableFileError, fit_mask, read_image, read_m
 from skinseg.data.metadata import is_ham10000
 from skinseg.data.splits import shared
 from skinseg.scoring.agreement import AGREEMENT_METRICS, pair_scores
+from skinseg.scoring.appearance import contrast
 
 Severity = Literal["problem", "caution", "note"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "caution", "note")
@@ -36,8 +37,6 @@ MEASURES = (
 
 # Lightness and shape need no more; most photographs are several times larger.
 _SIDE = 256
-# The skin that a lesion is compared with: a ring as wide as this share of the frame's diagonal.
-_RING = 0.1
 # A picture whose grey values differ by less, as standard deviation, shows nothing.
 _BLANK = 1.0
 _LOW_CONTRAST = 5.0
@@ -108,21 +107,8 @@ def _look_at_mask(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> dict[str
         "regions": len(contours) - holes,
         "holes": holes,
         "touches_border": bool(edge.any()),
-        "contrast": _contrast(image, mask),
+        "contrast": contrast(image, mask > 0),
     }
-
-
-def _contrast(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
-    scale = min(1.0, _SIDE / max(image.shape[:2]))
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
-    lightness = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)[..., 0]
-    lesion = fit_mask(mask, (size[1], size[0])) > 0
-    away = cv2.distanceTransform((~lesion).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    ring = ~lesion & (away <= _RING * np.hypot(*size))
-    if not lesion.any() or not ring.any():
-        return float("nan")
-    return float(lightness[ring].mean() - lightness[lesion].mean())
 
 
 def findings(
@@ -223,7 +209,7 @@ def _of_publisher(catalog: Catalog) -> Iterator[Finding]:
 def _of_pictures(rows: pd.DataFrame) -> Iterator[Finding]:
     masked = rows[rows["lesion_share"].notna()]
     light = int((masked["contrast"] < 0).sum())
-    contrast = masked["contrast"]
+    darker_by = masked["contrast"]
     lighter = f"lesions are lighter than the skin around them ({light / max(1, len(masked)):.1%})"
     faint = f"lesions differ from the skin around them by less than {_LOW_CONTRAST:.0f} of 100 in lightness"
     judged: tuple[tuple[str, Severity, str, pd.Series], ...] = (
@@ -233,8 +219,8 @@ def _of_pictures(rows: pd.DataFrame) -> Iterator[Finding]:
         ("several_regions", "note", "masks have several regions", masked["regions"] > 1),
         ("holes", "note", "masks have holes", masked["holes"] > 0),
         ("touches_border", "note", "masks touch the frame's edge", masked["touches_border"].astype(bool)),
-        ("lighter_lesion", "note", lighter, contrast < 0),
-        ("low_contrast", "note", faint, contrast.abs() < _LOW_CONTRAST),
+        ("lighter_lesion", "note", lighter, darker_by < 0),
+        ("low_contrast", "note", faint, darker_by.abs() < _LOW_CONTRAST),
     )
     for kind, severity, text, where in judged:
         ids = rows.loc[where[where].index, "image_id"].tolist()

@@ -95,7 +95,9 @@ def run(cfg: DictConfig) -> Comparison:
     folder = Path(config["run_dir"])
     entries = [config["runs"]] if isinstance(config["runs"], str) else config["runs"]
     entries = [
-        str(fetch_evaluations(entry.removeprefix("wandb:"), folder / "fetched")) if entry.startswith("wandb:") else entry
+        str(fetch_evaluations(entry.removeprefix("wandb:"), folder / "fetched"))
+        if entry.startswith("wandb:")
+        else entry
         for entry in entries
     ]
     found = [load_run(path) for path in find_runs(entries)]
@@ -147,17 +149,26 @@ def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
         return []
     paths = pd.read_csv(files, dtype=str).set_index("image_id")
     differ = comparison.differ.sort_values("difference", kind="stable")
-    chosen = [(f"{best.name} is better", differ.tail(each).iloc[::-1]), (f"{second.name} is better", differ.head(each))]
+    chosen = [
+        (f"{best.name} is better", differ.tail(each).iloc[::-1]),
+        (f"{second.name} is better", differ.head(each)),
+    ]
     pictures = []
     for kind, rows in chosen:
         for row in rows.to_dict("records"):
             image_id = str(row["image_id"])
-            if image_id not in paths.index or (row["difference"] > 0) != (kind == chosen[0][0]) or not row["difference"]:
+            if (
+                image_id not in paths.index
+                or (row["difference"] > 0) != (kind == chosen[0][0])
+                or not row["difference"]
+            ):
                 continue
             masks = {"truth": Path(str(paths.loc[image_id, "mask"]))}
             masks |= {m.name: prediction_file(m.runs[0].folder, image_id) for m in (best, second)}
             image = paths.loc[image_id, "image"]
-            if all(path.is_file() for path in masks.values()) and (image != image or Path(str(image)).is_file()):
+            if all(path.is_file() for path in masks.values()) and (
+                image != image or Path(str(image)).is_file()
+            ):
                 scores = {m.name: float(row[m.name]) for m in (best, second)}
                 photograph = {"image_id": image_id, "image": image, "kind": kind}
                 pictures.append(gallery_image(photograph, masks, scores, ""))
@@ -169,20 +180,35 @@ def _show(comparison: Comparison, folder: Path) -> None:
 
     content, metric = comparison.content, METRICS[comparison.metric]
     table = Table(title=content["title"], title_style="bold", title_justify="left")
-    columns = ("", "runs", metric.label, "interval", "to the best", "interval", "p", "p corrected", "images won")
+    columns = (
+        "",
+        "runs",
+        metric.label,
+        "interval",
+        "to the best",
+        "interval",
+        "p",
+        "p corrected",
+        "images won",
+    )
     for column in columns:
         table.add_column(column, justify="right" if column else "left")
     for entry in content["runs"]:
         score, difference = entry["scores"][comparison.metric], entry["difference"]
         cells = [entry["name"], str(entry["members"]), metric.text(score["mean"]), _interval(metric, score)]
         if difference is not None:
-            cells += [metric.text(difference["mean"], signed=True), _interval(metric, difference, signed=True)]
+            cells += [
+                metric.text(difference["mean"], signed=True),
+                _interval(metric, difference, signed=True),
+            ]
             cells += [f"{entry['p']:.4f}", f"{entry['p_corrected']:.4f}", f"{100 * entry['won']:.0f} %"]
         table.add_row(*cells)
     console = Console(highlight=False, soft_wrap=True)
     console.print()
     console.print(table)
-    console.print(f"{content['images']:,} images of {content['lesions']:,} lesions. {content['interval']}. {content['test']}.")
+    console.print(
+        f"{content['images']:,} images of {content['lesions']:,} lesions. {content['interval']}. {content['test']}."
+    )
     console.print(content["verdict"], style="bold")
     for stamp in content["stamps"]:
         console.print(stamp, style="bold yellow")

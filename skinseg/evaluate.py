@@ -126,7 +126,9 @@ def run(cfg: DictConfig) -> list[Path]:
     for number, (path, segmenter) in enumerate(zip(paths, segmenters, strict=True)):
         name = segmenter.record["config"]["name"]
         folder = root if len(paths) == 1 else root / f"{number}_{name}"
-        folders.append(_evaluate_checkpoint(config, as_trained, Path(path).expanduser(), segmenter, folder, user))
+        folders.append(
+            _evaluate_checkpoint(config, as_trained, Path(path).expanduser(), segmenter, folder, user)
+        )
     if len(folders) > 1:
         log.info("\nTo compare them: python -m skinseg.compare 'runs=[%s]'", root)
     return folders
@@ -154,7 +156,9 @@ def _checked(config: Plain) -> tuple[Plain, Plain]:
     if config["truth"] is not None and config["data"] is not None:
         raise SkinsegError("truth=<folder> and data=<data set> both say what is true; give one of them.")
     if config["truth"] is None and config["predictions"] is not None and config["data"] is None:
-        raise SkinsegError("predictions needs truth=<folder of masks>, or data=<data set> data.root=<folder>.")
+        raise SkinsegError(
+            "predictions needs truth=<folder of masks>, or data=<data set> data.root=<folder>."
+        )
     if config["truth"] is not None and config["ckpt"] is not None and config["images"] is None:
         raise SkinsegError("ckpt with truth=<folder> needs images=<folder of photographs> to predict.")
     if config["images"] is not None and config["truth"] is None:
@@ -163,7 +167,9 @@ def _checked(config: Plain) -> tuple[Plain, Plain]:
     if whole and config["side"] != "test" and config["split"] is None:
         raise SkinsegError(f"side={config['side']} of other data needs split=<CSV with image_id and split>.")
     if config["predictions"] is not None and config["threshold"] is not None:
-        raise SkinsegError("threshold: masks are of 0 and 255 already; there is no probability to compare with it.")
+        raise SkinsegError(
+            "threshold: masks are of 0 and 255 already; there is no probability to compare with it."
+        )
     least = {"draws": 100, "bins": 2, "gallery": 1, "tolerance_px": 0, "tolerance_percent": 0, "workers": 0}
     for key, lowest in least.items():
         if config[key] is not None and config[key] < lowest:
@@ -209,7 +215,10 @@ def _evaluate_checkpoint(
 
     record = segmenter.record
     side = _side(config, as_trained, record, user)
-    predictor = build.predictor(segmenter, {**config, "batch_size": as_trained.get("batch_size"), "num_workers": as_trained.get("num_workers")})
+    predictor = build.predictor(
+        segmenter,
+        {**config, "batch_size": as_trained.get("batch_size"), "num_workers": as_trained.get("num_workers")},
+    )
     workers = _workers(config)
     seconds = 0.0
 
@@ -224,7 +233,9 @@ def _evaluate_checkpoint(
     threshold, origin = segmenter.threshold, "fixed in the configuration"
     if config["threshold"] == "val":
         validation = _trained(as_trained, record, "val").table
-        with _progress(f"Choosing the threshold on {len(validation)} validation images", len(validation)) as advance:
+        with _progress(
+            f"Choosing the threshold on {len(validation)} validation images", len(validation)
+        ) as advance:
             threshold, tried = best_threshold(jobs(validation), workers=workers, advance=advance)
         origin = f"largest mean Dice on {len(validation)} validation images ({tried[threshold]:.4f})"
     elif config["threshold"] is not None:
@@ -267,7 +278,9 @@ def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> 
     rows = table.where(table.notna(), None).itertuples(index=False, name=None)
     jobs = (Job(*row, predictions[row[0]]) for row in rows)
     options = Options(
-        tolerance_px=config["tolerance_px"], tolerance_percent=config["tolerance_percent"], masks=folder / "masks"
+        tolerance_px=config["tolerance_px"],
+        tolerance_percent=config["tolerance_percent"],
+        masks=folder / "masks",
     )
     with _progress(f"Scoring {len(side.table)} masks", len(side.table)) as advance:
         scored = score_images(jobs, options, workers=_workers(config), advance=advance)
@@ -284,7 +297,9 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None, user: pd.DataF
         masks = find_mask_files(Path(config["truth"]).expanduser(), "truth")
         images = None
         if config["images"] is not None:
-            images = {k: p for k, p in find_photographs(Path(config["images"]).expanduser(), "images").items()}
+            images = {
+                k: p for k, p in find_photographs(Path(config["images"]).expanduser(), "images").items()
+            }
         lesions = None
         if user is not None and "lesion_id" in user:
             lesions = dict(zip(user["image_id"], user["lesion_id"].astype(str), strict=True))

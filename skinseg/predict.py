@@ -92,14 +92,21 @@ def run(cfg: DictConfig) -> dict[str, str]:
     done = 0
     predictions = predictor(files, unreadable)
     for prediction in track(
-        predictions, "Outlining", total=len(files), console=console, transient=True, disable=not console.is_terminal
+        predictions,
+        "Outlining",
+        total=len(files),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ):
         write_mask(output / mask_name(ids[prediction.row]), prediction.probability >= threshold)
         done += 1
     problems = {files[row]: problem for row, problem in sorted(unreadable.items())}
     if not done:
         first = next(iter(problems.values()))
-        raise SkinsegError(f"input={config['input']}: none of the {len(files)} files can be read, e.g. {first}.")
+        raise SkinsegError(
+            f"input={config['input']}: none of the {len(files)} files can be read, e.g. {first}."
+        )
     if problems:
         table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
         write_csv(output / "unreadable.csv", table)

@@ -66,7 +66,9 @@ class Method:
     @property
     def folds(self) -> bool:
         """Whether the runs were tested on different images."""
-        return len(self.runs) > 1 and set(self.runs[0].table["image_id"]) != set(self.runs[1].table["image_id"])
+        return len(self.runs) > 1 and set(self.runs[0].table["image_id"]) != set(
+            self.runs[1].table["image_id"]
+        )
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -103,7 +105,9 @@ def find_runs(entries: Sequence[str]) -> list[Path]:
     for entry in entries:
         folder = Path(entry).expanduser()
         if not folder.is_dir():
-            raise SkinsegError(f"runs: {entry} is no folder; expected one of a run, an evaluation or a sweep.")
+            raise SkinsegError(
+                f"runs: {entry} is no folder; expected one of a run, an evaluation or a sweep."
+            )
         below = list(_scored_below(folder, _DEEPEST))
         if not below:
             raise SkinsegError(
@@ -184,7 +188,10 @@ def methods_of(runs: Sequence[ScoredRun], *, pool: bool) -> list[Method]:
                     "trainings. Leave one out, or set pool=false to compare all runs one by one."
                 )
         _check_members(members)
-    methods = [Method(name, members) for name, members in zip(_names(list(groups.values())), groups.values(), strict=True)]
+    methods = [
+        Method(name, members)
+        for name, members in zip(_names(list(groups.values())), groups.values(), strict=True)
+    ]
     _check_same_images(methods)
     return methods
 
@@ -200,8 +207,14 @@ def _names(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
 
 def _check_members(members: Sequence[ScoredRun]) -> None:
     images = [set(run.table["image_id"]) for run in members]
-    if len(members) > 1 and any(one != images[0] for one in images) and sum(map(len, images)) > len(set().union(*images)):
-        listed = ", ".join(f"{run.folder} ({len(ids)} images)" for run, ids in zip(members, images, strict=True))
+    if (
+        len(members) > 1
+        and any(one != images[0] for one in images)
+        and sum(map(len, images)) > len(set().union(*images))
+    ):
+        listed = ", ".join(
+            f"{run.folder} ({len(ids)} images)" for run, ids in zip(members, images, strict=True)
+        )
         raise SkinsegError(
             f"runs: these are of one method but were scored on images that overlap in part: {listed}. Seeds need "
             "the same images, folds different ones."
@@ -325,7 +338,9 @@ class Comparison:
                 ["Data fingerprint", ", ".join(sorted({str(r.identity["data"]) for r in first.runs}))],
                 ["Averaging", "per image at its own size, mean over images; differences image by image"],
             ],
-            "runs": [self._entry(rank, method, corrected) for rank, method in enumerate(self.ranked, start=1)],
+            "runs": [
+                self._entry(rank, method, corrected) for rank, method in enumerate(self.ranked, start=1)
+            ],
             "differ": self.differ.head(50).to_dict("records"),
             "verdict": self._verdict(corrected),
         }
@@ -353,7 +368,10 @@ class Comparison:
             "wilcoxon": None if test is None else test.wilcoxon,
             "effect_size": None if test is None else -test.effect_size,
             "won": None if test is None else 1 - test.won - test.tied,
-            **{key: costs.get(key) for key in ("parameters", "gflops", "images_per_second", "training_seconds")},
+            **{
+                key: costs.get(key)
+                for key in ("parameters", "gflops", "images_per_second", "training_seconds")
+            },
             "stamps": list(dict.fromkeys(stamp for run in method.runs for stamp in run.stamps)),
         }
 

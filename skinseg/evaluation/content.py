@@ -36,9 +36,7 @@ def estimates(
         By metric: mean, low, high (None where there is none), n, undefined, median, q1, q3.
     """
     values = table[list(metrics)].to_numpy(dtype=float)
-    found = cluster_intervals(
-        values, table["group"].to_numpy(dtype=str), draws=draws, level=level, seed=seed
-    )
+    found = cluster_intervals(values, table["group"].to_numpy(dtype=str), draws=draws, level=level, seed=seed)
     quartiles = table[list(metrics)].quantile([0.25, 0.5, 0.75]).to_numpy()
     return {
         metric: {
@@ -196,6 +194,8 @@ def weakest(strata: Sequence[Mapping[str, Any]], mean: float, metric: str = "dic
         {"label": stratum["label"], **row}
         for stratum in strata
         for row in stratum["rows"]
-        if not row["small"] and row["scores"][metric]["high"] is not None and row["scores"][metric]["high"] < mean
+        if not row["small"]
+        and row["scores"][metric]["high"] is not None
+        and row["scores"][metric]["high"] < mean
     ]
     return sorted(found, key=lambda row: row["scores"][metric]["mean"])

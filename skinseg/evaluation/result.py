@@ -36,7 +36,20 @@ log = logging.getLogger(__name__)
 _KNOWN = ("image_id", "group", "diagnosis", "dataset", "mask_source", "age", "sex", "site")
 # What differs between two trainings of one method; all else is the method.
 _NOT_THE_METHOD = frozenset(
-    {"seed", "run_dir", "name", "group", "job_type", "tags", "notes", "logger", "callbacks", "ckpt_path", "threads", "test"}
+    {
+        "seed",
+        "run_dir",
+        "name",
+        "group",
+        "job_type",
+        "tags",
+        "notes",
+        "logger",
+        "callbacks",
+        "ckpt_path",
+        "threads",
+        "test",
+    }
 )
 
 
@@ -223,7 +236,10 @@ class Result:
             height, width = trained["data"]["image_size"]
             rows += [
                 ["Threshold", f"{self.threshold:g} ({self.threshold_origin})"],
-                ["Checkpoint", f"{self.checkpoint} (best {trained['monitor']} on validation, if it is best.ckpt)"],
+                [
+                    "Checkpoint",
+                    f"{self.checkpoint} (best {trained['monitor']} on validation, if it is best.ckpt)",
+                ],
                 ["Network", f"{_network(trained)}, input {width}x{height}"],
                 ["Config fingerprint", digest([json.dumps(trained, sort_keys=True, default=str)])],
             ]
@@ -255,7 +271,10 @@ class Result:
         if self.record is None or self.side.name != "test":
             return None
         if self.run_dir is None:
-            return {"count": 1, "text": "The checkpoint lies in no run folder: earlier scorings are not known."}
+            return {
+                "count": 1,
+                "text": "The checkpoint lies in no run folder: earlier scorings are not known.",
+            }
         lines = scorings(self.run_dir)
         return {"count": len(lines), "text": describe_scorings(lines, self.side.split)}
 
@@ -309,7 +328,11 @@ class Result:
 def run_folder(checkpoint: Path) -> Path | None:
     """Returns the run folder that a checkpoint lies in; None where it was moved out of one."""
     folder = checkpoint.resolve().parent.parent
-    return folder if (folder / "config.yaml").is_file() and checkpoint.resolve().parent.name == "checkpoints" else None
+    return (
+        folder
+        if (folder / "config.yaml").is_file() and checkpoint.resolve().parent.name == "checkpoints"
+        else None
+    )
 
 
 def method_identity(config: dict[str, Any]) -> dict[str, Any]:

@@ -166,5 +166,7 @@ def _not_test(name: SideName) -> list[str]:
 
 def _drawn(table: pd.DataFrame) -> list[str]:
     return (
-        ["SYNTHETIC: drawn images; says nothing of real skin"] if (table["dataset"] == "synthetic").any() else []
+        ["SYNTHETIC: drawn images; says nothing of real skin"]
+        if (table["dataset"] == "synthetic").any()
+        else []
     )

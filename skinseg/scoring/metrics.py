@@ -40,16 +40,23 @@ class Metric:
 
 _DIAGONAL = "in percent of the image's diagonal"
 METRICS: Mapping[str, Metric] = {
-    "dice": Metric("Dice", "", "higher", "2 tp / (2 tp + fp + fn) of an image's pixels; both masks empty: 1."),
+    "dice": Metric(
+        "Dice", "", "higher", "2 tp / (2 tp + fp + fn) of an image's pixels; both masks empty: 1."
+    ),
     "jaccard": Metric("Jaccard", "", "higher", "tp / (tp + fp + fn); both masks empty: 1."),
     "threshold_jaccard": Metric(
         "Threshold Jaccard", "", "higher", "Jaccard where it is at least 0.65, else 0 (ISIC Challenge 2018)."
     ),
     "sensitivity": Metric("Sensitivity", "", "higher", "Share of the lesion's pixels that were found."),
     "specificity": Metric("Specificity", "", "higher", "Share of the skin's pixels that were left out."),
-    "accuracy": Metric("Accuracy", "", "higher", "Share of all pixels that are right; large frames flatter it."),
+    "accuracy": Metric(
+        "Accuracy", "", "higher", "Share of all pixels that are right; large frames flatter it."
+    ),
     "hd95": Metric(
-        "HD95", "px", "lower", "The larger of the two directed 95th percentiles of distances between the outlines."
+        "HD95",
+        "px",
+        "lower",
+        "The larger of the two directed 95th percentiles of distances between the outlines.",
     ),
     "hd95_percent": Metric("HD95 of diagonal", "%", "lower", f"HD95 {_DIAGONAL}."),
     "assd": Metric("ASSD", "px", "lower", "Mean distance between the outlines, both directions pooled."),
@@ -64,10 +71,15 @@ METRICS: Mapping[str, Metric] = {
         "Boundary IoU", "", "higher", "Jaccard of the two masks' inner rims, 2 % of the diagonal wide."
     ),
     "area_bias": Metric(
-        "Area bias", "%", "zero", "Predicted minus true lesion area in percent of the true one; above 0: too large."
+        "Area bias",
+        "%",
+        "zero",
+        "Predicted minus true lesion area in percent of the true one; above 0: too large.",
     ),
     "area_error": Metric("Area error", "%", "lower", "The area bias without its sign."),
-    "brier": Metric("Brier score", "", "lower", "Mean squared difference of probability and truth over pixels."),
+    "brier": Metric(
+        "Brier score", "", "lower", "Mean squared difference of probability and truth over pixels."
+    ),
     "ece": Metric(
         "Calibration error", "", "lower", "Expected calibration error of an image's lesion probabilities."
     ),

@@ -147,7 +147,7 @@ def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
     files = best.runs[0].folder / "files.csv"
     if not files.is_file():
         return []
-    paths = pd.read_csv(files, dtype=str).set_index("image_id")
+    paths = pd.read_csv(files, dtype=str, keep_default_na=False).set_index("image_id")
     differ = comparison.differ.sort_values("difference", kind="stable")
     chosen = [
         (f"{best.name} is better", differ.tail(each).iloc[::-1]),

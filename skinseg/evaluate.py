@@ -225,10 +225,11 @@ def _evaluate_checkpoint(
     def jobs(table: pd.DataFrame) -> Iterator[Job]:
         nonlocal seconds
         seconds = 0.0
-        rows = list(table[["image_id", "image", "mask"]].itertuples(index=False, name=None))
-        for prediction in predictor([row[1] for row in rows]):
+        ids, images, masks = (table[column].tolist() for column in ("image_id", "image", "mask"))
+        for prediction in predictor(images):
             seconds += prediction.seconds
-            yield Job(*rows[prediction.row], prediction.probability)
+            row = prediction.row
+            yield Job(ids[row], images[row], masks[row], prediction.probability)
 
     threshold, origin = segmenter.threshold, "fixed in the configuration"
     if config["threshold"] == "val":
@@ -274,9 +275,11 @@ def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> 
     side = _side(config, {}, None, user)
     where = f"truth={config['truth']}" if config["truth"] is not None else f"the {side.name} side of the data"
     check_complete(predictions, side.table["image_id"], source, where=where)
-    table = side.table[["image_id", "image", "mask"]].astype(object)
-    rows = table.where(table.notna(), None).itertuples(index=False, name=None)
-    jobs = (Job(*row, predictions[row[0]]) for row in rows)
+    ids, images, masks = (side.table[column].tolist() for column in ("image_id", "image", "mask"))
+    jobs = (
+        Job(image_id, image if isinstance(image, str) else None, mask, predictions[image_id])
+        for image_id, image, mask in zip(ids, images, masks, strict=True)
+    )
     options = Options(
         tolerance_px=config["tolerance_px"],
         tolerance_percent=config["tolerance_percent"],

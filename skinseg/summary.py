@@ -10,6 +10,7 @@ from rich.table import Table
 
 from skinseg.config import Plain
 from skinseg.data.datamodule import LesionDataModule
+from skinseg.evaluation.identity import method_identity
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.scoring.overlap import OVERLAP_METRICS
 
@@ -57,6 +58,12 @@ def summarise(
         stamps.append("OVERFIT: scored on the images that were trained on")
     return {
         "name": config["name"],
+        "identity": {
+            "side": "test",
+            "split": test_data.split.fingerprint,
+            "data": None,
+            **method_identity(config),
+        },
         "objective": {"name": config["monitor"], "value": objective},
         "scores": sides,
         "protocol": {

@@ -137,6 +137,8 @@ def _fit_and_score(
     test_data: LesionDataModule,
     config: Plain,
 ) -> float:
+    from skinseg.evaluation.scorings import log_scoring
+    from skinseg.models.cost import network_cost
     from skinseg.record import write_json
     from skinseg.summary import show, summarise
 
@@ -151,14 +153,28 @@ def _fit_and_score(
         trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
     if trainer.is_global_zero:
         summary = summarise(config, data, test_data, segmenter, weights=weights, objective=objective)
+        cost = network_cost(segmenter.network, test_data.image_size)
         summary["training"] = {
             "seconds": round(fit_seconds, 1),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
-            "parameters": sum(parameter.numel() for parameter in segmenter.network.parameters()),
+            "parameters": cost["parameters"],
         }
+        summary["costs"] = {**cost, "training_seconds": round(fit_seconds, 1)}
+        if config["test"]:
+            log_scoring(
+                run_dir,
+                command="train",
+                checkpoint=str(best),
+                threshold=config["threshold"],
+                split=summary["identity"]["split"],
+                images=summary["scores"]["test"]["images"],
+                dice=summary["scores"]["test"]["dice"],
+            )
         write_json(run_dir / "summary.json", summary)
         show(summary, run_dir)
+        if best is not None and config["test"]:
+            log.info("Intervals, strata and a report: python -m skinseg.evaluate ckpt=%s", best)
     return objective
 
 

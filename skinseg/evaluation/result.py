@@ -21,7 +21,8 @@ from skinseg.data.masks import PSEUDO
 from skinseg.evaluation import content
 from skinseg.evaluation.card import model_card
 from skinseg.evaluation.gallery import describe, extremes, gallery_image, prediction_file
-from skinseg.evaluation.rows import Scored, digest
+from skinseg.evaluation.identity import digest, method_identity
+from skinseg.evaluation.rows import Scored
 from skinseg.evaluation.scorings import describe as describe_scorings
 from skinseg.evaluation.scorings import log_scoring, scorings
 from skinseg.evaluation.side import Side
@@ -34,23 +35,6 @@ from skinseg.scoring.strata import strata
 log = logging.getLogger(__name__)
 
 _KNOWN = ("image_id", "group", "diagnosis", "dataset", "mask_source", "age", "sex", "site")
-# What differs between two trainings of one method; all else is the method.
-_NOT_THE_METHOD = frozenset(
-    {
-        "seed",
-        "run_dir",
-        "name",
-        "group",
-        "job_type",
-        "tags",
-        "notes",
-        "logger",
-        "callbacks",
-        "ckpt_path",
-        "threads",
-        "test",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -141,6 +125,7 @@ class Result:
             "ceiling": content.ceiling(self._agreement(), table),
             "curves": content.learning_curves(self.run_dir),
             "scorings": self._scorings(),
+            "costs": self.costs,
             "cost": self._cost(),
             "licences": sorted(self.side.table["licence"].dropna().unique()),
             "files": [
@@ -171,6 +156,8 @@ class Result:
                 written_to=str(self.folder),
             )
         write_csv(self.folder / "scores.csv", self.table)
+        # Where the photographs lie here, for pictures of a comparison.
+        write_csv(self.folder / "files.csv", self.side.table[["image_id", "image", "mask"]])
         if self.evaluation["calibration"] is not None:
             write_csv(self.folder / "calibration.csv", pd.DataFrame(self.evaluation["calibration"]["bins"]))
         write_json(self.folder / "evaluation.json", self.evaluation)
@@ -278,18 +265,31 @@ class Result:
         lines = scorings(self.run_dir)
         return {"count": len(lines), "text": describe_scorings(lines, self.side.split)}
 
-    def _cost(self) -> list[list[str]]:
+    @cached_property
+    def costs(self) -> dict[str, float]:
+        """What is known of parameters, gflops, images_per_second and training_seconds."""
         if self.network is None or self.record is None:
-            return []
+            return {}
         height, width = self.record["config"]["data"]["image_size"]
-        cost = network_cost(self.network, (height, width))
-        rows = [
-            ["Parameters", f"{cost['parameters'] / 1e6:.2f} million"],
-            ["Operations", f"{cost['gflops']:.2f} GFLOPs an image"],
-            ["Speed", f"{1 / self.seconds_per_image:.1f} images/s on {self.device}, of the network alone"],
-        ]
+        costs = {
+            **network_cost(self.network, (height, width)),
+            "images_per_second": 1 / self.seconds_per_image,
+        }
         if (training := self.training) is not None:
-            rows.append(["Training", f"{training['seconds'] / 60:.1f} min, {training['epochs']} epochs"])
+            costs["training_seconds"] = training["seconds"]
+        return costs
+
+    def _cost(self) -> list[list[str]]:
+        costs = self.costs
+        if not costs:
+            return []
+        rows = [
+            ["Parameters", f"{costs['parameters'] / 1e6:.2f} million"],
+            ["Operations", f"{costs['gflops']:.2f} GFLOPs an image"],
+            ["Speed", f"{costs['images_per_second']:.1f} images/s on {self.device}, of the network alone"],
+        ]
+        if "training_seconds" in costs:
+            rows.append(["Training", f"{costs['training_seconds'] / 60:.1f} min"])
         return rows
 
     @property
@@ -302,18 +302,15 @@ class Result:
         return training
 
     def _gallery(self) -> list[GalleryImage]:
-        chosen = extremes(self.table, self.config["gallery"])
-        files = self.side.table.set_index("image_id")
+        files = self.side.table[["image_id", "image", "mask"]]
+        chosen = extremes(self.table, self.config["gallery"]).merge(files, on="image_id")
         pictures = []
-        for row in chosen.to_dict("records"):
-            image_id = row["image_id"]
-            masks = {
-                "truth": Path(files.loc[image_id, "mask"]),
-                "prediction": prediction_file(self.folder, image_id),
-            }
+        for found in chosen.to_dict("records"):
+            row = {str(key): value for key, value in found.items()}
+            image_id = str(row["image_id"])
+            masks = {"truth": Path(row["mask"]), "prediction": prediction_file(self.folder, image_id)}
             scores = {name: row[name] for name in HEADLINE[:4] if name in row}
-            photograph = {**row, "image": files.loc[image_id, "image"]}
-            pictures.append(gallery_image(photograph, masks, scores, describe(row)))
+            pictures.append(gallery_image(row, masks, scores, describe(row)))
         return pictures
 
     def _write_card(self) -> None:
@@ -333,24 +330,6 @@ def run_folder(checkpoint: Path) -> Path | None:
         if (folder / "config.yaml").is_file() and checkpoint.resolve().parent.name == "checkpoints"
         else None
     )
-
-
-def method_identity(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns which method a run was of, so that its seeds and folds can be told from other methods.
-
-    Args:
-        config: The run's resolved configuration.
-
-    Returns:
-        method (name and fingerprint of all that is not seed, fold or place), seed, fold (None: no folds).
-    """
-    method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
-    method["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "num_workers", "verify")}
-    split = method["data"].get("split") or {}
-    method["data"]["split"] = {key: value for key, value in split.items() if key != "fold"}
-    fingerprint = digest([json.dumps(method, sort_keys=True, default=str)])[:6]
-    fold = split.get("fold") if split.get("folds") else None
-    return {"method": f"{config['name']} {fingerprint}", "seed": config["seed"], "fold": fold}
 
 
 def _network(config: dict[str, Any]) -> str:

@@ -148,11 +148,6 @@ THRESHOLDS = [round(0.05 * k, 2) for k in range(1, 20)]
 """What `best_threshold` tries."""
 
 
-def digest(parts: Iterable[str]) -> str:
-    """Returns 12 hexadecimal digits that name a sequence of texts (SHA-256)."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
 Result = tuple[dict[str, object], NDArray[np.float64] | None, str | None]
 
 

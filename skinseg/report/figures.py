@@ -249,7 +249,9 @@ def _svg(figure: Figure, name: str, says: str) -> Markup:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcParams["svg.hashsalt"] = name
         buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        FigureCanvasSVG(figure).print_svg(
+            buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     text = buffer.getvalue()
     _, _, inside = text[text.index("<svg") :].partition(">")
     box = re.search(r'viewBox="([^"]*)"', text)
@@ -262,7 +264,6 @@ def _svg(figure: Figure, name: str, says: str) -> Markup:
 
     def identified(match: re.Match[str]) -> str:
         return f' id="{name}-{match[1]}"' if match[1] in used else ""
-
 
     def tag(match: re.Match[str]) -> str:
         text = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", match[0])

@@ -81,14 +81,19 @@ def evaluation_page(
     metrics = evaluation["metrics"]
     headline = [key for key in evaluation["headline"] if key in evaluation["scores"] and key in metrics]
     main = _main_metric(metrics, headline)
-    strata = [_stratum(place, part, metrics, headline, main) for place, part in enumerate(_all(evaluation, "strata"))]
+    strata = [
+        _stratum(place, part, metrics, headline, main)
+        for place, part in enumerate(_all(evaluation, "strata"))
+    ]
     return _render(
         "evaluation.html.j2",
         evaluation,
         name=evaluation.get("name") or "",
         cards=[_card(key, metrics[key], evaluation["scores"][key]) for key in headline],
         interval=evaluation.get("interval") or "",
-        scores=[_score_row(key, metrics[key], values) for key, values in _ordered(evaluation["scores"], metrics)],
+        scores=[
+            _score_row(key, metrics[key], values) for key, values in _ordered(evaluation["scores"], metrics)
+        ],
         definitions=_definitions(metrics, evaluation["scores"]),
         distributions=_distributions(scores, metrics, headline),
         strata=strata,
@@ -278,7 +283,9 @@ def _definitions(metrics: Mapping[str, Any], keys: Iterable[str]) -> list[tuple[
     ]
 
 
-def _distributions(scores: pd.DataFrame, metrics: Mapping[str, Any], headline: Sequence[str]) -> list[dict[str, Any]]:
+def _distributions(
+    scores: pd.DataFrame, metrics: Mapping[str, Any], headline: Sequence[str]
+) -> list[dict[str, Any]]:
     """Draws how the first headline metrics spread over the images; those of one value each have no spread."""
     drawn: list[dict[str, Any]] = []
     for key in headline:
@@ -372,7 +379,9 @@ def _calibration(calibration: Mapping[str, Any] | None) -> dict[str, Any] | None
     if not calibration:
         return None
     bins = calibration["bins"]
-    met = [part for part in bins if wording.defined(part["confidence"]) and wording.defined(part["frequency"])]
+    met = [
+        part for part in bins if wording.defined(part["confidence"]) and wording.defined(part["frequency"])
+    ]
     ece = wording.rounded(calibration.get("ece"), 4)
     widest = max(met, key=lambda part: abs(part["frequency"] - part["confidence"]), default=None)
     says = f"Reliability diagram over {len(bins)} bins: the expected calibration error is {ece}."
@@ -511,9 +520,7 @@ def _differ(rows: Sequence[Mapping[str, Any]], unit: str) -> dict[str, Any] | No
     }
 
 
-def _gallery(
-    gallery: Sequence[GalleryImage], metrics: Mapping[str, Any], unit: str
-) -> dict[str, Any] | None:
+def _gallery(gallery: Sequence[GalleryImage], metrics: Mapping[str, Any], unit: str) -> dict[str, Any] | None:
     """Returns the photographs under their headings and the outlines that can be switched."""
     if not gallery:
         return None
@@ -539,8 +546,12 @@ def _gallery(
                 "width": image.width,
                 "height": image.height,
                 "data": base64.b64encode(image.jpeg).decode(),
-                "alt": f"Photograph {image.image_id}" + (f", {image.note}" if image.note else "")
-                + (f". {told}" if told else "") + ". Outlines of " + " and ".join(image.outlines) + ".",
+                "alt": f"Photograph {image.image_id}"
+                + (f", {image.note}" if image.note else "")
+                + (f". {told}" if told else "")
+                + ". Outlines of "
+                + " and ".join(image.outlines)
+                + ".",
                 "scores": scores,
                 "outlines": [
                     {**lines[name], "path": _path(image.outlines[name])}
@@ -573,7 +584,10 @@ def _image_table(scores: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, 
         for about in (_column(key, metrics) for key in numbers)
     ]
     values: list[list[Any]] = [
-        ["" if missing else str(value) for value, missing in zip(scores[key], scores[key].isna(), strict=True)]
+        [
+            "" if missing else str(value)
+            for value, missing in zip(scores[key], scores[key].isna(), strict=True)
+        ]
         for key in texts
     ]
     for key in numbers:

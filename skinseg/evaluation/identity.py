@@ -1,0 +1,49 @@
+"""Names of what was scored and how, so that only like is compared with like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+# What differs between two trainings of one method; all else is the method.
+_NOT_THE_METHOD = frozenset(
+    {
+        "seed",
+        "run_dir",
+        "name",
+        "group",
+        "job_type",
+        "tags",
+        "notes",
+        "logger",
+        "callbacks",
+        "ckpt_path",
+        "threads",
+        "test",
+    }
+)
+
+
+def digest(parts: Iterable[str]) -> str:
+    """Returns 12 hexadecimal digits that name a sequence of texts (SHA-256)."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def method_identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns which method a run was of, so that its seeds and folds can be told from other methods.
+
+    Args:
+        config: The run's resolved configuration.
+
+    Returns:
+        method (name and fingerprint of all that is not seed, fold or place), seed, fold (None: no folds).
+    """
+    method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
+    method["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "num_workers", "verify")}
+    split = method["data"].get("split") or {}
+    method["data"]["split"] = {key: value for key, value in split.items() if key != "fold"}
+    fingerprint = digest([json.dumps(method, sort_keys=True, default=str)])[:6]
+    fold = split.get("fold") if split.get("folds") else None
+    return {"method": f"{config['name']} {fingerprint}", "seed": config["seed"], "fold": fold}

@@ -18,7 +18,7 @@ APPEARANCE = ("lesion_share", "touches_border", "contrast", "hair", "ita")
 _SIDE = 256
 # The skin that a lesion is compared with: a ring as wide as this share of the frame's diagonal.
 _RING = 0.1
-# As much of that ring is left out where the colour of skin is asked for: outlines end inside the halo.
+# Where the colour of skin is asked for the ring begins this far from the lesion, whose halo it would be.
 _MARGIN = 0.02
 
 # Hair is looked for at one scale, at which a strand of a 600x450 photograph is 1 to 2 pixels wide. Smaller
@@ -119,15 +119,16 @@ def hair_mask(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     it is long and thin. Here the difference is that between the closings across and along the strand, in the
     red channel alone, in which vessels and much of the pigment network are faint.
 
-    It is a proxy. 240 random photographs of HAM10000 at 200x150 were labelled by eye by one observer before
-    they were measured: 34 with several dark strands, 169 with none, 37 with one or doubtful. The area under
-    the ROC curve of `hair`, several against none, is 0.97, against all others 0.96. The constants
-    were chosen on 180 of them (30 against 121: 0.96); on the last 60 (4 against 48) it is 1.00. Of the 34,
-    3 are below 0.5 %, two of which have many fine hairs and about 0; of the 169, 15 are above.
+    It is a proxy. 240 random photographs of HAM10000 at 200x150 were labelled by eye by one observer, no
+    dermatologist, before they were measured: 34 with several dark strands, 169 with none, 37 with one or a
+    doubtful one. The area under the ROC curve of `hair`, several against none, is 0.97, against all others
+    0.96. The constants were chosen on 180 of them (30 against 121: 0.96); on the last 60 (4 against 48) it
+    is 0.995. Of the 34, 3 are below 0.5 %, two of which have fine hairs and about 0; of the 169, 15 are not.
 
-    What else it marks: ruler marks, strokes of a pen, the furrows and ridges of acral skin and of crusts,
-    coarse pigment network, cracks and edges within nearly black lesions. What it misses: fair hair, down,
-    fine hair, hair upon a lesion as dark as itself, and stubble shorter than a sixteenth of the frame.
+    What else it marks: ruler marks, strokes of a pen, the rim of the optics, the furrows and ridges of acral
+    skin, crusts (one of the 16 highest of 1698 is a crusted lesion without hair), coarse pigment network,
+    cracks and edges within nearly black lesions. What it misses: fair hair, down, fine hair, hair upon a
+    lesion as dark as itself, and stubble shorter than a sixteenth of the frame.
 
     Args:
         image: RGB, shape (H, W, 3). The lengths are those of images of 200 pixels on the longest side.

@@ -106,14 +106,14 @@ def run(cfg: DictConfig) -> Comparison:
     methods = methods_of(found, pool=config["pool"])
     if len(methods) < 2:
         raise SkinsegError(
-            f"runs: all {len(found)} are of one method ({methods[0].name}), with other seeds or folds. Add another "
-            "method, or set pool=false to compare the runs one by one."
+            f"runs: all {len(found)} are of one method ({methods[0].name}), with other seeds or folds. Add "
+            "another method, or set pool=false to compare the runs one by one."
         )
     for method in methods:
         if config["metric"] not in method.table:
             raise SkinsegError(
-                f"runs: {method.runs[0].folder} has no {config['metric']}; a training scores overlap alone. Evaluate "
-                "its checkpoint: python -m skinseg.evaluate ckpt=<best.ckpt>"
+                f"runs: {method.runs[0].folder} has no {config['metric']}; a training scores overlap alone. "
+                "Evaluate its checkpoint: python -m skinseg.evaluate ckpt=<best.ckpt>"
             )
     comparison = Comparison(methods, config["metric"], config["draws"], config["level"], config["seed"])
     write_csv(folder / "differ.csv", comparison.differ)

@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 class EvaluateConfig:
     """Every key at the root of the configuration.
 
-    What is scored is either `ckpt` or `predictions`. What it is scored on is `data`, or the folder `truth`
-    with the photographs in `images`.
+    Either `ckpt` or `predictions` is scored, on `data` or on the folder `truth` with the photographs in
+    `images`.
 
     Attributes:
         name: Part of the folder's path.
@@ -142,8 +142,8 @@ def _checked(config: Plain) -> tuple[Plain, Plain]:
         config = {**config, "data": None}
     if config.get("threshold") in ("test", "train"):
         raise SkinsegError(
-            f"threshold={config['threshold']}: a threshold is chosen on validation, never on the images that it is "
-            "scored on. Take threshold=val, or a number."
+            f"threshold={config['threshold']}: a threshold is chosen on validation, never on the images that it "
+            "is scored on. Take threshold=val, or a number."
         )
     check(config, EvaluateConfig)
     if (config["ckpt"] is None) == (config["predictions"] is None):
@@ -186,15 +186,15 @@ def _load(paths: list[str], config: Plain) -> list[LesionSegmenter]:
     for path, segmenter in zip(paths, segmenters, strict=True):
         if "sides" not in segmenter.record:
             raise SkinsegError(
-                f"ckpt={path} was written before checkpoints carried their split, so nobody can say which images "
-                "it was trained on. Train it again, or resume it for an epoch (ckpt_path=...)."
+                f"ckpt={path} was written before checkpoints carried their split, so nobody can say which "
+                "images it was trained on. Train it again, or resume it for an epoch (ckpt_path=...)."
             )
     runs = [segmenter.record["config"]["run_dir"] for segmenter in segmenters]
     twice = sorted({run for run in runs if runs.count(run) > 1})
     if twice and config["side"] == "test":
         raise SkinsegError(
-            f"Several checkpoints of one run ({twice[0]}) on the test side: the better of them would be chosen on "
-            "test. Choose with side=val, then score that one."
+            f"Several checkpoints of one run ({twice[0]}) on the test side: the better of them would be chosen "
+            "on test. Choose with side=val, then score that one."
         )
     return segmenters
 

@@ -55,47 +55,51 @@ def write_mask(path: Path, *, size: tuple[int, int] = (20, 15), shift: int = 0) 
 WriteHam = Callable[..., Path]
 
 
+def make_ham(root: Path, lesions: int = 12, *, size: tuple[int, int] = (40, 32), flat: bool = False) -> Path:
+    """Writes a small HAM10000: dark discs on light squares, two images a lesion."""
+    parts = [root / "images"] * 2 if flat else [root / f"HAM10000_images_part_{i}" for i in (1, 2)]
+    masks = root / "HAM10000_segmentations_lesion_tschandl"
+    for folder in (*parts, masks):
+        folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    generator = np.random.default_rng(0)
+    ys, xs = np.mgrid[: size[1], : size[0]]
+    for number in range(2 * lesions):
+        image_id = f"ISIC_{9_000_000 + number}"
+        centre = generator.uniform(0.35, 0.65, 2) * size
+        disc = (xs - centre[0]) ** 2 + (ys - centre[1]) ** 2 < (
+            min(size) * generator.uniform(0.2, 0.35)
+        ) ** 2
+        image = np.where(disc[..., None], (110, 70, 50), (225, 180, 165)) + generator.normal(
+            0, 6, (*disc.shape, 3)
+        )
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(
+            parts[number % 2] / f"{image_id}.jpg", quality=95
+        )
+        Image.fromarray(disc.astype(np.uint8) * 255).save(masks / f"{image_id}_segmentation.png")
+        rows.append(
+            {
+                "lesion_id": f"HAM_{9_000_000 + number // 2}",
+                "image_id": image_id,
+                "dx": ("nv", "mel", "bkl")[number // 2 % 3],
+                "dx_type": "histo",
+                "age": (55.0, 0.0, None)[number % 3],
+                "sex": "male",
+                "localization": "back",
+            }
+        )
+    pd.DataFrame(rows).to_csv(root / "HAM10000_metadata.csv", index=False)
+    return root
+
+
 @pytest.fixture
 def write_ham(tmp_path: Path) -> WriteHam:
-    """Returns a function that writes a small HAM10000: dark discs on light squares, two images a lesion."""
+    """Returns a function that writes a small HAM10000 in the test's folder or another one."""
 
     def write(
         lesions: int = 12, *, root: Path | None = None, size: tuple[int, int] = (40, 32), flat: bool = False
     ) -> Path:
-        root = root or tmp_path / "ham10000"
-        parts = [root / "images"] * 2 if flat else [root / f"HAM10000_images_part_{i}" for i in (1, 2)]
-        masks = root / "HAM10000_segmentations_lesion_tschandl"
-        for folder in (*parts, masks):
-            folder.mkdir(parents=True, exist_ok=True)
-        rows = []
-        generator = np.random.default_rng(0)
-        ys, xs = np.mgrid[: size[1], : size[0]]
-        for number in range(2 * lesions):
-            image_id = f"ISIC_{9_000_000 + number}"
-            centre = generator.uniform(0.35, 0.65, 2) * size
-            disc = (xs - centre[0]) ** 2 + (ys - centre[1]) ** 2 < (
-                min(size) * generator.uniform(0.2, 0.35)
-            ) ** 2
-            image = np.where(disc[..., None], (110, 70, 50), (225, 180, 165)) + generator.normal(
-                0, 6, (*disc.shape, 3)
-            )
-            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(
-                parts[number % 2] / f"{image_id}.jpg", quality=95
-            )
-            Image.fromarray(disc.astype(np.uint8) * 255).save(masks / f"{image_id}_segmentation.png")
-            rows.append(
-                {
-                    "lesion_id": f"HAM_{9_000_000 + number // 2}",
-                    "image_id": image_id,
-                    "dx": ("nv", "mel", "bkl")[number // 2 % 3],
-                    "dx_type": "histo",
-                    "age": (55.0, 0.0, None)[number % 3],
-                    "sex": "male",
-                    "localization": "back",
-                }
-            )
-        pd.DataFrame(rows).to_csv(root / "HAM10000_metadata.csv", index=False)
-        return root
+        return make_ham(root or tmp_path / "ham10000", lesions, size=size, flat=flat)
 
     return write
 
@@ -116,18 +120,22 @@ TINY = (
 Train = Callable[..., Path]
 
 
+def train_tiny(root: Path, folder: Path, *overrides: str) -> Path:
+    """Runs a small experiment in this process and returns its run folder."""
+    from skinseg.config import compose
+    from skinseg.train import run
+
+    run(compose([*TINY, f"data.root={root}", f"run_dir={folder}", *overrides]))
+    return folder
+
+
 @pytest.fixture
 def train(write_ham: WriteHam, tmp_path: Path) -> Train:
     """Returns a function that runs a small experiment in this process and returns its run folder."""
 
     def run_tiny(*overrides: str, root: Path | None = None, run_dir: str = "run") -> Path:
-        from skinseg.config import compose
-        from skinseg.train import run
-
         root = root or (tmp_path / "ham10000" if (tmp_path / "ham10000").is_dir() else write_ham(20))
-        folder = tmp_path / run_dir
-        run(compose([*TINY, f"data.root={root}", f"run_dir={folder}", *overrides]))
-        return folder
+        return train_tiny(root, tmp_path / run_dir, *overrides)
 
     return run_tiny
 

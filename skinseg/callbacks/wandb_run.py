@@ -292,7 +292,7 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
         `folder`.
 
     Raises:
-        SkinsegError: The name is not of that form, the host cannot be reached, or no run of the group has one.
+        SkinsegError: The name is not of that form, the host cannot be reached, or no run has one.
     """
     import wandb
 

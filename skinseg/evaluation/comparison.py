@@ -154,8 +154,8 @@ def load_run(folder: Path) -> ScoredRun:
         )
     except KeyError as error:
         raise SkinsegError(
-            f"runs: {folder / name} lacks {error}; it was written by an earlier skinseg. Evaluate the checkpoint: "
-            f"python -m skinseg.evaluate ckpt={folder / 'checkpoints' / 'best.ckpt'}"
+            f"runs: {folder / name} lacks {error}; it was written by an earlier skinseg. Evaluate the "
+            f"checkpoint: python -m skinseg.evaluate ckpt={folder / 'checkpoints' / 'best.ckpt'}"
         ) from error
     except (OSError, ValueError) as error:
         raise SkinsegError(f"runs: {folder} cannot be read ({error}).") from error
@@ -172,8 +172,8 @@ def methods_of(runs: Sequence[ScoredRun], *, pool: bool) -> list[Method]:
         The methods, each with another name.
 
     Raises:
-        SkinsegError: Two runs are of one method, seed and fold; or the methods were not scored on the same images
-            of the same split, or not as often.
+        SkinsegError: Two runs are of one method, seed and fold; or the methods were not scored on the same
+            images of the same split.
     """
     groups: dict[str, list[ScoredRun]] = {}
     for number, run in enumerate(runs):
@@ -216,8 +216,8 @@ def _check_members(members: Sequence[ScoredRun]) -> None:
             f"{run.folder} ({len(ids)} images)" for run, ids in zip(members, images, strict=True)
         )
         raise SkinsegError(
-            f"runs: these are of one method but were scored on images that overlap in part: {listed}. Seeds need "
-            "the same images, folds different ones."
+            f"runs: these are of one method but were scored on images that overlap in part: {listed}. Seeds "
+            "need the same images, folds different ones."
         )
 
 
@@ -231,8 +231,8 @@ def _check_same_images(methods: Sequence[Method]) -> None:
             if mark != marks[0]:
                 raise SkinsegError(
                     f"runs: {first.runs[0].folder} and {method.runs[0].folder} were scored on different {what} "
-                    f"({', '.join(sorted(map(str, marks[0])))} and {', '.join(sorted(map(str, mark)))}): their "
-                    "difference would be that of the images. Score both on the same ones."
+                    f"({', '.join(sorted(map(str, marks[0])))} and {', '.join(sorted(map(str, mark)))}): "
+                    "their difference would be that of the images. Score both on the same ones."
                 )
     for method in methods[1:]:
         here, there = set(first.table.index), set(method.table.index)

@@ -69,7 +69,7 @@ def by_strata(
         For each column with two values or more: column, label, note, rows (value, images, lesions, small,
         scores of `STRATUM_METRICS`). Columns of a single value say nothing and are left out.
     """
-    columns = [(stratum.column, stratum.label, stratum.note) for stratum in STRATA if stratum.column in table]
+    columns = [(s.column, s.label[0].upper() + s.label[1:], s.note) for s in STRATA if s.column in table]
     if user is not None:
         own = [column for column in user.columns if column != "image_id"]
         clear = {column: f"user_{column}" for column in own if column in table}
@@ -110,7 +110,7 @@ def by_strata(
 
 
 def calibration(counts: NDArray[np.float64] | None) -> dict[str, Any] | None:
-    """Returns the reliability diagram's bins over all images, each image with the same weight, and its error."""
+    """Returns the reliability diagram's bins, each image with the same weight, and the error that they show."""
     if counts is None:
         return None
     bins, error = reliability(counts)
@@ -176,7 +176,7 @@ def ceiling(pairs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
         for metric in metrics
     ]
     text = (
-        f"{len(people)} of the scored images have several masks. Annotators: mean over pairs, then over images; "
+        f"{len(people)} of the scored images have several masks. Annotators: mean over pairs, then images; "
         "model: against the mask in use."
     )
     return {"text": text, "rows": rows}

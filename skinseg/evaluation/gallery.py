@@ -77,8 +77,8 @@ def gallery_image(
 
 def outlines(mask: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
     """Returns the outlines of a mask, holes included, as corners (x, y) of shape (n, 2) in pixels."""
-    found, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1)
-    return [contour[:, 0, :] for contour in found if len(contour) > 2]
+    found, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    return [np.asarray(contour[:, 0, :], dtype=np.int32) for contour in found if len(contour) > 2]
 
 
 def describe(row: Mapping[str, object]) -> str:

@@ -46,8 +46,9 @@ def describe(lines: list[Mapping[str, Any]], data: str) -> str:
     """
     here = [line for line in lines if line.get("split") == data]
     ways = {(line.get("checkpoint"), line.get("threshold")) for line in here}
-    times = "once" if len(here) == 1 else f"{len(here)} times"
-    text = f"This run was scored {times} on this test side"
+    if len(here) == 1:
+        return "This run was scored once on this test side."
+    text = f"This run was scored {len(here)} times on this test side"
     if len(ways) > 1:
         return (
             f"{text}, in {len(ways)} ways (checkpoint, threshold): the best of them would be chosen on the "

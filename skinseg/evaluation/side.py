@@ -62,9 +62,9 @@ def trained_side(catalog: Catalog, record: Mapping[str, Any], name: SideName) ->
     missing = sorted(set(ids) - set(catalog.table["image_id"]))
     if missing:
         raise SkinsegError(
-            f"{len(missing)} of the {len(ids)} {name} images of the run's split {split.fingerprint} are not in the "
-            f"data, e.g. {', '.join(missing[:3])}; a mean over the others would be another score. Name the data "
-            "set of the training: data.root=<folder>."
+            f"{len(missing)} of the {len(ids)} {name} images of the run's split {split.fingerprint} are not in "
+            f"the data, e.g. {', '.join(missing[:3])}; a mean over the others would be another score. Name the "
+            "data set of the training: data.root=<folder>."
         )
     table = catalog.table[catalog.table["image_id"].isin(ids)]
     if without := table["image_id"][table["mask"].isna()].tolist():

@@ -65,7 +65,8 @@ def find_mask_files(folder: Path, key: str) -> dict[str, Path]:
     """Finds the masks of a folder and its subfolders by image id.
 
     Args:
-        folder: With files named `<image_id>_segmentation.png`, or `_mask`, `_lesion`, `_pred` or nothing instead.
+        folder: With files named `<image_id>_segmentation.png`; `_mask`, `_lesion`, `_pred`, `_prediction` or
+            nothing may stand there instead.
         key: The config key that named it, for the message.
 
     Returns:
@@ -110,8 +111,8 @@ def check_complete(predicted: Iterable[str], expected: Iterable[str], folder: Pa
 def read_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Reads a predicted mask as strictly as the public scorer, and refuses what that would misread.
 
-    The scorer takes single-channel 8-bit or 1-bit pictures of the truth's size and calls grey above 128 lesion.
-    Of a mask of 0 and 1 that makes an empty one, so here only 0 and 255 are taken.
+    The scorer takes single-channel 8-bit or 1-bit pictures of the truth's size and calls grey above 128
+    lesion. Of a mask of 0 and 1 that makes an empty one, so here only 0 and 255 are taken.
 
     Args:
         path: The file.

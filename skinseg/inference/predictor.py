@@ -52,8 +52,8 @@ class Predictor:
             differently in a batch of another size.
         num_workers: Loader processes.
         device: "auto" takes a GPU where there is one.
-        precision: Lightning's name of the precision: "bf16-mixed" and "16-mixed" as in training, anything else is
-            float32.
+        precision: Lightning's name of the precision: "bf16-mixed" and "16-mixed" as in training, anything
+            else is float32.
 
     Raises:
         SkinsegError: The device is not there.
@@ -84,7 +84,7 @@ class Predictor:
 
         Args:
             images: Files.
-            unreadable: Takes the rows that cannot be decoded, with the reason. None: the first one ends it all.
+            unreadable: Takes the rows that cannot be decoded, with the reason. None: the first one raises.
 
         Yields:
             A prediction for each readable image.
@@ -128,8 +128,8 @@ class Predictor:
             native = resize(probability[None], photograph.size)[0, 0].cpu().numpy()
             if not np.isfinite(native).all():
                 raise NotFiniteError(
-                    f"The network gives NaN for {images[photograph.row]}. Its weights are broken or overflow at "
-                    "this precision; take another checkpoint, or set precision=32-true."
+                    f"The network gives NaN for {images[photograph.row]}. Its weights are broken, or overflow "
+                    "at this precision; take another checkpoint, or set precision=32-true."
                 )
             yield Prediction(photograph.row, native, seconds + clock.seconds())
 

@@ -15,8 +15,8 @@ def network_cost(network: nn.Module, input_size: tuple[int, int]) -> dict[str, f
         input_size: Height and width, in pixels.
 
     Returns:
-        parameters, and gflops: 10^9 operations for one image's forward pass, a multiplication with its addition
-        as two (PyTorch's FlopCounterMode: convolutions, products of matrices and attention).
+        parameters, and gflops: 10^9 operations for one image's forward pass, a multiplication with its
+        addition as two (PyTorch's FlopCounterMode: convolutions, products of matrices and attention).
     """
     device = next(network.parameters()).device
     training = network.training

@@ -58,11 +58,11 @@ def boundary_scores(
     Borders are those of `hd95`. Libraries define these scores in several ways; ours are:
 
     - hd95: as the function of that name; equal to MONAI's.
-    - assd: the mean of all distances from border pixels of either mask to the other's border, both directions
-      pooled: MONAI's `compute_average_surface_distance(symmetric=True)`. MedPy averages the two directions'
+    - assd: the mean of all distances from border pixels of either mask to the other's border, both
+      directions pooled: MONAI's `compute_average_surface_distance(symmetric=True)`. MedPy averages the two directions'
       means; surface-distance weighs border elements by their length.
-    - nsd: the share of the border pixels of both masks that lie within the tolerance of the other's border
-      (Nikolov et al., JMIR 2021): MONAI's `compute_surface_dice(use_subvoxels=False)`.
+    - nsd: the share of the border pixels of both masks that lie within the tolerance of the other's
+      border (Nikolov et al., JMIR 2021): MONAI's `compute_surface_dice(use_subvoxels=False)`.
     - boundary_iou: Jaccard of the two masks' inner rims, that is of the pixels that go when the mask is eroded
       by a square as wide as 2 % of the diagonal on each side (Cheng et al., CVPR 2021, and their code).
     - area_bias: (prediction - truth) / truth of the lesion's pixels, in percent; area_error: without its sign.

@@ -41,10 +41,10 @@ def calibration_scores(
     """Scores how well an image's probabilities mean what they say.
 
     - brier: mean over pixels of (probability - truth)^2 (Brier 1950).
-    - ece: expected calibration error (Naeini et al., AAAI 2015): the mean over bins of the distance between mean
-      probability and share of lesion, weighted by the bins' pixels. Binned is the probability of being lesion in
-      [0, 1], not the confidence in the more probable class in [0.5, 1], so that too large and too small
-      lesions do not cancel.
+    - ece: expected calibration error (Naeini et al., AAAI 2015): the mean over bins of the distance between
+      mean probability and share of lesion, weighted by the bins' pixels. Binned is the probability of being
+      lesion in [0, 1], not the confidence in the more probable class in [0.5, 1], so that too large and too
+      small lesions do not cancel.
 
     Args:
         probability: float32 array of shape (H, W), in [0, 1].
@@ -70,9 +70,9 @@ def reliability(counts: NDArray[np.float64]) -> tuple[pd.DataFrame, float]:
         counts: float64 array of shape (n, bins, 3) of `calibration_counts`.
 
     Returns:
-        A row per bin: low, high (its edges), confidence (mean probability), frequency (share of lesion), share
-        (of all pixels); confidence and frequency are nan where it is empty. And the calibration error of the
-        pooled bins, in [0, 1]; errors of single images that cancel each other are not in it.
+        A row per bin: low, high (its edges), confidence (mean probability), frequency (share of lesion),
+        share (of all pixels); confidence and frequency are nan where it is empty. And the calibration error of
+        the pooled bins, in [0, 1]; errors of single images that cancel each other are not in it.
     """
     shares = counts / counts[:, :, :1].sum(axis=1, keepdims=True)
     pixels, confidence, lesion = shares.mean(axis=0).T

@@ -33,7 +33,7 @@ class Metric:
     def text(self, value: float | None, *, signed: bool = False) -> str:
         """Writes a value with the digits that it deserves; an undefined one as a dash."""
         if value is None or np.isnan(value):
-            return "–"
+            return "\N{EN DASH}"
         digits = 2 if self.unit else 4
         return f"{value:{'+' if signed else ''}.{digits}f}{' ' + self.unit if self.unit else ''}"
 

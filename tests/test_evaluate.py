@@ -1,0 +1,360 @@
+"""From a checkpoint or a folder of masks to scores, intervals and a report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import make_ham, train_tiny
+from PIL import Image
+
+from skinseg.config import compose
+from skinseg.errors import SkinsegError
+from skinseg.evaluate import run
+from skinseg.evaluation.scorings import LOG
+from skinseg.predict import run as predict
+from skinseg.scoring.metrics import METRICS
+from skinseg.scoring.overlap import OVERLAP_METRICS
+
+PREDICTED = [name for name in METRICS if name not in ("brier", "ece")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with HAM10000 and a run on it; tests that change it work on a copy."""
+    root = tmp_path_factory.mktemp("trained")
+    train_tiny(make_ham(root / "ham10000", 30), root / "run", "trainer.max_epochs=8", "optimizer.lr=0.01")
+    return root
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the data and the run, which now lies elsewhere than where it was trained."""
+    shutil.copytree(trained / "run", tmp_path / "run")
+    shutil.copytree(trained / "ham10000", tmp_path / "ham10000")
+    return tmp_path
+
+
+def evaluate(place: Path, *overrides: str, folder: str = "evaluation", own: bool = True) -> Path:
+    what = ["workers=0", "draws=200", "gallery=2", f"run_dir={place / folder}"]
+    if own:
+        what += [f"ckpt={place / 'run/checkpoints/best.ckpt'}", "data.num_workers=0"]
+        what += [] if any(o.startswith("data=") or "truth=" in o for o in overrides) else [f"data.root={place}"]
+    run(compose([*what, *overrides], "evaluate"))
+    return place / folder
+
+
+def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    table = pd.read_csv(folder / "scores.csv").set_index("image_id")
+    return table, json.loads((folder / "evaluation.json").read_text())
+
+
+def test_scores_are_those_of_the_training_and_more(place: Path) -> None:
+    folder = evaluate(place)
+    scores, evaluation = read(folder)
+    own = pd.read_csv(place / "run/scores.csv").set_index("image_id")
+    assert len(own) > 10
+    for metric in OVERLAP_METRICS:
+        assert (scores[metric] == own[metric]).all()
+        assert evaluation["scores"][metric]["mean"] == pytest.approx(own[metric].mean())
+    assert list(evaluation["scores"]) == list(METRICS)
+    dice = evaluation["scores"]["dice"]
+    assert dice["low"] < dice["mean"] < dice["high"]
+    assert evaluation["lesions"] == own["group"].nunique()
+    summary = json.loads((place / "run/summary.json").read_text())
+    assert evaluation["identity"]["split"] == summary["protocol"]["split"]
+    assert {key: evaluation["identity"][key] for key in ("method", "seed", "fold")} == {
+        key: summary["identity"][key] for key in ("method", "seed", "fold")
+    }
+    assert evaluation["curves"]["val/dice"][-1][0] == 7
+    assert {"stratum_diagnosis", "stratum_age"} <= {stratum["column"] for stratum in evaluation["strata"]}
+    page = (folder / "report.html").read_text()
+    assert f"{dice['mean']:.4f}" in page
+    assert summary["protocol"]["split"] in page
+
+
+def test_every_test_scoring_is_logged_and_counted(place: Path) -> None:
+    assert len((place / "run" / LOG).read_text().splitlines()) == 1, "the training's own"
+    _, first = read(evaluate(place))
+    assert first["scorings"]["count"] == 2
+    assert "always with the same" in first["scorings"]["text"]
+    _, second = read(evaluate(place, "threshold=0.3", folder="second"))
+    assert second["scorings"]["count"] == 3
+    assert "2 ways" in second["scorings"]["text"]
+    _, validation = read(evaluate(place, "side=val", folder="third"))
+    assert validation["scorings"] is None
+    assert len((place / "run" / LOG).read_text().splitlines()) == 3, "validation may be looked at"
+    assert any(stamp.startswith("VALIDATION") for stamp in validation["stamps"])
+
+
+def test_a_model_card_lies_beside_the_checkpoint(place: Path) -> None:
+    _, evaluation = read(evaluate(place))
+    card = (place / "run/checkpoints/MODEL_CARD.md").read_text()
+    dice = evaluation["scores"]["dice"]
+    for word in ("Not for diagnosis", f"{dice['mean']:.4f}", f"{dice['low']:.4f}", evaluation["identity"]["split"]):
+        assert word in card
+    assert "CC BY-NC" in card, "the licence of the images"
+    (place / "run/checkpoints/MODEL_CARD.md").unlink()
+    evaluate(place, "side=val", folder="val")
+    assert not (place / "run/checkpoints/MODEL_CARD.md").exists(), "scores of validation are no card"
+
+
+def test_masks_of_predict_score_to_the_last_digit_as_the_checkpoint(place: Path) -> None:
+    scores, _ = read(evaluate(place))
+    test = sorted(scores.index)
+    for kind, target in (("images", "jpg"), ("truth", "png")):
+        (place / kind).mkdir()
+        for image_id in test:
+            for path in (place / "ham10000").rglob(f"{image_id}*.{target}"):
+                shutil.copy(path, place / kind)
+    ckpt = f"ckpt={place / 'run/checkpoints/best.ckpt'}"
+    output = place / "out"
+    predict(compose([ckpt, f"input={place / 'images'}", f"output={output}", "num_workers=0", "run_dir=x"], "predict"))
+    masks = [f"predictions={output}", f"truth={place / 'truth'}"]
+    again, evaluation = read(evaluate(place, *masks, folder="masks", own=False))
+    assert sorted(again.index) == test
+    assert (again[PREDICTED] == scores[PREDICTED]).all(axis=None)
+    assert evaluation["calibration"] is None
+    assert "brier" not in again
+    data = ["data=ham10000", f"data.root={place}", f"split={place / 'run/split.csv'}"]
+    third, by_data = read(evaluate(place, f"predictions={output}", *data, folder="data", own=False))
+    assert (third[PREDICTED] == scores[PREDICTED]).all(axis=None)
+    assert by_data["identity"]["split"] == json.loads((place / "run/summary.json").read_text())["protocol"]["split"]
+    both = [f"images={place / 'images'}", f"truth={place / 'truth'}", "overlap=keep"]
+    fourth, folders = read(evaluate(place, *both, folder="folders"))
+    assert (fourth[PREDICTED] == scores[PREDICTED]).all(axis=None)
+    assert folders["stamps"] == [f"CONTAMINATED: {len(test)} of {len(test)} images are of the training data"]
+    with pytest.raises(SkinsegError, match=r"leave nothing to score.*in the training data"):
+        evaluate(place, *both[:2])
+
+
+def test_worker_processes_change_nothing(place: Path) -> None:
+    one, _ = read(evaluate(place))
+    two, _ = read(evaluate(place, "workers=2", "data.num_workers=1", folder="workers"))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_the_checkpoint_alone_is_enough(place: Path) -> None:
+    shutil.move(place / "run/checkpoints/best.ckpt", place / "moved.ckpt")
+    scores, _ = read(evaluate(place, f"ckpt={place / 'moved.ckpt'}"))
+    assert (scores["dice"] == pd.read_csv(place / "run/scores.csv").set_index("image_id")["dice"]).all()
+    _, evaluation = read(place / "evaluation")
+    assert "no run folder" in evaluation["scorings"]["text"]
+    assert evaluation["curves"] is None
+    assert "training_seconds" not in evaluation["costs"]
+
+
+def test_threshold_of_validation(place: Path) -> None:
+    _, evaluation = read(evaluate(place, "threshold=val"))
+    said = dict(evaluation["protocol"])["Threshold"]
+    assert "validation images" in said
+    chosen = float(said.split()[0])
+    means = {}
+    for threshold in (0.2, 0.5, 0.8):
+        scores, _ = read(evaluate(place, "side=val", f"threshold={threshold}", folder=str(threshold)))
+        means[threshold] = scores["dice"].mean()
+    best, _ = read(evaluate(place, "side=val", f"threshold={chosen}", folder="chosen"))
+    assert best["dice"].mean() >= max(means.values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["threshold=test"], "chosen on validation"),
+        (["threshold=1.5"], "threshold=1.5"),
+        (["ckpt=null"], "Say what to evaluate"),
+        (["predictions=x", "truth=y"], "not both"),
+        (["ckpt=[]"], "no checkpoint"),
+        (["ckpt=nowhere.ckpt"], "no such file"),
+        (["truth=x"], "needs images"),
+        (["images=x"], "needs truth"),
+        (["draws=1"], "100 or more"),
+        (["level=95"], "coverage"),
+        (["data.root=/nowhere"], "/nowhere"),
+        (["strata=/nowhere.csv"], "/nowhere.csv"),
+        (["device=cuda"], "device=cuda"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_written(place: Path, overrides: list[str], said: str) -> None:
+    if overrides == ["device=cuda"] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SkinsegError, match=said):
+        evaluate(place, *overrides)
+    assert not (place / "evaluation/scores.csv").exists()
+
+
+def test_choosing_between_checkpoints_of_a_run_on_test_is_refused(place: Path) -> None:
+    both = f"ckpt=[{place / 'run/checkpoints/best.ckpt'},{place / 'run/checkpoints/last.ckpt'}]"
+    with pytest.raises(SkinsegError, match="chosen on test"):
+        evaluate(place, both)
+    evaluate(place, both, "side=val")
+    found = sorted(path.parent.name for path in (place / "evaluation").glob("*/report.html"))
+    assert [name[:2] for name in found] == ["0_", "1_"]
+
+
+def change(path: Path, how: Callable[[dict[str, Any]], Any]) -> None:
+    checkpoint = torch.load(path, weights_only=True)
+    how(checkpoint)
+    torch.save(checkpoint, path)
+
+
+def test_nan_names_the_image(place: Path) -> None:
+    change(place / "run/checkpoints/best.ckpt", lambda c: [v.fill_(np.nan) for v in c["state_dict"].values() if v.is_floating_point()])
+    with pytest.raises(SkinsegError, match=r"NaN for .*ISIC_\d+\.jpg"):
+        evaluate(place)
+    assert not (place / "evaluation/scores.csv").exists()
+
+
+def test_a_checkpoint_without_its_split_is_refused(place: Path) -> None:
+    change(place / "run/checkpoints/best.ckpt", lambda c: c["skinseg"].pop("sides"))
+    with pytest.raises(SkinsegError, match="which images it was trained on"):
+        evaluate(place)
+
+
+def test_test_images_that_are_not_there_are_named(place: Path) -> None:
+    image_id = read(evaluate(place))[0].index[0]
+    for path in (place / "ham10000").rglob(f"{image_id}*"):
+        path.unlink()
+    table = pd.read_csv(place / "ham10000/HAM10000_metadata.csv")
+    table[table["image_id"] != image_id].to_csv(place / "ham10000/HAM10000_metadata.csv", index=False)
+    with pytest.raises(SkinsegError, match=f"1 of the .*{image_id}"):
+        evaluate(place, folder="again")
+
+
+def test_other_data_without_what_was_trained_on(place: Path) -> None:
+    """A second HAM10000 that shares 60 images with the first and has 20 more."""
+    make_ham(place / "more", 40)
+    other = ["data=ham10000", f"data.root={place / 'more'}", "data.num_workers=0"]
+    scores, evaluation = read(evaluate(place, *other))
+    assert len(scores) == 20
+    assert ["Left out", "60 images (in training data)"] in evaluation["protocol"]
+    with pytest.raises(SkinsegError, match="overlap=exclude"):
+        evaluate(place, *other, "overlap=refuse", folder="refused")
+    kept, evaluation = read(evaluate(place, *other, "overlap=keep", folder="kept"))
+    assert len(kept) == 80
+    assert evaluation["stamps"] == ["CONTAMINATED: 60 of 80 images are of the training data"]
+
+
+def test_strata_of_the_users_own(place: Path) -> None:
+    ids = pd.read_csv(place / "run/scores.csv")["image_id"]
+    device = ["A" if number % 2 else "B" for number in range(len(ids))]
+    pd.DataFrame({"image_id": ids, "device": device}).to_csv(place / "mine.csv", index=False)
+    scores, evaluation = read(evaluate(place, f"strata={place / 'mine.csv'}"))
+    mine = next(stratum for stratum in evaluation["strata"] if stratum["label"] == "device")
+    found = {row["value"]: row["scores"]["dice"]["mean"] for row in mine["rows"]}
+    expected = scores["dice"].groupby(pd.Series(device, index=ids)).mean().to_dict()
+    assert found == pytest.approx(expected)
+    assert all(row["small"] for row in mine["rows"]), "of a few lesions"
+
+
+# Folders of masks that somebody else wrote
+
+
+def write_masks(folder: Path, number: int = 8, *, shift: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
+    folder.mkdir()
+    for index in range(number):
+        mask = np.zeros(size[::-1], np.uint8)
+        mask[5:20, 5 + shift : 20 + index + shift] = 255
+        Image.fromarray(mask).save(folder / f"ISIC_{index:07d}_segmentation.png")
+    return folder
+
+
+def score_masks(place: Path, *overrides: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    what = [f"predictions={place / 'predictions'}", f"truth={place / 'truth'}", *overrides]
+    return read(evaluate(place, *what, own=False))
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    write_masks(tmp_path / "truth")
+    write_masks(tmp_path / "predictions", shift=2)
+    return tmp_path
+
+
+FIRST = "ISIC_0000000_segmentation.png"
+
+
+def save(path: Path, pixels: Any, **how: Any) -> None:
+    Image.fromarray(np.asarray(pixels)).save(path, **how)
+
+
+SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda f: (f / FIRST).unlink(), "lacks 1 images: ISIC_0000000"),
+    "extra": (lambda f: shutil.copy(f / FIRST, f / "ISIC_0000099.png"), "in addition 1 images: ISIC_0000099"),
+    "doubled": (lambda f: shutil.copy(f / FIRST, f / "ISIC_0000000.png"), "several files for 1 images"),
+    "wrong size": (lambda f: save(f / FIRST, np.zeros((15, 20), np.uint8)), "20x15 pixels, expected the truth's 40x30"),
+    "colour": (lambda f: save(f / FIRST, np.zeros((30, 40, 3), np.uint8)), "mode RGB"),
+    "0 and 1": (lambda f: save(f / FIRST, np.eye(30, 40, dtype=np.uint8)), "values 0, 1"),
+    "16 bits": (lambda f: save(f / FIRST, np.zeros((30, 40), np.uint16)), "mode I;16"),
+    "broken": (lambda f: (f / FIRST).write_bytes(b"\x89PNG"), "not an image"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_predictions_that_do_not_fit_are_refused(masks: Path, kind: str) -> None:
+    spoil, said = SPOILED[kind]
+    spoil(masks / "predictions")
+    with pytest.raises(SkinsegError, match=said):
+        score_masks(masks)
+    assert not (masks / "evaluation/scores.csv").exists()
+
+
+def test_jpeg_masks_are_refused(masks: Path) -> None:
+    mask = Image.open(masks / "predictions" / FIRST)
+    (masks / "predictions" / FIRST).unlink()
+    mask.save(masks / "predictions/ISIC_0000000.jpg")
+    with pytest.raises(SkinsegError, match="expected 0 .skin. and 255"):
+        score_masks(masks)
+
+
+def test_an_empty_folder_is_refused(masks: Path) -> None:
+    for path in (masks / "predictions").iterdir():
+        path.unlink()
+    with pytest.raises(SkinsegError, match="holds no picture"):
+        score_masks(masks)
+    shutil.rmtree(masks / "predictions")
+    with pytest.raises(SkinsegError, match="no such folder"):
+        score_masks(masks)
+
+
+def test_empty_predictions_score_nothing_and_their_distances_are_undefined(masks: Path) -> None:
+    for path in (masks / "predictions").iterdir():
+        save(path, np.zeros((30, 40), np.uint8))
+    scores, evaluation = score_masks(masks)
+    assert (scores["dice"] == 0).all()
+    assert scores["hd95"].isna().all()
+    assert evaluation["scores"]["hd95"] == {
+        "mean": None, "low": None, "high": None, "n": 0, "undefined": 8, "q1": None, "median": None, "q3": None
+    }  # fmt: skip
+    assert (masks / "evaluation/report.html").is_file()
+
+
+def test_no_interval_of_one_image(tmp_path: Path) -> None:
+    write_masks(tmp_path / "truth", 1)
+    write_masks(tmp_path / "predictions", 1, shift=1)
+    _, evaluation = score_masks(tmp_path)
+    assert evaluation["scores"]["dice"]["low"] is None
+    assert "no intervals: 1 lesions" in evaluation["interval"]
+    assert (tmp_path / "evaluation/report.html").is_file()
+
+
+def test_lesions_of_a_folder(masks: Path) -> None:
+    ids = [f"ISIC_{index:07d}" for index in range(8)]
+    pd.DataFrame({"image_id": ids, "lesion_id": list("aabbccdd")}).to_csv(masks / "lesions.csv", index=False)
+    scores, evaluation = score_masks(masks, f"strata={masks / 'lesions.csv'}")
+    assert evaluation["lesions"] == 4
+    assert scores["group"].tolist() == list("aabbccdd")
+    assert evaluation["scores"]["dice"]["low"] is None, "eight images of four lesions are four"
+
+
+def test_the_truth_is_read_as_strictly(masks: Path) -> None:
+    save(masks / "truth" / FIRST, np.eye(30, 40, dtype=np.uint8))
+    with pytest.raises(SkinsegError, match="values 0, 1"):
+        score_masks(masks)

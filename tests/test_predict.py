@@ -1,0 +1,130 @@
+"""Masks of a folder of photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_ham, train_tiny
+from PIL import Image
+
+from skinseg import build
+from skinseg.config import compose
+from skinseg.errors import SkinsegError
+from skinseg.predict import run
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("predict")
+    return train_tiny(make_ham(root / "ham10000", 12), root / "run", "test=false") / "checkpoints/best.ckpt"
+
+
+def photographs(folder: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for number, size in enumerate([(40, 30), (61, 47), (200, 150)] * 3):
+        path = folder / ("sub" if number % 2 else "") / f"IMG_{number}.{('jpg', 'png')[number % 2]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(path)
+    return folder
+
+
+def predict(ckpt: Path, place: Path, *overrides: str) -> dict[str, str]:
+    what = [f"ckpt={ckpt}", f"input={place / 'in'}", f"output={place / 'out'}", "run_dir=unused", "num_workers=0"]
+    return run(compose([*what, *overrides], "predict"))
+
+
+def test_masks_are_of_the_photographs_sizes_and_the_challenges_form(ckpt: Path, tmp_path: Path) -> None:
+    photographs(tmp_path / "in")
+    assert predict(ckpt, tmp_path) == {}
+    found = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in found] == [f"IMG_{n}_segmentation.png" for n in range(9)]
+    for number, path in enumerate(found):
+        with Image.open(path) as mask:
+            assert mask.mode == "L"
+            assert mask.size == [(40, 30), (61, 47), (200, 150)][number % 3]
+            assert set(np.unique(np.array(mask))) <= {0, 255}
+
+
+def test_threshold_and_what_stands_beside_a_photograph(ckpt: Path, tmp_path: Path) -> None:
+    """All photographs in one go give the same probabilities as each one alone."""
+    photographs(tmp_path / "in")
+    segmenter = build.load_segmenter(str(ckpt))
+    config = {"device": "cpu", "precision": None, "batch_size": None, "num_workers": 0}
+    predictor = build.predictor(segmenter, config)
+    files = sorted(map(str, (tmp_path / "in").rglob("IMG*")))
+    together = {prediction.row: prediction.probability for prediction in predictor(files)}
+    for row, file in enumerate(files):
+        alone = next(iter(predictor([file]))).probability
+        assert (alone == together[row]).all()
+    middle = float(np.median(together[0]))
+    predict(ckpt, tmp_path, f"threshold={middle}")
+    name = Path(files[0]).stem
+    with Image.open(tmp_path / "out" / f"{name}_segmentation.png") as mask:
+        assert ((np.array(mask) > 0) == (together[0] >= np.float32(middle))).all()
+
+
+def test_an_unreadable_photograph_is_listed_and_not_fatal(ckpt: Path, tmp_path: Path) -> None:
+    photographs(tmp_path / "in")
+    (tmp_path / "in/broken.jpg").write_bytes(b"no image")
+    problems = predict(ckpt, tmp_path)
+    assert [Path(file).name for file in problems] == ["broken.jpg"]
+    listed = pd.read_csv(tmp_path / "out/unreadable.csv")
+    assert "not an image" in listed["problem"][0]
+    assert len(list((tmp_path / "out").glob("*.png"))) == 9
+
+
+def test_masks_and_superpixels_beside_the_photographs_are_passed_over(ckpt: Path, tmp_path: Path) -> None:
+    photographs(tmp_path / "in")
+    for ending in ("_segmentation", "_superpixels"):
+        Image.new("L", (40, 30)).save(tmp_path / "in" / f"IMG_0{ending}.png")
+    predict(ckpt, tmp_path)
+    assert len(list((tmp_path / "out").iterdir())) == 9
+
+
+def test_masks_that_are_there_are_kept_unless_told_otherwise(ckpt: Path, tmp_path: Path) -> None:
+    photographs(tmp_path / "in")
+    kept = tmp_path / "out/IMG_3_segmentation.png"
+    kept.parent.mkdir()
+    kept.write_bytes(b"mine")
+    with pytest.raises(SkinsegError, match="overwrite=true"):
+        predict(ckpt, tmp_path)
+    assert kept.read_bytes() == b"mine"
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    predict(ckpt, tmp_path, "overwrite=true")
+    assert kept.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["input=/nowhere"], "input=/nowhere: no such folder"),
+        (["ckpt=/nowhere.ckpt"], "no such file"),
+        (["batch_size=0"], "batch_size=0"),
+        (["threshold=2"], "threshold=2"),
+        (["precision=half"], "precision"),
+    ],
+)
+def test_mistakes(ckpt: Path, tmp_path: Path, overrides: list[str], said: str) -> None:
+    photographs(tmp_path / "in")
+    with pytest.raises(SkinsegError, match=said):
+        predict(ckpt, tmp_path, *overrides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_readable_and_nothing_there(ckpt: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(SkinsegError, match="holds no picture"):
+        predict(ckpt, tmp_path)
+    (tmp_path / "in/a.jpg").write_bytes(b"")
+    with pytest.raises(SkinsegError, match=r"none of the 1 files.*empty file"):
+        predict(ckpt, tmp_path)
+
+
+def test_two_photographs_of_one_name_are_refused(ckpt: Path, tmp_path: Path) -> None:
+    photographs(tmp_path / "in")
+    Image.new("RGB", (40, 30)).save(tmp_path / "in/IMG_0.png")
+    with pytest.raises(SkinsegError, match="several files for 1 images"):
+        predict(ckpt, tmp_path)

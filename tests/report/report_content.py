@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from skinseg.report import GalleryImage
 
-HOSTILE = "</script><script>window.broken = 1</script>\"'&amp;<b onmouseover=\"x\">"
+HOSTILE = '</script><script>window.broken = 1</script>"\'&amp;<b onmouseover="x">'
 SIZE = (600, 450)
 
 METRICS: dict[str, dict[str, str]] = {
@@ -134,7 +134,9 @@ def stratum(table: pd.DataFrame, column: str, label: str, note: str) -> dict[str
     return {"column": column, "label": label, "note": note, "rows": rows}
 
 
-def evaluation(table: pd.DataFrame, *, title: str = "U-Net with EfficientNet-B3 on HAM10000") -> dict[str, Any]:
+def evaluation(
+    table: pd.DataFrame, *, title: str = "U-Net with EfficientNet-B3 on HAM10000"
+) -> dict[str, Any]:
     random = np.random.default_rng(3)
     edges = np.linspace(0, 1, 16)
     middle = (edges[1:] + edges[:-1]) / 2
@@ -155,7 +157,7 @@ def evaluation(table: pd.DataFrame, *, title: str = "U-Net with EfficientNet-B3 
         "protocol": [
             ["Split", "test of splits/ham10000-0.csv, sha256 3f1c9a7be42d"],
             ["Grouped by", "lesion_id; no lesion is on two sides"],
-            ["Resolution", "scored at 600×450, the native size"],
+            ["Resolution", "scored at 600 by 450, the native size"],
             ["Averaging", "mean over images, intervals over lesions"],
             ["Threshold", "0.5, fixed before training"],
             ["Images", f"{len(table):,}"],
@@ -182,7 +184,9 @@ def evaluation(table: pd.DataFrame, *, title: str = "U-Net with EfficientNet-B3 
                     "frequency": None if i == 4 else float(np.clip(m - 0.09 * np.sin(m * np.pi), 0, 1)),
                     "share": 0.0 if i == 4 else float(part),
                 }
-                for i, (low, high, m, part) in enumerate(zip(edges[:-1], edges[1:], middle, share, strict=True))
+                for i, (low, high, m, part) in enumerate(
+                    zip(edges[:-1], edges[1:], middle, share, strict=True)
+                )
             ],
         },
         "ceiling": {
@@ -195,8 +199,12 @@ def evaluation(table: pd.DataFrame, *, title: str = "U-Net with EfficientNet-B3 
         },
         "curves": {
             "train/loss": [[int(e), float(0.6 * np.exp(-e / 9) + 0.06)] for e in epochs],
-            "val/loss": [[int(e), float(0.6 * np.exp(-e / 8) + 0.09 + random.normal(0, 0.006))] for e in epochs],
-            "val/dice": [[int(e), float(0.94 - 0.4 * np.exp(-e / 6) + random.normal(0, 0.004))] for e in epochs],
+            "val/loss": [
+                [int(e), float(0.6 * np.exp(-e / 8) + 0.09 + random.normal(0, 0.006))] for e in epochs
+            ],
+            "val/dice": [
+                [int(e), float(0.94 - 0.4 * np.exp(-e / 6) + random.normal(0, 0.004))] for e in epochs
+            ],
         },
         "scorings": {"count": 1, "text": "The test side was not looked at before."},
         "cost": [
@@ -243,7 +251,10 @@ def gallery() -> list[GalleryImage]:
                 height=SIZE[1],
                 jpeg=jpeg,
                 outlines={"truth": [truth], "prediction": [prediction]},
-                scores={"dice": 0.31 + 0.06 * place, "hd95": float("nan") if place == 0 else 40.0 / (place + 1)},
+                scores={
+                    "dice": 0.31 + 0.06 * place,
+                    "hd95": float("nan") if place == 0 else 40.0 / (place + 1),
+                },
                 note="melanoma, 61 y, back",
             )
         )
@@ -309,7 +320,7 @@ def comparison() -> tuple[dict[str, Any], list[GalleryImage]]:
         "interval": "95 % BCa bootstrap over 1,263 lesions, 10,000 draws",
         "images": 1500,
         "lesions": 1263,
-        "protocol": [["Split", "test of splits/ham10000-0.csv"], ["Resolution", "600×450"]],
+        "protocol": [["Split", "test of splits/ham10000-0.csv"], ["Resolution", "600 by 450"]],
         "runs": runs,
         "differ": [
             {
@@ -319,7 +330,7 @@ def comparison() -> tuple[dict[str, Any], list[GalleryImage]]:
             }
             for place in range(6)
         ],
-        "verdict": "unet++ efficientnet-b3 leads segformer mit-b2 by 0.0021 in Dice, which chance alone may explain; "
-        "it is plainly ahead of the other three.",
+        "verdict": "unet++ efficientnet-b3 leads segformer mit-b2 by 0.0021 in Dice, which chance alone may "
+        "explain; it is plainly ahead of the other three.",
     }
     return content, shown

@@ -558,12 +558,16 @@ def _gallery(gallery: Sequence[GalleryImage], metrics: Mapping[str, Any], unit: 
                 "width": image.width,
                 "height": image.height,
                 "data": base64.b64encode(image.jpeg).decode(),
-                "alt": f"Photograph {image.image_id}"
-                + (f", {image.note}" if image.note else "")
-                + (f". {told}" if told else "")
-                + ". Outlines of "
-                + " and ".join(image.outlines)
-                + ".",
+                "alt": ". ".join(
+                    filter(
+                        None,
+                        (
+                            ", ".join(filter(None, (f"Photograph {image.image_id}", image.note))),
+                            told,
+                            f"Outlines: {', '.join(image.outlines) or 'none'}",
+                        ),
+                    )
+                ),
                 "scores": scores,
                 "outlines": [
                     {**lines[name], "path": _path(image.outlines[name])}

@@ -184,6 +184,14 @@ def test_missing_parts_are_left_out_or_said() -> None:
     read(evaluation_page({**full, **nulls}, table, []))
 
 
+def test_no_image_and_no_outline() -> None:
+    table = content.scores(20)
+    image = replace(content.gallery()[0], outlines={}, scores={}, note="")
+    reader = read(evaluation_page(content.evaluation(table), table.iloc[:0], [image]))
+    assert reader.all("img", alt="Photograph ISIC_0024306. Outlines: none")
+    assert "spread" not in reader.ids()
+
+
 def test_comparison_without_tests_or_gallery() -> None:
     full, _ = content.comparison()
     runs = [{"name": run["name"], "scores": run["scores"]} for run in full["runs"][:1]]

@@ -46,7 +46,7 @@ class EvaluateConfig:
         strata: CSV with image_id and further columns, each of which is a stratum; a column lesion_id says
             which images of a folder show one lesion.
         side: "test", "val" or "train", of the split.
-        split: CSV with image_id and split. null: the split of the checkpoint's run; of other data everything
+        split_file: CSV with image_id and split. null: the split of the checkpoint's run; of other data everything
             is the test side.
         overlap: What happens to images and lesions of other data that the network was trained with: "exclude",
             "refuse", or "keep", which stamps the scores CONTAMINATED.
@@ -78,7 +78,7 @@ class EvaluateConfig:
     truth: str | None
     strata: str | None
     side: Literal["test", "val", "train"]
-    split: str | None
+    split_file: str | None
     overlap: Literal["exclude", "refuse", "keep"]
     threshold: float | Literal["val"] | None
     tolerance_px: float
@@ -164,8 +164,10 @@ def _checked(config: Plain) -> tuple[Plain, Plain]:
     if config["images"] is not None and config["truth"] is None:
         raise SkinsegError("images=<folder> needs truth=<folder of masks> to be scored against.")
     whole = config["data"] is not None or config["truth"] is not None
-    if whole and config["side"] != "test" and config["split"] is None:
-        raise SkinsegError(f"side={config['side']} of other data needs split=<CSV with image_id and split>.")
+    if whole and config["side"] != "test" and config["split_file"] is None:
+        raise SkinsegError(
+            f"side={config['side']} of other data needs split_file=<CSV with image_id and split>."
+        )
     if config["predictions"] is not None and config["threshold"] is not None:
         raise SkinsegError(
             "threshold: masks are of 0 and 255 already; there is no probability to compare with it."
@@ -313,8 +315,8 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None, user: pd.DataF
     else:
         assert record is not None
         side = _trained(as_trained, record, config["side"])
-    if config["split"] is not None:
-        side = listed_side(side, Path(config["split"]).expanduser(), config["side"])
+    if config["split_file"] is not None:
+        side = listed_side(side, Path(config["split_file"]).expanduser(), config["side"])
     return side
 
 

@@ -165,7 +165,7 @@ def _fit_and_score(
             log_scoring(
                 run_dir,
                 command="train",
-                checkpoint=str(best),
+                checkpoint=None if best is None else best.name,
                 threshold=config["threshold"],
                 split=summary["identity"]["split"],
                 images=summary["scores"]["test"]["images"],

@@ -67,9 +67,7 @@ def make_ham(root: Path, lesions: int = 12, *, size: tuple[int, int] = (40, 32),
     for number in range(2 * lesions):
         image_id = f"ISIC_{9_000_000 + number}"
         centre = generator.uniform(0.35, 0.65, 2) * size
-        disc = (xs - centre[0]) ** 2 + (ys - centre[1]) ** 2 < (
-            min(size) * generator.uniform(0.2, 0.35)
-        ) ** 2
+        disc = (xs - centre[0]) ** 2 + (ys - centre[1]) ** 2 < (min(size) * generator.uniform(0.2, 0.35)) ** 2
         image = np.where(disc[..., None], (110, 70, 50), (225, 180, 165)) + generator.normal(
             0, 6, (*disc.shape, 3)
         )

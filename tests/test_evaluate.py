@@ -46,7 +46,9 @@ def evaluate(place: Path, *overrides: str, folder: str = "evaluation", own: bool
     what = ["workers=0", "draws=200", "gallery=2", f"run_dir={place / folder}"]
     if own:
         what += [f"ckpt={place / 'run/checkpoints/best.ckpt'}", "data.num_workers=0"]
-        what += [] if any(o.startswith("data=") or "truth=" in o for o in overrides) else [f"data.root={place}"]
+        what += (
+            [] if any(o.startswith("data=") or "truth=" in o for o in overrides) else [f"data.root={place}"]
+        )
     run(compose([*what, *overrides], "evaluate"))
     return place / folder
 
@@ -98,7 +100,12 @@ def test_a_model_card_lies_beside_the_checkpoint(place: Path) -> None:
     _, evaluation = read(evaluate(place))
     card = (place / "run/checkpoints/MODEL_CARD.md").read_text()
     dice = evaluation["scores"]["dice"]
-    for word in ("Not for diagnosis", f"{dice['mean']:.4f}", f"{dice['low']:.4f}", evaluation["identity"]["split"]):
+    for word in (
+        "Not for diagnosis",
+        f"{dice['mean']:.4f}",
+        f"{dice['low']:.4f}",
+        evaluation["identity"]["split"],
+    ):
         assert word in card
     assert "CC BY-NC" in card, "the licence of the images"
     (place / "run/checkpoints/MODEL_CARD.md").unlink()
@@ -116,17 +123,24 @@ def test_masks_of_predict_score_to_the_last_digit_as_the_checkpoint(place: Path)
                 shutil.copy(path, place / kind)
     ckpt = f"ckpt={place / 'run/checkpoints/best.ckpt'}"
     output = place / "out"
-    predict(compose([ckpt, f"input={place / 'images'}", f"output={output}", "num_workers=0", "run_dir=x"], "predict"))
+    predict(
+        compose(
+            [ckpt, f"input={place / 'images'}", f"output={output}", "num_workers=0", "run_dir=x"], "predict"
+        )
+    )
     masks = [f"predictions={output}", f"truth={place / 'truth'}"]
     again, evaluation = read(evaluate(place, *masks, folder="masks", own=False))
     assert sorted(again.index) == test
     assert (again[PREDICTED] == scores[PREDICTED]).all(axis=None)
     assert evaluation["calibration"] is None
     assert "brier" not in again
-    data = ["data=ham10000", f"data.root={place}", f"split={place / 'run/split.csv'}"]
+    data = ["data=ham10000", f"data.root={place}", f"split_file={place / 'run/split.csv'}"]
     third, by_data = read(evaluate(place, f"predictions={output}", *data, folder="data", own=False))
     assert (third[PREDICTED] == scores[PREDICTED]).all(axis=None)
-    assert by_data["identity"]["split"] == json.loads((place / "run/summary.json").read_text())["protocol"]["split"]
+    assert (
+        by_data["identity"]["split"]
+        == json.loads((place / "run/summary.json").read_text())["protocol"]["split"]
+    )
     both = [f"images={place / 'images'}", f"truth={place / 'truth'}", "overlap=keep"]
     fourth, folders = read(evaluate(place, *both, folder="folders"))
     assert (fourth[PREDICTED] == scores[PREDICTED]).all(axis=None)
@@ -182,7 +196,9 @@ def test_threshold_of_validation(place: Path) -> None:
         (["device=cuda"], "device=cuda"),
     ],
 )
-def test_mistakes_are_refused_before_anything_is_written(place: Path, overrides: list[str], said: str) -> None:
+def test_mistakes_are_refused_before_anything_is_written(
+    place: Path, overrides: list[str], said: str
+) -> None:
     if overrides == ["device=cuda"] and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(SkinsegError, match=said):
@@ -206,7 +222,10 @@ def change(path: Path, how: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def test_nan_names_the_image(place: Path) -> None:
-    change(place / "run/checkpoints/best.ckpt", lambda c: [v.fill_(np.nan) for v in c["state_dict"].values() if v.is_floating_point()])
+    change(
+        place / "run/checkpoints/best.ckpt",
+        lambda c: [v.fill_(np.nan) for v in c["state_dict"].values() if v.is_floating_point()],
+    )
     with pytest.raises(SkinsegError, match=r"NaN for .*ISIC_\d+\.jpg"):
         evaluate(place)
     assert not (place / "evaluation/scores.csv").exists()
@@ -289,7 +308,10 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda f: (f / FIRST).unlink(), "lacks 1 images: ISIC_0000000"),
     "extra": (lambda f: shutil.copy(f / FIRST, f / "ISIC_0000099.png"), "in addition 1 images: ISIC_0000099"),
     "doubled": (lambda f: shutil.copy(f / FIRST, f / "ISIC_0000000.png"), "several files for 1 images"),
-    "wrong size": (lambda f: save(f / FIRST, np.zeros((15, 20), np.uint8)), "20x15 pixels, expected the truth's 40x30"),
+    "wrong size": (
+        lambda f: save(f / FIRST, np.zeros((15, 20), np.uint8)),
+        "20x15 pixels, expected the truth's 40x30",
+    ),
     "colour": (lambda f: save(f / FIRST, np.zeros((30, 40, 3), np.uint8)), "mode RGB"),
     "0 and 1": (lambda f: save(f / FIRST, np.eye(30, 40, dtype=np.uint8)), "values 0, 1"),
     "16 bits": (lambda f: save(f / FIRST, np.zeros((30, 40), np.uint16)), "mode I;16"),

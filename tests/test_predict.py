@@ -32,7 +32,13 @@ def photographs(folder: Path) -> Path:
 
 
 def predict(ckpt: Path, place: Path, *overrides: str) -> dict[str, str]:
-    what = [f"ckpt={ckpt}", f"input={place / 'in'}", f"output={place / 'out'}", "run_dir=unused", "num_workers=0"]
+    what = [
+        f"ckpt={ckpt}",
+        f"input={place / 'in'}",
+        f"output={place / 'out'}",
+        "run_dir=unused",
+        "num_workers=0",
+    ]
     return run(compose([*what, *overrides], "predict"))
 
 

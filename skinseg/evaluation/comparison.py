@@ -341,7 +341,14 @@ class Comparison:
             "runs": [
                 self._entry(rank, method, corrected) for rank, method in enumerate(self.ranked, start=1)
             ],
-            "differ": self.differ.head(50).to_dict("records"),
+            "differ": [
+                {
+                    "image_id": row["image_id"],
+                    "difference": row["difference"],
+                    "values": {method.name: row[method.name] for method in self.ranked},
+                }
+                for row in self.differ.head(50).to_dict("records")
+            ],
             "verdict": self._verdict(corrected),
         }
 

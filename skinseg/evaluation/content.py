@@ -142,9 +142,11 @@ def learning_curves(run_dir: Path | None) -> dict[str, list[list[float]]] | None
     wanted = [column for column in ("train/loss", "val/loss", "val/dice") if column in table]
     if "epoch" not in table:
         return None
+    trained = table.dropna(subset=["train/loss"])["epoch"].max() if "train/loss" in table else np.inf
+    # The best weights are validated once more at the end; that row is of no epoch of its own.
+    table = table[table["epoch"] <= trained]
     curves = {}
     for column in wanted:
-        # The best weights are validated once more at the end; their row repeats an epoch.
         points = table[["epoch", column]].dropna().drop_duplicates("epoch")
         curves[column] = [[float(epoch), float(value)] for epoch, value in points.to_numpy()]
     return {column: points for column, points in curves.items() if points} or None

@@ -146,7 +146,7 @@ class Result:
             log_scoring(
                 self.run_dir,
                 command="evaluate",
-                checkpoint=str(self.checkpoint),
+                checkpoint=None if self.checkpoint is None else self.checkpoint.name,
                 threshold=self.threshold,
                 threshold_origin=self.threshold_origin,
                 split=self.side.split,

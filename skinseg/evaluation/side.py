@@ -133,9 +133,11 @@ def listed_side(side: Side, path: Path, name: SideName) -> Side:
     try:
         listed = pd.read_csv(path, dtype=str)
     except (OSError, ValueError) as error:
-        raise SkinsegError(f"split={path}: not a readable CSV table ({error}).") from error
+        raise SkinsegError(f"split_file={path}: not a readable CSV table ({error}).") from error
     if not {"image_id", "split"} <= set(listed.columns):
-        raise SkinsegError(f"split={path}: found the columns {list(listed)}, expected image_id and split.")
+        raise SkinsegError(
+            f"split_file={path}: found the columns {list(listed)}, expected image_id and split."
+        )
     groups = dict(zip(side.catalog.table["image_id"], side.catalog.table["group"], strict=True))
     if "group" not in listed:
         listed["group"] = listed["image_id"].map(groups).fillna(listed["image_id"])
@@ -143,7 +145,7 @@ def listed_side(side: Side, path: Path, name: SideName) -> Side:
     missing = sorted(set(split.ids(name)) - set(side.table["image_id"]))
     if missing or not split.ids(name):
         raise SkinsegError(
-            f"split={path}: of its {len(split.ids(name))} {name} images {len(missing)} cannot be scored here"
+            f"split_file={path}: of its {len(split.ids(name))} {name} images {len(missing)} cannot be scored here"
             + (f", e.g. {', '.join(missing[:3])}" if missing else "")
             + ": not in the data, without a mask, or in the training data of the checkpoint."
         )

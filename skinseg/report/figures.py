@@ -13,10 +13,8 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from markupsafe import Markup, escape
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from skinseg.report.wording import defined
@@ -44,7 +42,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.labelsize": 11,
+    "axes.labelsize": 12,
     "axes.unicode_minus": True,
     "grid.color": _RULE,
     "grid.linewidth": 0.6,
@@ -53,18 +51,18 @@ _STYLE: dict[str, Any] = {
     "ytick.color": _RULE,
     "xtick.labelcolor": _MUTED,
     "ytick.labelcolor": _MUTED,
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
     "legend.frameon": False,
-    "legend.fontsize": 11,
-    "font.size": 11,
+    "legend.fontsize": 12,
+    "font.size": 12,
     "font.family": "DejaVu Sans",  # ships with matplotlib: the layout is the same everywhere
     "lines.linewidth": 1.8,
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar sign in the name of a run is a dollar sign
 }
-_WIDTH = 480
-_LONGEST_LABEL = 30
+_WIDTH = 420
+_LONGEST_LABEL = 28
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def histogram(name: str, values: NDArray[np.float64], *, axis: str, unit: str, s
         The SVG element.
     """
     finite = values[np.isfinite(values)]
-    with _drawing(_WIDTH, 250) as figure:
+    with _drawing(_WIDTH, 240) as figure:
         axes = figure.add_subplot()
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
         if not unit and low >= 0 and high <= 1:
@@ -115,7 +113,7 @@ def histogram(name: str, values: NDArray[np.float64], *, axis: str, unit: str, s
             axes.axvline(middle, color=_INK, linewidth=1.4)
         axes.set_xlabel(axis)
         axes.set_ylabel("images")
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.grid(visible=False, axis="x")
         return _svg(figure, name, says)
 
@@ -151,7 +149,7 @@ def intervals(
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_color(_MUTED if row.faint else _INK)
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False, axis="y")
@@ -171,7 +169,7 @@ def reliability(name: str, bins: Sequence[Mapping[str, Any]], *, says: str) -> M
     Returns:
         The SVG element.
     """
-    with _drawing(_WIDTH, 430) as figure:
+    with _drawing(_WIDTH, 400) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
         upper.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
         met = [part for part in bins if defined(part["confidence"]) and defined(part["frequency"])]
@@ -198,6 +196,8 @@ def reliability(name: str, bins: Sequence[Mapping[str, Any]], *, says: str) -> M
         lower.set(xlabel="predicted probability of lesion", ylabel="of pixels")
         lower.grid(visible=False, axis="x")
         lower.minorticks_off()
+        lower.yaxis.set_major_locator(LogLocator(10, numticks=4))
+        lower.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         return _svg(figure, name, says)
 
 
@@ -213,7 +213,7 @@ def curves(name: str, series: Mapping[str, Sequence[Sequence[float]]], *, axis: 
     Returns:
         The SVG element.
     """
-    with _drawing(_WIDTH, 260) as figure:
+    with _drawing(_WIDTH, 240) as figure:
         axes = figure.add_subplot()
         for place, (label, points) in enumerate(series.items()):
             colour, line = _SERIES[place % len(_SERIES)]
@@ -249,9 +249,7 @@ def _svg(figure: Figure, name: str, says: str) -> Markup:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcParams["svg.hashsalt"] = name
         buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(
-            buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     _, _, inside = text[text.index("<svg") :].partition(">")
     box = re.search(r'viewBox="([^"]*)"', text)

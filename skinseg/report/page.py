@@ -101,7 +101,7 @@ def evaluation_page(
         calibration=_calibration(evaluation.get("calibration")),
         curves=_curves(evaluation.get("curves") or {}),
         ceiling=_ceiling(evaluation.get("ceiling"), metrics),
-        scorings=evaluation.get("scorings"),
+        scorings=_scorings(evaluation.get("scorings")),
         gallery=_gallery(gallery, metrics, ""),
         table=_image_table(scores, metrics),
         cost=_all(evaluation, "cost"),
@@ -302,8 +302,8 @@ def _distributions(
             wording.number(float(value), unit) for value in np.quantile(finite, [0, 0.25, 0.5, 0.75, 1])
         )
         says = (
-            f"Histogram of {about['label']} over {finite.size:,} images: the median is {middle}{tail}, half of "
-            f"the images lie between {first} and {third}{tail}, all between {low} and {high}{tail}."
+            f"Histogram of {about['label']} over {finite.size:,} images: the median is {middle}{tail}, half "
+            f"of the images lie between {first} and {third}{tail}, all between {low} and {high}{tail}."
         )
         drawn.append(
             {
@@ -328,17 +328,11 @@ def _stratum(
     dots = []
     for row in part["rows"]:
         small = bool(row.get("small"))
-        values = row["scores"].get(main) or {}
-        dots.append(
-            figures.Row(
-                f"{wording.heading(str(row['value']))} ({wording.count(row.get('images'))})",
-                *(_finite(values.get(key)) for key in ("mean", "low", "high")),
-                faint=small,
-            )
-        )
+        label = f"{wording.heading(str(row['value']))} ({wording.count(row.get('images'))})"
+        dots.append(_dot(label, row["scores"].get(main), faint=small))
         rows.append(
             {
-                "value": str(row["value"]),
+                "value": wording.heading(str(row["value"])),
                 "images": row.get("images"),
                 "lesions": row.get("lesions"),
                 "small": small,
@@ -355,7 +349,7 @@ def _stratum(
             f"{highest[0]} with {wording.number(highest[1], about['unit'])}."
         )
     return {
-        "label": label,
+        "label": wording.heading(label),
         "note": part.get("note") or "",
         "rows": rows,
         "small": any(row["small"] for row in rows),
@@ -364,11 +358,18 @@ def _stratum(
             f"stratum-{place}",
             dots,
             axis=f"mean {about['titled']}",
-            says=f"Mean {about['label']} with its interval for each of {len(dots)} groups by {label}.{spread}",
+            says=f"Mean {about['label']} with its interval in {len(dots)} groups by {label}.{spread}",
         )
         if told
         else None,
     }
+
+
+def _dot(label: str, values: Mapping[str, Any] | None, *, faint: bool = False) -> figures.Row:
+    values = values or {}
+    return figures.Row(
+        label, _finite(values.get("mean")), _finite(values.get("low")), _finite(values.get("high")), faint
+    )
 
 
 def _finite(value: Any) -> float | None:
@@ -420,7 +421,12 @@ def _curves(curves: Mapping[str, Sequence[Sequence[float]]]) -> list[dict[str, A
             values = [value for _, value in points if wording.defined(value)]
             if values:
                 says += f" {stage}: from {values[0]:.4g} to {values[-1]:.4g}."
-        drawn.append({"label": what, "svg": figures.curves(f"curve-{place}", series, axis=what, says=says)})
+        drawn.append(
+            {
+                "label": wording.heading(what),
+                "svg": figures.curves(f"curve-{place}", series, axis=what, says=says),
+            }
+        )
     return drawn
 
 
@@ -439,6 +445,15 @@ def _ceiling(ceiling: Mapping[str, Any] | None, metrics: Mapping[str, Any]) -> d
             }
         )
     return {"text": ceiling.get("text") or "", "rows": rows}
+
+
+def _scorings(scorings: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """Says how often the test side was scored: the more often, the less its numbers are worth."""
+    if not scorings:
+        return None
+    times = scorings["count"]
+    often = {1: "once", 2: "twice"}.get(times, f"{wording.count(times)} times")
+    return {"often": often, "text": scorings.get("text") or ""}
 
 
 def _run_row(run: Mapping[str, Any], main: str, unit: str) -> dict[str, Any]:
@@ -486,10 +501,7 @@ def _forest(runs: Sequence[Mapping[str, Any]], about: Mapping[str, Any], best: s
 
 
 def _means(runs: Sequence[Mapping[str, Any]], main: str, about: Mapping[str, Any]) -> Markup | None:
-    rows = []
-    for run in runs:
-        values = run["scores"].get(main) or {}
-        rows.append(figures.Row(run["name"], *(_finite(values.get(key)) for key in ("mean", "low", "high"))))
+    rows = [_dot(run["name"], run["scores"].get(main)) for run in runs]
     told = [f"{row.label} {wording.number(row.mean, about['unit'])}" for row in rows if row.mean is not None]
     if not told:
         return None
@@ -546,12 +558,16 @@ def _gallery(gallery: Sequence[GalleryImage], metrics: Mapping[str, Any], unit: 
                 "width": image.width,
                 "height": image.height,
                 "data": base64.b64encode(image.jpeg).decode(),
-                "alt": f"Photograph {image.image_id}"
-                + (f", {image.note}" if image.note else "")
-                + (f". {told}" if told else "")
-                + ". Outlines of "
-                + " and ".join(image.outlines)
-                + ".",
+                "alt": ". ".join(
+                    filter(
+                        None,
+                        (
+                            ", ".join(filter(None, (f"Photograph {image.image_id}", image.note))),
+                            told,
+                            f"Outlines: {', '.join(image.outlines) or 'none'}",
+                        ),
+                    )
+                ),
                 "scores": scores,
                 "outlines": [
                     {**lines[name], "path": _path(image.outlines[name])}
@@ -562,7 +578,8 @@ def _gallery(gallery: Sequence[GalleryImage], metrics: Mapping[str, Any], unit: 
         )
     return {
         "lines": list(lines.values()),
-        "kinds": [(wording.heading(kind), images) for kind, images in kinds.items()],
+        # "worst" becomes a heading; a sentence may begin with the name of a run, which stays as it is.
+        "kinds": [(kind if " " in kind else wording.heading(kind), images) for kind, images in kinds.items()],
     }
 
 
@@ -578,7 +595,7 @@ def _image_table(scores: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, 
     """Returns the table of all images: as data for the script, and its first rows for where none runs."""
     texts = [key for key in _TEXT_COLUMNS if key in scores.columns]
     numbers = [key for key in metrics if key in scores.columns]
-    columns = [{"label": _TEXT_COLUMNS[key], "decimals": None} for key in texts]
+    columns: list[dict[str, Any]] = [{"label": _TEXT_COLUMNS[key], "decimals": None} for key in texts]
     columns += [
         {"label": about["titled"], "decimals": wording.decimals(about["unit"])}
         for about in (_column(key, metrics) for key in numbers)

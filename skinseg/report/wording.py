@@ -6,7 +6,8 @@ import math
 from datetime import datetime
 from typing import Any
 
-UNDEFINED = "–"
+UNDEFINED = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"  # as wide as a plus, unlike a hyphen
 
 
 def defined(value: Any) -> bool:
@@ -38,11 +39,11 @@ def rounded(value: Any, places: int, *, signed: bool = False) -> str:
     if not defined(value):
         return UNDEFINED
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
+        return "∞" if value > 0 else f"{MINUS}∞"
     text = f"{value:{'+' if signed else ''},.{places}f}"
     if float(value) and not text.strip("+-0.,"):
-        text = text.lstrip("+-")  # "−0.0000" would claim a sign that the digits do not show
-    return text.replace("-", "−")
+        text = text.lstrip("+-")  # a minus before 0.0000 would claim a sign that the digits do not show
+    return text.replace("-", MINUS)
 
 
 def interval(low: Any, high: Any, unit: str = "", *, signed: bool = False) -> str:

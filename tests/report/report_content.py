@@ -157,7 +157,7 @@ def evaluation(
         "protocol": [
             ["Split", "test of splits/ham10000-0.csv, sha256 3f1c9a7be42d"],
             ["Grouped by", "lesion_id; no lesion is on two sides"],
-            ["Resolution", "scored at 600×450, the native size"],
+            ["Resolution", "scored at 600 by 450, the native size"],
             ["Averaging", "mean over images, intervals over lesions"],
             ["Threshold", "0.5, fixed before training"],
             ["Images", f"{len(table):,}"],
@@ -320,7 +320,7 @@ def comparison() -> tuple[dict[str, Any], list[GalleryImage]]:
         "interval": "95 % BCa bootstrap over 1,263 lesions, 10,000 draws",
         "images": 1500,
         "lesions": 1263,
-        "protocol": [["Split", "test of splits/ham10000-0.csv"], ["Resolution", "600×450"]],
+        "protocol": [["Split", "test of splits/ham10000-0.csv"], ["Resolution", "600 by 450"]],
         "runs": runs,
         "differ": [
             {
@@ -330,7 +330,7 @@ def comparison() -> tuple[dict[str, Any], list[GalleryImage]]:
             }
             for place in range(6)
         ],
-        "verdict": "unet++ efficientnet-b3 leads segformer mit-b2 by 0.0021 in Dice, which chance alone may explain; "
-        "it is plainly ahead of the other three.",
+        "verdict": "unet++ efficientnet-b3 leads segformer mit-b2 by 0.0021 in Dice, which chance alone may "
+        "explain; it is plainly ahead of the other three.",
     }
     return content, shown

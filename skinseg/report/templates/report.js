@@ -22,7 +22,7 @@
     return root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
   }
   function showTheme() {
-    themeButton.setAttribute("aria-pressed", String(isDark()));
+    themeButton.textContent = isDark() ? "Light theme" : "Dark theme";
   }
   themeButton.addEventListener("click", function () {
     root.dataset.theme = isDark() ? "light" : "dark";

@@ -225,7 +225,7 @@ class Result:
                 ["Threshold", f"{self.threshold:g} ({self.threshold_origin})"],
                 [
                     "Checkpoint",
-                    f"{self.checkpoint} (best {trained['monitor']} on validation, if it is best.ckpt)",
+                    f"{self.checkpoint} (of a run that chooses by {trained['monitor']})",
                 ],
                 ["Network", f"{_network(trained)}, input {width}x{height}"],
                 ["Config fingerprint", digest([json.dumps(trained, sort_keys=True, default=str)])],

@@ -120,7 +120,9 @@ def test_an_image_without_lesion() -> None:
 def test_images_weigh_the_same_whatever_their_size() -> None:
     small = np.array([[0.25, 0.75]], np.float32), np.array([[True, True]])
     large = np.full((10, 20), 0.25, np.float32), np.zeros((10, 20), bool)
-    table, error = reliability(np.stack([calibration_counts(*pair, bins=3) for pair in (small, large)]))
+    counts = np.stack([calibration_counts(*pair, bins=3) for pair in (small, large)])
+    with np.errstate(all="raise"):
+        table, error = reliability(counts)
     assert list(table) == ["low", "high", "confidence", "frequency", "share"]
     assert table["low"].tolist() == [0, 1 / 3, 2 / 3]
     assert table["high"].tolist() == [1 / 3, 2 / 3, 1]

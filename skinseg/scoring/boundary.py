@@ -68,10 +68,10 @@ def boundary_scores(
     - nsd: the normalised surface Dice (Nikolov et al., J Med Internet Res 2021), the share of the border
       pixels of both masks with a distance <= the tolerance. Equal to MONAI's `compute_surface_dice`.
     - boundary_iou: the Jaccard of the two bands of pixels that an erosion by a square of 2 d + 1 takes off
-      each mask, d = max(1, round(2 % of the diagonal)), half to even (Cheng et al., CVPR 2021, equation 1,
-      with the square of the authors' code where the equation has a disc). It is blind beyond the bands: masks
-      that are nowhere wider than 2 d are all band, and of them it is the Jaccard; a ring of width d scores 1
-      against the same ring filled. So read it beside the Jaccard; the authors take the smaller of the two.
+      each mask, d = max(1, round(2 % of the diagonal)), half to even (Cheng et al., CVPR 2021; the square and
+      the rounding are those of the authors' code). It is blind beyond the bands: masks that are nowhere wider
+      than 2 d are all band, and of them it is the Jaccard; a ring of width d scores 1 against the same ring
+      filled. So read it beside the Jaccard; the authors' evaluation takes the smaller of the two.
     - area_bias = 100 (predicted pixels - true pixels) / true pixels, above 0 where the prediction is too
       large; area_error is its absolute value.
 

@@ -165,10 +165,8 @@ def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
                 continue
             masks = {"truth": Path(str(paths.loc[image_id, "mask"]))}
             masks |= {m.name: prediction_file(m.runs[0].folder, image_id) for m in (best, second)}
-            image = paths.loc[image_id, "image"]
-            if all(path.is_file() for path in masks.values()) and (
-                image != image or Path(str(image)).is_file()
-            ):
+            image = str(paths.loc[image_id, "image"]) or None
+            if all(path.is_file() for path in masks.values()) and (image is None or Path(image).is_file()):
                 scores = {m.name: float(row[m.name]) for m in (best, second)}
                 photograph = {"image_id": image_id, "image": image, "kind": kind}
                 pictures.append(gallery_image(photograph, masks, scores, ""))
@@ -180,34 +178,24 @@ def _show(comparison: Comparison, folder: Path) -> None:
 
     content, metric = comparison.content, METRICS[comparison.metric]
     table = Table(title=content["title"], title_style="bold", title_justify="left")
-    columns = (
-        "",
-        "runs",
-        metric.label,
-        "interval",
-        "to the best",
-        "interval",
-        "p",
-        "p corrected",
-        "images won",
-    )
-    for column in columns:
+    for column in ("", "runs", metric.label, "to the best", "p", "corrected", "won"):
         table.add_column(column, justify="right" if column else "left")
     for entry in content["runs"]:
-        score, difference = entry["scores"][comparison.metric], entry["difference"]
-        cells = [entry["name"], str(entry["members"]), metric.text(score["mean"]), _interval(metric, score)]
-        if difference is not None:
-            cells += [
-                metric.text(difference["mean"], signed=True),
-                _interval(metric, difference, signed=True),
-            ]
+        cells = [
+            entry["name"],
+            str(entry["members"]),
+            _with_interval(metric, entry["scores"][comparison.metric]),
+        ]
+        if entry["difference"] is not None:
+            cells += [_with_interval(metric, entry["difference"], signed=True)]
             cells += [f"{entry['p']:.4f}", f"{entry['p_corrected']:.4f}", f"{100 * entry['won']:.0f} %"]
         table.add_row(*cells)
     console = Console(highlight=False, soft_wrap=True)
     console.print()
     console.print(table)
     console.print(
-        f"{content['images']:,} images of {content['lesions']:,} lesions. {content['interval']}. {content['test']}."
+        f"{content['images']:,} images of {content['lesions']:,} lesions. {content['interval']}. "
+        f"{content['test']}."
     )
     console.print(content["verdict"], style="bold")
     for stamp in content["stamps"]:
@@ -215,10 +203,9 @@ def _show(comparison: Comparison, folder: Path) -> None:
     console.print(f"\nReport: {folder / 'report.html'}")
 
 
-def _interval(metric: Any, ends: Any, *, signed: bool = False) -> str:
-    if ends["low"] != ends["low"]:
-        return "not available"
-    return f"{metric.text(ends['low'], signed=signed)} to {metric.text(ends['high'], signed=signed)}"
+def _with_interval(metric: Any, score: Any, *, signed: bool = False) -> str:
+    mean, low, high = (metric.text(score[key], signed=signed) for key in ("mean", "low", "high"))
+    return f"{mean}\n{low} to {high}" if score["low"] == score["low"] else f"{mean}\nno interval"
 
 
 @hydra.main(config_path=str(config_dir()), config_name="compare", version_base="1.3")

@@ -46,10 +46,10 @@ class EvaluateConfig:
         strata: CSV with image_id and further columns, each of which is a stratum; a column lesion_id says
             which images of a folder show one lesion.
         side: "test", "val" or "train", of the split.
-        split_file: CSV with image_id and split. null: the split of the checkpoint's run; of other data everything
-            is the test side.
-        overlap: What happens to images and lesions of other data that the network was trained with: "exclude",
-            "refuse", or "keep", which stamps the scores CONTAMINATED.
+        split_file: CSV with image_id and split. null: the split of the checkpoint's run; of other data
+            everything is the test side.
+        overlap: What happens to images and lesions of other data that the network was trained with:
+            "exclude", "refuse", or "keep", which stamps the scores CONTAMINATED.
         threshold: Lesion is where the probability is at least this. null: that of the checkpoint's run;
             "val": that of the largest mean Dice on the run's validation side.
         tolerance_px: Of the normalised surface Dice, in pixels.
@@ -142,8 +142,8 @@ def _checked(config: Plain) -> tuple[Plain, Plain]:
         config = {**config, "data": None}
     if config.get("threshold") in ("test", "train"):
         raise SkinsegError(
-            f"threshold={config['threshold']}: a threshold is chosen on validation, never on the images that it "
-            "is scored on. Take threshold=val, or a number."
+            f"threshold={config['threshold']}: a threshold is chosen on validation, never on the images "
+            "that it is scored on. Take threshold=val, or a number."
         )
     check(config, EvaluateConfig)
     if (config["ckpt"] is None) == (config["predictions"] is None):
@@ -195,8 +195,8 @@ def _load(paths: list[str], config: Plain) -> list[LesionSegmenter]:
     twice = sorted({run for run in runs if runs.count(run) > 1})
     if twice and config["side"] == "test":
         raise SkinsegError(
-            f"Several checkpoints of one run ({twice[0]}) on the test side: the better of them would be chosen "
-            "on test. Choose with side=val, then score that one."
+            f"Several checkpoints of one run ({twice[0]}) on the test side: the better of them would be "
+            "chosen on test. Choose with side=val, then score that one."
         )
     return segmenters
 
@@ -302,9 +302,7 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None, user: pd.DataF
         masks = find_mask_files(Path(config["truth"]).expanduser(), "truth")
         images = None
         if config["images"] is not None:
-            images = {
-                k: p for k, p in find_photographs(Path(config["images"]).expanduser(), "images").items()
-            }
+            images = find_photographs(Path(config["images"]).expanduser(), "images")
         lesions = None
         if user is not None and "lesion_id" in user:
             lesions = dict(zip(user["image_id"], user["lesion_id"].astype(str), strict=True))

@@ -10,7 +10,7 @@ import pytest
 from conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "skinseg"
-COMMANDS = ("train", "audit", "split", "preview", "download")
+COMMANDS = ("train", "evaluate", "predict", "compare", "audit", "split", "preview", "download")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -37,6 +37,9 @@ def test_direction(path: Path) -> None:
         assert not roots & {"hydra", "omegaconf"}, "only config, build and the commands see a configuration"
     if here in ("data", "scoring", "models"):
         assert not own & {
+            "inference",
+            "evaluation",
+            "report",
             "callbacks",
             "build",
             "config",
@@ -50,7 +53,7 @@ def test_direction(path: Path) -> None:
         assert not roots & {"torch", "lightning", "torchmetrics"}, "scores are usable without torch"
     if here != "callbacks":
         assert "wandb" not in roots, "only the callbacks know Weights & Biases"
-    if here == "callbacks":
+    if here in ("callbacks", "inference", "evaluation", "report"):
         assert not own & {"build", "config", "command", *COMMANDS}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from skinseg import __version__
 from skinseg.errors import SkinsegError
@@ -111,8 +112,8 @@ def find_runs(entries: Sequence[str]) -> list[Path]:
         below = list(_scored_below(folder, _DEEPEST))
         if not below:
             raise SkinsegError(
-                f"runs: {entry} holds no scores; expected scores.csv with evaluation.json or summary.json in it, "
-                "or in folders below. Evaluate it first: python -m skinseg.evaluate ckpt=<best.ckpt>"
+                f"runs: {entry} holds no scores; expected scores.csv with evaluation.json or summary.json in "
+                "it, or in folders below. Evaluate it first: python -m skinseg.evaluate ckpt=<best.ckpt>"
             )
         found += below
     resolved = [folder.resolve() for folder in found]
@@ -184,8 +185,8 @@ def methods_of(runs: Sequence[ScoredRun], *, pool: bool) -> list[Method]:
             other = seen.setdefault((run.identity["seed"], run.identity["fold"]), run)
             if other is not run:
                 raise SkinsegError(
-                    f"runs: {other.folder} and {run.folder} are of one method and one seed, so they are no two "
-                    "trainings. Leave one out, or set pool=false to compare all runs one by one."
+                    f"runs: {other.folder} and {run.folder} are of one method and one seed, so they are no "
+                    "two trainings. Leave one out, or set pool=false to compare all runs one by one."
                 )
         _check_members(members)
     methods = [
@@ -229,18 +230,20 @@ def _check_same_images(methods: Sequence[Method]) -> None:
             continue
         for method, mark in zip(methods, marks, strict=True):
             if mark != marks[0]:
+                found = " and ".join(", ".join(sorted(map(str, names))) for names in (marks[0], mark))
                 raise SkinsegError(
-                    f"runs: {first.runs[0].folder} and {method.runs[0].folder} were scored on different {what} "
-                    f"({', '.join(sorted(map(str, marks[0])))} and {', '.join(sorted(map(str, mark)))}): "
-                    "their difference would be that of the images. Score both on the same ones."
+                    f"runs: {first.runs[0].folder} and {method.runs[0].folder} were scored on different "
+                    f"{what} ({found}): their difference would be that of the images. Score both on the "
+                    "same ones."
                 )
     for method in methods[1:]:
         here, there = set(first.table.index), set(method.table.index)
         if here != there:
             raise SkinsegError(
-                f"runs: {first.runs[0].folder} has scores of {len(here)} images and {method.runs[0].folder} of "
-                f"{len(there)}; {len(here - there)} are missing there and {len(there - here)} here, e.g. "
-                f"{', '.join(sorted(here ^ there)[:3])}. Score both on the same images."
+                f"runs: {first.runs[0].folder} has scores of {len(here)} images and "
+                f"{method.runs[0].folder} of {len(there)}; {len(here - there)} are missing there and "
+                f"{len(there - here)} here, e.g. {', '.join(sorted(here ^ there)[:3])}. Score both on the "
+                "same images."
             )
 
 
@@ -352,7 +355,7 @@ class Comparison:
             "verdict": self._verdict(corrected),
         }
 
-    def _entry(self, rank: int, method: Method, corrected: Sequence[float]) -> dict[str, Any]:
+    def _entry(self, rank: int, method: Method, corrected: NDArray[np.float64]) -> dict[str, Any]:
         found = method.estimates(self.metrics, draws=self.draws, level=self.level, seed=self.seed)
         test = self.tests[rank - 2] if rank > 1 else None
         costs = pd.DataFrame([dict(run.cost) for run in method.runs]).mean() if method.runs else pd.Series()
@@ -382,7 +385,7 @@ class Comparison:
             "stamps": list(dict.fromkeys(stamp for run in method.runs for stamp in run.stamps)),
         }
 
-    def _verdict(self, corrected: Sequence[float]) -> str:
+    def _verdict(self, corrected: NDArray[np.float64]) -> str:
         label = METRICS[self.metric].label
         best = self.ranked[0].name
         behind = [m.name for m, p in zip(self.ranked[1:], corrected, strict=True) if p <= 1 - self.level]

@@ -110,7 +110,7 @@ def by_strata(
 
 
 def calibration(counts: NDArray[np.float64] | None) -> dict[str, Any] | None:
-    """Returns the reliability diagram's bins, each image with the same weight, and the error that they show."""
+    """Returns the reliability diagram's bins, each image with the same weight, and their error."""
     if counts is None:
         return None
     bins, error = reliability(counts)
@@ -191,7 +191,7 @@ def _plain(value: Any) -> Any:
 
 
 def weakest(strata: Sequence[Mapping[str, Any]], mean: float, metric: str = "dice") -> list[dict[str, Any]]:
-    """Returns the strata whose whole interval lies below the overall mean, worst first, small ones left out."""
+    """Returns the strata whose interval lies below the overall mean, worst first, small ones left out."""
     found = [
         {"label": stratum["label"], **row}
         for stratum in strata

@@ -62,9 +62,9 @@ def trained_side(catalog: Catalog, record: Mapping[str, Any], name: SideName) ->
     missing = sorted(set(ids) - set(catalog.table["image_id"]))
     if missing:
         raise SkinsegError(
-            f"{len(missing)} of the {len(ids)} {name} images of the run's split {split.fingerprint} are not in "
-            f"the data, e.g. {', '.join(missing[:3])}; a mean over the others would be another score. Name the "
-            "data set of the training: data.root=<folder>."
+            f"{len(missing)} of the {len(ids)} {name} images of the run's split {split.fingerprint} are not "
+            f"in the data, e.g. {', '.join(missing[:3])}; a mean over the others would be another score. "
+            "Name the data set of the training: data.root=<folder>."
         )
     table = catalog.table[catalog.table["image_id"].isin(ids)]
     if without := table["image_id"][table["mask"].isna()].tolist():
@@ -145,7 +145,7 @@ def listed_side(side: Side, path: Path, name: SideName) -> Side:
     missing = sorted(set(split.ids(name)) - set(side.table["image_id"]))
     if missing or not split.ids(name):
         raise SkinsegError(
-            f"split_file={path}: of its {len(split.ids(name))} {name} images {len(missing)} cannot be scored here"
+            f"split_file={path}: of its {len(split.ids(name))} {name} images {len(missing)} cannot be scored"
             + (f", e.g. {', '.join(missing[:3])}" if missing else "")
             + ": not in the data, without a mask, or in the training data of the checkpoint."
         )

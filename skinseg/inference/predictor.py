@@ -71,7 +71,7 @@ class Predictor:
     ) -> None:
         self.device = _device(device)
         self.segmenter = segmenter.eval().to(self.device)
-        self.segmenter.network.to(memory_format=segmenter.memory_format)  # type: ignore[call-overload]
+        self.segmenter.network.to(memory_format=segmenter.memory_format)
         self._input_size = input_size
         self._batch_size = batch_size
         self._num_workers = num_workers
@@ -128,8 +128,8 @@ class Predictor:
             native = resize(probability[None], photograph.size)[0, 0].cpu().numpy()
             if not np.isfinite(native).all():
                 raise NotFiniteError(
-                    f"The network gives NaN for {images[photograph.row]}. Its weights are broken, or overflow "
-                    "at this precision; take another checkpoint, or set precision=32-true."
+                    f"The network gives NaN for {images[photograph.row]}. Its weights are broken, or "
+                    "overflow at this precision; take another checkpoint, or set precision=32-true."
                 )
             yield Prediction(photograph.row, native, seconds + clock.seconds())
 

@@ -243,9 +243,9 @@ def paired_runs(
     """Tests whether two methods differ of which at least one was trained with several seeds.
 
     A permutation of lesions would ask whether these trainings differ. Here another training is part of the
-    question: to the mean difference of each draw of lesions a deviation of the trainings is added, Student's t
-    times the standard error of the difference of two means with pooled variance, as in `run_intervals`; p is
-    twice the smaller share of draws on one side of 0.
+    question: to the mean difference of each draw of lesions a deviation of the trainings is added, Student's
+    t times the standard error of the difference of two means with pooled variance, as in `run_intervals`; p
+    is twice the smaller share of draws on one side of 0.
 
     Args:
         first: For each run of the first method a score per image, shape (n,); nan is undefined.
@@ -322,7 +322,8 @@ def _by_lesion(table: Floats, codes: NDArray[np.int64]) -> tuple[Floats, Floats]
 
 
 def _divide(sums: Floats, counts: Floats) -> Floats:
-    return np.divide(sums, counts, out=np.full(np.shape(sums), np.nan), where=counts > 0)
+    quotient: Floats = np.divide(sums, counts, out=np.full(np.shape(sums), np.nan), where=counts > 0)
+    return quotient
 
 
 def _column_means(table: Floats) -> Floats:
@@ -394,7 +395,8 @@ def _lesion_variance(table: Floats, codes: NDArray[np.int64]) -> Floats:
         return np.zeros(table.shape[1])
     residuals = sums - _divide(sums.sum(axis=0), number) * counts
     variance: Floats = lesions / (lesions - 1) * _divide((residuals**2).sum(axis=0), number**2)
-    return np.where(np.isnan(variance), 0.0, variance)
+    variance[np.isnan(variance)] = 0
+    return variance
 
 
 def _sign_flips(sums: Floats, draws: int, seed: int) -> float:

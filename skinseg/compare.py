@@ -194,8 +194,8 @@ def _show(comparison: Comparison, folder: Path) -> None:
     console.print()
     console.print(table)
     console.print(
-        f"{content['images']:,} images of {content['lesions']:,} lesions. {content['interval']}. "
-        f"{content['test']}."
+        f"{content['images']:,} images of {content['lesions']:,} lesions. Intervals: {content['interval']}. "
+        f"Test: {content['test']}."
     )
     console.print(content["verdict"], style="bold")
     for stamp in content["stamps"]:

@@ -206,6 +206,12 @@ def _monitor_problem(monitor: object, mode: object) -> Iterator[str]:
     from skinseg.scoring.overlap import OVERLAP_METRICS
 
     known = ["train/loss", "val/loss", *(f"val/{name}" for name in OVERLAP_METRICS)]
+    if isinstance(monitor, str) and monitor.startswith("test/"):
+        yield (
+            f"monitor={monitor}: a checkpoint is chosen on validation, never on the images that it is scored "
+            f"on; take monitor=val/{monitor.removeprefix('test/')}."
+        )
+        return
     if isinstance(monitor, str) and monitor not in known:
         near = difflib.get_close_matches(monitor, known, n=1)
         yield f"monitor={monitor}: never logged; " + (

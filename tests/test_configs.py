@@ -10,17 +10,13 @@ from conftest import WriteHam
 
 from skinseg import build
 from skinseg.config import check, compose, config_dir, plain
-from skinseg.errors import SkinsegError
 from skinseg.train import run
 
 ROOT = config_dir()
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in ROOT.glob("*/*.yaml")
-    if path.parent.name not in ("experiment", "debug")
-    # The former are parts of others; the latter is for skinseg.evaluate, whose tests use it throughout.
-    and not path.stem.startswith("base")
-    and path.stem != "as_trained"
+    if path.parent.name not in ("experiment", "debug") and not path.stem.startswith("base")
 )
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
 DEBUG = sorted(path.stem for path in (ROOT / "debug").glob("*.yaml"))
@@ -67,11 +63,6 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert build.datamodule(config).augment is not None
     else:
         build.segmenter(config)
-
-
-def test_the_data_of_a_checkpoint_are_nothing_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(SkinsegError, match="data: no _target_"):
-        composed("data=as_trained", run_dir=tmp_path)
 
 
 @pytest.mark.parametrize("debug", DEBUG)

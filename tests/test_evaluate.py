@@ -15,9 +15,9 @@ import torch
 from conftest import make_ham, train_tiny
 from PIL import Image
 
-from skinseg.config import compose
+from skinseg.config import check, compose, config_dir, plain
 from skinseg.errors import SkinsegError
-from skinseg.evaluate import run
+from skinseg.evaluate import EvaluateConfig, run
 from skinseg.evaluation.scorings import LOG
 from skinseg.predict import run as predict
 from skinseg.scoring.metrics import METRICS
@@ -204,6 +204,16 @@ def test_mistakes_are_refused_before_anything_is_written(
     with pytest.raises(SkinsegError, match=said):
         evaluate(place, *overrides)
     assert not (place / "evaluation/scores.csv").exists()
+
+
+DATA_SETS = sorted(path.stem for path in (config_dir() / "data").glob("[!b]*.yaml"))
+
+
+@pytest.mark.parametrize("option", [f"data={name}" for name in DATA_SETS])
+def test_config_of_each_data_set(option: str) -> None:
+    config = plain(compose([option, "run_dir=.", "ckpt=x"], "evaluate"))
+    check(config, EvaluateConfig)
+    assert config["data"]["verify"] == plain(compose([option, "run_dir=."]))["data"]["verify"]
 
 
 def test_choosing_between_checkpoints_of_a_run_on_test_is_refused(place: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -86,7 +86,11 @@ class Method:
         lesions = [table["group"].to_numpy(dtype=str) for table in tables]
         if len(tables) == 1:
             return cluster_intervals(values[0], lesions[0], draws=draws, level=level, seed=seed)
-        return run_intervals(values, lesions, draws=draws, level=level, seed=seed)
+        found = run_intervals(values, lesions, draws=draws, level=level, seed=seed)
+        # Student's t knows no bounds: of two seeds that differ much it reaches beyond what a score can be.
+        lowest = np.array([METRICS[name].lowest for name in metrics])
+        highest = np.array([METRICS[name].highest for name in metrics])
+        return replace(found, low=np.maximum(found.low, lowest), high=np.minimum(found.high, highest))
 
 
 def find_runs(entries: Sequence[str]) -> list[Path]:
@@ -319,7 +323,7 @@ class Comparison:
         lesions = first.table["group"].nunique()
         run = first.runs[0]
         seeds = any(len(m.runs) > 1 and not m.folds for m in self.methods)
-        test = "bootstrap of lesions and seeds where there are several, else " if seeds else ""
+        test = "bootstrap of lesions and seeds where there are several seeds, else " if seeds else ""
         test += f"permutation test by lesion, {self.draws:,} draws"
         test += f", Holm over {len(self.tests)} comparisons" if len(self.tests) > 1 else ""
         return {

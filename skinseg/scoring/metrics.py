@@ -30,6 +30,16 @@ class Metric:
     better: Literal["higher", "lower", "zero"]
     definition: str
 
+    @property
+    def lowest(self) -> float:
+        """The least value that there is."""
+        return -np.inf if self.better == "zero" else 0.0
+
+    @property
+    def highest(self) -> float:
+        """The greatest value that there is."""
+        return np.inf if self.unit else 1.0
+
     def text(self, value: float | None, *, signed: bool = False) -> str:
         """Writes a value with the digits that it deserves; an undefined one as a dash."""
         if value is None or np.isnan(value):

@@ -1,0 +1,311 @@
+"""Runs side by side."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import wandb
+from conftest import make_ham, train_tiny
+from PIL import Image
+
+from skinseg.compare import run
+from skinseg.config import compose
+from skinseg.errors import SkinsegError
+from skinseg.evaluate import run as evaluate
+from skinseg.evaluation.comparison import Comparison
+from skinseg.scoring.statistics import paired_runs, paired_test
+
+IMAGES = 24
+
+
+def write_masks(folder: Path, *, spread: float, seed: int = 0, number: int = IMAGES) -> Path:
+    """Writes discs, each with a radius that is wrong by up to `spread` pixels."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(seed)
+    ys, xs = np.mgrid[:40, :50]
+    for index in range(number):
+        radius = 10 + index % 5 + spread * generator.uniform(-1, 1)
+        disc = (xs - 25) ** 2 + (ys - 20) ** 2 < radius**2
+        Image.fromarray(disc.astype(np.uint8) * 255).save(folder / f"ISIC_{index:07d}_segmentation.png")
+    return folder
+
+
+def score(place: Path, name: str, *overrides: str, truth: str = "truth") -> Path:
+    folder = place / "evaluations" / name
+    what = [f"predictions={place / name}", f"truth={place / truth}", f"strata={place / 'lesions.csv'}"]
+    what += ["workers=0", "draws=200", "gallery=2", f"run_dir={folder}", *overrides]
+    evaluate(compose(what, "evaluate"))
+    return folder
+
+
+def compare(place: Path, runs: str, *overrides: str) -> Comparison:
+    what = [f"runs={runs}", "draws=500", "gallery=2", f"run_dir={place / 'comparison'}", *overrides]
+    return run(compose(what, "compare"))
+
+
+def content(place: Path) -> dict[str, Any]:
+    return json.loads((place / "comparison/comparison.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Truth, a good, a fair and a bad program, scored; two images a lesion."""
+    place = tmp_path_factory.mktemp("masks")
+    write_masks(place / "truth", spread=0)
+    for name, spread in (("good", 0.5), ("fair", 1.5), ("bad", 5)):
+        write_masks(place / name, spread=spread, seed=int(10 * spread))
+    ids = [f"ISIC_{index:07d}" for index in range(IMAGES)]
+    lesions = [f"L{index // 2}" for index in range(IMAGES)]
+    pd.DataFrame({"image_id": ids, "lesion_id": lesions}).to_csv(place / "lesions.csv", index=False)
+    for name in ("good", "fair", "bad"):
+        score(place, name)
+    return place
+
+
+@pytest.fixture
+def place(masks: Path, tmp_path: Path) -> Path:
+    shutil.copytree(masks, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_ranking_differences_and_p_are_those_of_the_scores(place: Path) -> None:
+    compare(place, str(place / "evaluations"))
+    found = content(place)
+    assert [entry["name"] for entry in found["runs"]] == ["good", "fair", "bad"]
+    tables = {name: pd.read_csv(place / f"evaluations/{name}/scores.csv") for name in ("good", "fair", "bad")}
+    for entry in found["runs"]:
+        assert entry["scores"]["dice"]["mean"] == pytest.approx(tables[entry["name"]]["dice"].mean())
+    good, bad = tables["good"]["dice"], tables["bad"]["dice"]
+    last = found["runs"][-1]
+    assert last["difference"]["mean"] == pytest.approx((bad - good).mean())
+    assert last["difference"]["low"] <= last["difference"]["mean"] <= last["difference"]["high"] < 0
+    assert last["won"] == pytest.approx((bad > good).mean())
+    direct = paired_test(good, bad, tables["good"]["group"], draws=500)
+    assert last["p"] == direct.p < 0.05
+    assert last["wilcoxon"] == pytest.approx(direct.wilcoxon)
+    assert last["effect_size"] == pytest.approx(-direct.effect_size)
+    ps = [entry["p"] for entry in found["runs"][1:]]
+    assert min(entry["p_corrected"] for entry in found["runs"][1:]) == pytest.approx(2 * min(ps))
+    assert found["lesions"] == IMAGES // 2
+    assert "shown to be worse" in found["verdict"]
+    ranking = pd.read_csv(place / "comparison/ranking.csv")
+    assert ranking["name"].tolist() == ["good", "fair", "bad"]
+    differ = pd.read_csv(place / "comparison/differ.csv")
+    assert len(differ) == IMAGES
+    assert differ["difference"].abs().is_monotonic_decreasing
+    assert found["differ"][0]["image_id"] == differ["image_id"][0]
+    page = (place / "comparison/report.html").read_text()
+    assert found["verdict"] in page
+    assert page.count("<figure") > 2, "figures and photographs"
+
+
+def test_equal_predictions_are_not_shown_to_differ(place: Path) -> None:
+    shutil.copytree(place / "good", place / "twin")
+    score(place, "twin")
+    compare(place, f"[{place}/evaluations/good,{place}/evaluations/twin]")
+    found = content(place)
+    assert found["runs"][1]["p"] == 1
+    assert found["runs"][1]["won"] == 0
+    assert "none of the others is shown to be worse" in found["verdict"]
+
+
+@pytest.mark.parametrize("metric", ["hd95", "area_bias"])
+def test_the_better_direction_is_the_metrics(place: Path, metric: str) -> None:
+    """Area bias is best near zero, from either side."""
+    shutil.rmtree(place / "evaluations/fair")
+    compare(place, str(place / "evaluations"), f"metric={metric}")
+    names = [entry["name"] for entry in content(place)["runs"]]
+    means = {n: abs(pd.read_csv(place / f"evaluations/{n}/scores.csv")[metric].mean()) for n in names}
+    assert means[names[0]] < means[names[1]]
+
+
+def other_truth(place: Path) -> None:
+    write_masks(place / "truth2", spread=2)
+    shutil.rmtree(place / "evaluations/bad")
+    score(place, "bad", truth="truth2")
+
+
+def fewer_images(place: Path) -> None:
+    folder = place / "evaluations/bad"
+    pd.read_csv(folder / "scores.csv").iloc[:-2].to_csv(folder / "scores.csv", index=False)
+
+
+def other_identity(key: str) -> Callable[[Path], None]:
+    def change(place: Path) -> None:
+        path = place / "evaluations/bad/evaluation.json"
+        record = json.loads(path.read_text())
+        record["identity"][key] = "other"
+        path.write_text(json.dumps(record))
+
+    return change
+
+
+def without(key: str) -> Callable[[Path], None]:
+    def change(place: Path) -> None:
+        path = place / "evaluations/bad/evaluation.json"
+        record = json.loads(path.read_text())
+        del record[key]
+        path.write_text(json.dumps(record))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (other_truth, "different images or true masks"),
+        (fewer_images, r"24 images and .*bad of 22; 2 are missing.*ISIC_0000022"),
+        (other_identity("split"), "different splits .*other"),
+        (other_identity("side"), "different sides .*other"),
+        (without("identity"), "lacks 'identity'"),
+        (lambda p: (p / "evaluations/bad/scores.csv").write_text(""), "bad cannot be read"),
+        (lambda p: (p / "evaluations/bad/evaluation.json").write_text("{"), "bad cannot be read"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_named(
+    place: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    spoil(place)
+    with pytest.raises(SkinsegError, match=said) as error:
+        compare(place, f"[{place}/evaluations/good,{place}/evaluations/bad]")
+    assert "evaluations/bad" in str(error.value)
+    assert not (place / "comparison").exists()
+
+
+@pytest.mark.parametrize(
+    ("runs", "overrides", "said"),
+    [
+        ("[{0}/good]", [], "found 1 run"),
+        ("[{0}/good,{0}/good]", [], "more than once"),
+        ("[{0}/good,{0}/nothing]", [], "is no folder"),
+        ("[{0}/good,{0}/../truth]", [], "holds no scores"),
+        ("{0}", ["metric=dise"], "metric=dise: unknown; known: dice"),
+        ("{0}", ["metric=ece"], "has no ece"),
+        ("{0}", ["draws=3"], "draws of 100 or more"),
+        ("{0}", ["colour=1"], "colour"),
+        ("wandb:group", [], "wandb:<entity>/<project>/<group>"),
+    ],
+)
+def test_mistakes(place: Path, runs: str, overrides: list[str], said: str) -> None:
+    overrides = [f"+{override}" if override.startswith("colour") else override for override in overrides]
+    with pytest.raises(SkinsegError, match=said):
+        compare(place, runs.format(place / "evaluations"), *overrides)
+    assert not (place / "comparison").exists()
+
+
+# Trainings
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two losses, the first with two seeds, the second with one; and folds of both."""
+    root = tmp_path_factory.mktemp("sweep")
+    data = make_ham(root / "ham10000", 30)
+    for loss, seed in (("bce", 0), ("bce", 1), ("dice", 0)):
+        train_tiny(data, root / f"seeds/{loss}_{seed}", f"loss={loss}", f"name={loss}", f"seed={seed}")
+    for loss in ("bce", "dice"):
+        for fold in (0, 1):
+            folds = [f"loss={loss}", f"name={loss}", "data.split.folds=2", f"data.split.fold={fold}"]
+            train_tiny(data, root / f"folds/{loss}_{fold}", *folds)
+    return root
+
+
+def scores_of(folder: Path) -> pd.Series[float]:
+    return pd.read_csv(folder / "scores.csv").set_index("image_id")["dice"].sort_index()
+
+
+def test_seeds_of_a_sweep_are_one_method(sweep: Path, tmp_path: Path) -> None:
+    found = compare(tmp_path, str(sweep / "seeds"))
+    members = {method.name: len(method.runs) for method in found.methods}
+    assert members == {"bce": 2, "dice": 1}
+    first, second, other = (scores_of(sweep / f"seeds/{name}") for name in ("bce_0", "bce_1", "dice_0"))
+    entries = {entry["name"]: entry for entry in content(tmp_path)["runs"]}
+    both = (first + second) / 2
+    assert entries["bce"]["scores"]["dice"]["mean"] == pytest.approx(both.mean())
+    lesions = pd.read_csv(sweep / "seeds/bce_0/scores.csv").set_index("image_id")["group"].sort_index()
+    sides = [[first, second], [other]]
+    if both.mean() < other.mean():
+        sides.reverse()
+    expected = paired_runs(*sides, lesions, draws=500)
+    worse = content(tmp_path)["runs"][1]
+    assert worse["p"] == pytest.approx(expected.p)
+    assert worse["difference"]["low"] == pytest.approx(-expected.high)
+    assert "spread between runs" in content(tmp_path)["interval"]
+    assert "lesions and seeds" in content(tmp_path)["test"]
+    # Of two seeds Student's t has one degree of freedom, and would go far beyond 1.
+    for score in entries["bce"]["scores"].values():
+        assert 0 <= score["low"] < score["mean"] < score["high"] <= 1
+    assert worse["parameters"] > 0
+    assert worse["training_seconds"] > 0
+
+
+def test_runs_one_by_one(sweep: Path, tmp_path: Path) -> None:
+    found = compare(tmp_path, str(sweep / "seeds"), "pool=false")
+    names = {method.name for method in found.methods}
+    assert names == {"bce (seeds/bce_0)", "bce (seeds/bce_1)", "dice"}
+
+
+def test_folds_are_one_table_of_all_images(sweep: Path, tmp_path: Path) -> None:
+    compare(tmp_path, str(sweep / "folds"))
+    found = content(tmp_path)
+    assert found["images"] == 60
+    assert [entry["members"] for entry in found["runs"]] == [2, 2]
+    for entry in found["runs"]:
+        parts = [scores_of(sweep / f"folds/{entry['name']}_{fold}") for fold in (0, 1)]
+        assert entry["scores"]["dice"]["mean"] == pytest.approx(pd.concat(parts).mean())
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ("[{0}/seeds/bce_0,{0}/seeds/bce_1]", "all 2 are of one method"),
+        ("[{0}/seeds/bce_0,{0}/copy,{0}/seeds/dice_0]", "one method and one seed"),
+        ("[{0}/seeds/bce_0,{0}/folds/dice_0]", "different splits"),
+        ("[{0}/folds/bce_0,{0}/folds/bce_1,{0}/folds/dice_0]", "different splits"),
+    ],
+)
+def test_trainings_that_are_no_comparison(sweep: Path, tmp_path: Path, runs: str, said: str) -> None:
+    shutil.copytree(sweep, tmp_path / "sweep")
+    shutil.copytree(sweep / "seeds/bce_0", tmp_path / "sweep/copy")
+    with pytest.raises(SkinsegError, match=said):
+        compare(tmp_path, runs.format(tmp_path / "sweep"))
+
+
+def test_a_training_has_no_distances_until_it_is_evaluated(sweep: Path, tmp_path: Path) -> None:
+    with pytest.raises(SkinsegError, match=r"has no hd95; .*skinseg\.evaluate"):
+        compare(tmp_path, str(sweep / "seeds"), "metric=hd95")
+
+
+def test_evaluations_of_a_group_are_fetched(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The host's answers are a stand-in's; nothing here has spoken to a W&B server."""
+
+    def artifact(name: str, kind: str = "evaluation") -> Any:
+        return SimpleNamespace(
+            type=kind,
+            download=lambda root: shutil.copytree(place / "evaluations" / name, root, dirs_exist_ok=True),
+        )
+
+    def runs(path: str, filters: dict[str, str]) -> list[Any]:
+        assert (path, filters) == ("me/skinseg", {"group": "night"})
+        listed = {"a": [artifact("good"), artifact("none", "model")], "b": [artifact("bad")], "c": []}
+        return [
+            SimpleNamespace(name=name, id=f"id{name}", logged_artifacts=lambda found=found: found)
+            for name, found in listed.items()
+        ]
+
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=runs))
+    compare(tmp_path, "wandb:me/skinseg/night")
+    assert [entry["name"] for entry in content(tmp_path)["runs"]] == ["good", "bad"]
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=lambda *_, **__: []))
+    with pytest.raises(SkinsegError, match="no run of this group has an evaluation"):
+        compare(tmp_path, "wandb:me/skinseg/night")

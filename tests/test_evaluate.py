@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_ham, train_tiny
+from conftest import write_mask as mask_box
 from PIL import Image
+from trees import write_isic9
 
 from skinseg.config import check, compose, config_dir, plain
 from skinseg.errors import SkinsegError
@@ -392,3 +394,24 @@ def test_the_truth_is_read_as_strictly(masks: Path) -> None:
     save(masks / "truth" / FIRST, np.eye(30, 40, dtype=np.uint8))
     with pytest.raises(SkinsegError, match="values 0, 1"):
         score_masks(masks)
+
+
+def test_annotators_stand_beside_the_network(tmp_path: Path) -> None:
+    """The masks of two people, and of none who would be pseudo; only the first of them is the truth."""
+    ids = [f"ISIC_{index:07d}" for index in range(8)]
+    write_isic9(tmp_path / "data", {"Train/nevus": ids[:4], "Train/melanoma": ids[4:]})
+    size = (20, 15)
+    for folder, shift in (("one", 0), ("two", 1), ("drawn", 5), ("predictions", 3)):
+        for image_id in ids if folder != "two" else ids[:3]:
+            box = mask_box(tmp_path / folder / f"{image_id}_segmentation.png", size=size, shift=shift)
+            assert box.is_file()
+    sources = ",".join(f'"{kind}:{tmp_path / kind}"' for kind in ("one", "two"))
+    reader = f'data.reader.masks=[{sources},"pseudo:{tmp_path / "drawn"}"]'
+    what = ["data=isic9", f"data.root={tmp_path / 'data'}", reader, f"predictions={tmp_path / 'predictions'}"]
+    _, evaluation = read(evaluate(tmp_path, *what, own=False))
+    ceiling = evaluation["ceiling"]
+    assert "3 of the scored images have several masks" in ceiling["text"]
+    dice = next(row for row in ceiling["rows"] if row["metric"] == "dice")
+    # Boxes five pixels wide, of which a shift leaves 5 - shift in common.
+    assert (dice["annotators"], dice["model"]) == pytest.approx((4 / 5, 2 / 5))
+    assert "Human ceiling" in (tmp_path / "evaluation/report.html").read_text()

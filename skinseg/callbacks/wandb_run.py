@@ -263,7 +263,7 @@ class LogCheckpoint(Callback):
 
 
 def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
-    """Keeps the tables and the report of an evaluation as an artifact.
+    """Keeps the tables and the report of an evaluation or a comparison as an artifact.
 
     Args:
         loggers: Those of Weights & Biases among them are used.
@@ -272,7 +272,8 @@ def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
     for run in runs(loggers):
         import wandb
 
-        artifact = wandb.Artifact(f"{folder.name}-{run.id}", type="evaluation")
+        kind = "comparison" if (folder / "comparison.json").is_file() else "evaluation"
+        artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind)
         for path in sorted(folder.iterdir()):
             if path.suffix in (".csv", ".json", ".html", ".md"):
                 artifact.add_file(str(path))

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Train
+from conftest import Train, write_mask
 from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2
 
 from skinseg.callbacks import wandb_run
 from skinseg.callbacks.panels import Panel
 from skinseg.callbacks.wandb_run import resolve_mode
+from skinseg.compare import run as compare
+from skinseg.config import compose
 from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.evaluate import run as evaluate
 from skinseg.scoring.overlap import OVERLAP_METRICS
 
 RUN = ("logger=[wandb]", "callbacks=upload", "callbacks.panels.every_n_epochs=1")
@@ -144,6 +147,30 @@ def test_a_resumed_run_continues_its_run(train: Train, tmp_path: Path) -> None:
     )
     first, second = (of_kind(found, "run")[0].run_id for found in (stopped, records(again)))
     assert first == second
+
+
+def test_an_evaluation_and_a_comparison_are_artifacts(tmp_path: Path) -> None:
+    for folder, shift in (("truth", 0), ("a", 1), ("b", 2)):
+        for number in range(6):
+            write_mask(tmp_path / folder / f"ISIC_{number:07d}_segmentation.png", shift=shift)
+    wandb = ["logger=wandb", "group=night"]
+    for name in ("a", "b"):
+        what = [f"predictions={tmp_path / name}", f"truth={tmp_path / 'truth'}", "draws=200", "workers=0"]
+        evaluate(compose([*what, *wandb, f"run_dir={tmp_path / 'done' / name}"], "evaluate"))
+    compare(
+        compose([f"runs={tmp_path / 'done'}", "draws=200", *wandb, f"run_dir={tmp_path / 'both'}"], "compare")
+    )
+    for folder, job, kind in (("done/a", "evaluate", "evaluation"), ("both", "compare", "comparison")):
+        found = records(tmp_path / folder)
+        (run,) = of_kind(found, "run")[:1]
+        assert (run.run_group, run.job_type) == ("night", job)
+        (artifact,) = of_kind(found, "artifact")
+        assert artifact.type == kind
+        names = {entry.path for entry in artifact.manifest.contents}
+        assert {"report.html", f"{kind}.json"} <= names
+        assert names & {"scores.csv", "ranking.csv"}
+        assert history(found)["report"]["_type"] == "html-file"
+        assert of_kind(found, "exit")[0].exit_code == 0
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig, run
 from skinseg.evaluation.scorings import LOG
 from skinseg.predict import run as predict
-from skinseg.scoring.metrics import METRICS
+from skinseg.scoring.metrics import HEADLINE, METRICS
 from skinseg.scoring.overlap import OVERLAP_METRICS
 
 PREDICTED = [name for name in METRICS if name not in ("brier", "ece")]
@@ -78,7 +78,14 @@ def test_scores_are_those_of_the_training_and_more(place: Path) -> None:
         key: summary["identity"][key] for key in ("method", "seed", "fold")
     }
     assert evaluation["curves"]["val/dice"][-1][0] == 7
-    assert {"stratum_diagnosis", "stratum_age"} <= {stratum["column"] for stratum in evaluation["strata"]}
+    strata = {stratum["column"]: stratum["rows"] for stratum in evaluation["strata"]}
+    assert {"stratum_diagnosis", "stratum_age"} <= strata.keys()
+    (nevus,) = [row for row in strata["stratum_diagnosis"] if row["value"] == "melanocytic nevus (nv)"]
+    nevi = scores[scores["diagnosis"] == "nv"]
+    assert (nevus["images"], nevus["lesions"]) == (len(nevi), nevi["group"].nunique())
+    assert {m: s["mean"] for m, s in nevus["scores"].items()} == pytest.approx(
+        nevi[list(HEADLINE)].mean().to_dict()
+    )
     page = (folder / "report.html").read_text()
     assert f"{dice['mean']:.4f}" in page
     assert summary["protocol"]["split"] in page

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.scoring.calibration import reliability
-from skinseg.scoring.metrics import METRICS
+from skinseg.scoring.metrics import HEADLINE, METRICS
 from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals
 from skinseg.scoring.strata import STRATA
 
-STRATUM_METRICS = ("dice", "threshold_jaccard", "hd95_percent")
 SMALL = 30
 """A stratum of fewer lesions is greyed out: its interval is wide, and itself uncertain."""
 
@@ -67,7 +67,7 @@ def by_strata(
 
     Returns:
         For each column with two values or more: column, label, note, rows (value, images, lesions, small,
-        scores of `STRATUM_METRICS`). Columns of a single value say nothing and are left out.
+        scores of those of `HEADLINE` that the table has). Columns of a single value say nothing and are left out.
     """
     columns = [(s.column, s.label[0].upper() + s.label[1:], s.note) for s in STRATA if s.column in table]
     if user is not None:
@@ -76,6 +76,7 @@ def by_strata(
         user = user.rename(columns=clear)
         table = table.merge(user, on="image_id", how="left")
         columns += [(clear.get(column, column), column, "") for column in own]
+    metrics = [name for name in HEADLINE if name in table]
     result = []
     for column, label, note in columns:
         labels = table[column].astype(object).where(table[column].notna(), "unknown")
@@ -92,10 +93,10 @@ def by_strata(
         for value in present:
             part = table[labels == value]
             lesions = int(part["group"].nunique())
-            scores = estimates(part, STRATUM_METRICS, draws=draws, level=level, seed=seed)
+            scores = estimates(part, metrics, draws=draws, level=level, seed=seed)
             rows.append(
                 {
-                    "value": str(value),
+                    "value": _diagnosis(str(value)) if column == "stratum_diagnosis" else str(value),
                     "images": len(part),
                     "lesions": lesions,
                     "small": lesions < SMALL,
@@ -107,6 +108,10 @@ def by_strata(
             )
         result.append({"column": column, "label": label, "note": note, "rows": rows})
     return result
+
+
+def _diagnosis(code: str) -> str:
+    return f"{DIAGNOSES[code]} ({code})" if code in DIAGNOSES else code
 
 
 def calibration(counts: NDArray[np.float64] | None) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from skinseg.data.dataset import resize_image
+from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.data.files import fit_mask, image_size, read_image, read_mask
 from skinseg.inference.files import mask_name
 from skinseg.report.page import GalleryImage
@@ -88,7 +89,8 @@ def describe(row: Mapping[str, object]) -> str:
         value = row.get(key)
         return [] if value is None or value != value else [form(value)]
 
-    words = [*known("diagnosis"), *known("age", lambda age: f"{age:g} y"), *known("sex"), *known("site")]
+    diagnosis = known("diagnosis", lambda code: DIAGNOSES.get(str(code), str(code)))
+    words = [*diagnosis, *known("age", lambda age: f"{age:g} y"), *known("sex"), *known("site")]
     return ", ".join(word.replace("_", " ") for word in words)
 
 

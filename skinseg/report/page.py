@@ -394,7 +394,6 @@ def _calibration(calibration: Mapping[str, Any] | None) -> dict[str, Any] | None
         )
     return {
         "ece": ece,
-        "brier": wording.rounded(calibration.get("brier"), 4),
         "svg": figures.reliability("calibration", bins, says=says),
         "bins": [
             {

@@ -175,7 +175,6 @@ def evaluation(
         ],
         "calibration": {
             "ece": 0.0123,
-            "brier": 0.0311,
             "bins": [
                 {
                     "low": float(low),

@@ -67,7 +67,8 @@ def by_strata(
 
     Returns:
         For each column with two values or more: column, label, note, rows (value, images, lesions, small,
-        scores of those of `HEADLINE` that the table has). Columns of a single value say nothing and are left out.
+        and the scores of `HEADLINE` that the table has). Columns of a single value say nothing and are left
+        out.
     """
     columns = [(s.column, s.label[0].upper() + s.label[1:], s.note) for s in STRATA if s.column in table]
     if user is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +139,32 @@ def train(write_ham: WriteHam, tmp_path: Path) -> Train:
         return train_tiny(root, tmp_path / run_dir, *overrides)
 
     return run_tiny
+
+
+SCORER = ("isic-challenge-scoring==5.6.0", "pandas<4")
+"""The ISIC Challenge's public scorer."""
+
+AskScorer = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def ask_scorer(tmp_path_factory: pytest.TempPathFactory) -> AskScorer:
+    """Installs the public scorer in an environment of its own; returns a call of make_golden.py there."""
+    environment = tmp_path_factory.mktemp("scorer")
+    venv.create(environment, with_pip=True)
+    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def call(*arguments: str | Path) -> None:
+        done = subprocess.run([python, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+    call("-m", "pip", "install", "--quiet", "--disable-pip-version-check", *SCORER)
+
+    def ask(output: Path, *arguments: str | Path) -> dict[str, Any]:
+        call(REPOSITORY / "tests/scoring/make_golden.py", output, *arguments)
+        return json.loads(output.read_text(encoding="utf-8"))
+
+    return ask
 
 
 class InterruptAt(Callback):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_ham, train_tiny
+from conftest import AskScorer, make_ham, train_tiny
 from PIL import Image
 
 from skinseg import build
 from skinseg.config import compose
 from skinseg.errors import SkinsegError
+from skinseg.evaluate import run as evaluate
 from skinseg.predict import run
 
 
@@ -134,3 +136,30 @@ def test_two_photographs_of_one_name_are_refused(ckpt: Path, tmp_path: Path) -> 
     Image.new("RGB", (40, 30)).save(tmp_path / "in/IMG_0.png")
     with pytest.raises(SkinsegError, match="several files for 1 images"):
         predict(ckpt, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_challenges_scorer_takes_the_masks_and_gives_the_scores_of_evaluate(
+    ckpt: Path, tmp_path: Path, ask_scorer: AskScorer
+) -> None:
+    data = ckpt.parents[2] / "ham10000"
+    (tmp_path / "in").mkdir()
+    for path in data.glob("*/*.jpg"):
+        shutil.copy(path, tmp_path / "in")
+    predict(ckpt, tmp_path)
+    truth = data / "HAM10000_segmentations_lesion_tschandl"
+    answers = ask_scorer(tmp_path / "answers.json", "--folders", truth, tmp_path / "out")
+    what = [
+        f"predictions={tmp_path / 'out'}",
+        f"truth={truth}",
+        f"run_dir={tmp_path / 'scores'}",
+        "workers=0",
+    ]
+    evaluate(compose(what, "evaluate"))
+    scores = pd.read_csv(tmp_path / "scores/scores.csv").set_index("image_id")
+    assert set(scores.index) == answers["images"].keys()
+    assert len(scores) == 24
+    for image_id, answer in answers["images"].items():
+        for name, score in answer["scores"].items():
+            assert scores.loc[image_id, name] == pytest.approx(score, rel=0, abs=1e-12)
+    assert scores["dice"].between(0.01, 0.99).any()

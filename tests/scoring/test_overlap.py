@@ -3,12 +3,12 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import build_mask, describe_cases
+from conftest import SCORER
 from PIL import Image
 
 from skinseg.scoring.overlap import OVERLAP_METRICS, confusion_counts, foreground, overlap_scores
@@ -16,7 +16,6 @@ from skinseg.scoring.overlap import OVERLAP_METRICS, confusion_counts, foregroun
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 GOLDEN = json.loads((HERE / "golden_isic_challenge.json").read_text(encoding="utf-8"))
-REQUIREMENTS = ("isic-challenge-scoring==5.6.0", "pandas<4")
 TOLERANCE = 1e-12
 
 
@@ -39,7 +38,7 @@ def test_golden_file_answers_the_present_cases():
     keys = ("name", "height", "width", "truth", "prediction")
     assert [{key: case[key] for key in keys} for case in GOLDEN["cases"]] == describe_cases()
     assert len({case["name"] for case in GOLDEN["cases"]}) == len(GOLDEN["cases"])
-    assert GOLDEN["scorer"] == REQUIREMENTS[0].replace("==", " ")
+    assert GOLDEN["scorer"] == SCORER[0].replace("==", " ")
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["name"].replace(" ", "-"))
@@ -213,26 +212,6 @@ def test_import_needs_neither_torch_nor_lightning_nor_hydra():
 
 
 # --- against the public scorer itself --------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def ask_scorer(tmp_path_factory):
-    """Install the public scorer in an environment of its own; return a call of make_golden.py there."""
-    environment = tmp_path_factory.mktemp("scorer")
-    venv.create(environment, with_pip=True)
-    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-    def call(*arguments):
-        done = subprocess.run([python, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-
-    call("-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS)
-
-    def ask(output, *arguments):
-        call(HERE / "make_golden.py", output, *arguments)
-        return json.loads(output.read_text(encoding="utf-8"))
-
-    return ask
 
 
 def find_real_masks(count):

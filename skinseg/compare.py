@@ -190,7 +190,8 @@ def _show(comparison: Comparison, folder: Path) -> None:
             cells += [_with_interval(metric, entry["difference"], signed=True)]
             cells += [f"{entry['p']:.4f}", f"{entry['p_corrected']:.4f}", f"{100 * entry['won']:.0f} %"]
         table.add_row(*cells)
-    console = Console(highlight=False, soft_wrap=True)
+    # So wide that the table keeps its names and numbers whole in a file and in a narrow window.
+    console = Console(highlight=False, soft_wrap=True, width=1000)
     console.print()
     console.print(table)
     console.print(

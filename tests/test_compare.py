@@ -96,6 +96,7 @@ def test_ranking_differences_and_p_are_those_of_the_scores(place: Path) -> None:
     assert min(entry["p_corrected"] for entry in found["runs"][1:]) == pytest.approx(2 * min(ps))
     assert found["lesions"] == IMAGES // 2
     assert "shown to be worse" in found["verdict"]
+    assert "Each was trained once" in found["verdict"]
     ranking = pd.read_csv(place / "comparison/ranking.csv")
     assert ranking["name"].tolist() == ["good", "fair", "bad"]
     differ = pd.read_csv(place / "comparison/differ.csv")

@@ -398,5 +398,9 @@ class Comparison:
             return f"{best} has the best {label}; there are too few lesions to say more."
         if not behind:
             return f"{best} has the best {label}, and none of the others is shown to be worse."
-        text = f"{best} has the best {label}; shown to be worse: {', '.join(behind)}"
-        return f"{text}. Not shown to be worse: {', '.join(open_)}." if open_ else f"{text}."
+        text = f"{best} has the best {label}; shown to be worse: {', '.join(behind)}."
+        if open_:
+            text += f" Not shown to be worse: {', '.join(open_)}."
+        if all(len(method.runs) == 1 for method in self.methods):
+            text += " Each was trained once: this holds for these networks, not yet for their methods."
+        return text

@@ -88,7 +88,9 @@ def cluster_intervals(
     The mean of a draw is the sum over its images by their number (a ratio, since lesions differ in how many
     images they have). "bca" is Efron's bias-corrected and accelerated interval (JASA 1987), its acceleration
     from the jackknife over lesions; it suits scores that are skewed towards 1. "percentile" takes the
-    quantiles as they are.
+    quantiles as they are. Both are taken further out for few lesions, by Student's t and the bootstrap's
+    missing n / (n - 1) ("expanded", Hesterberg, The American Statistician 2015); of 5 lesions intervals
+    would otherwise cover .86 of what they should.
 
     Args:
         values: A score per image, float of shape (n,) or (n, m); nan is undefined and left out.
@@ -142,6 +144,14 @@ def run_intervals(
     Raises:
         ValueError: Fewer than two runs, or they share some of their lesions only.
     """
+    drawn, sums, counts = _drawn_runs(runs, lesions, draws, seed)
+    return _estimates(drawn, sums, counts, level, None)
+
+
+def _drawn_runs(
+    runs: Sequence[ArrayLike], lesions: Sequence[ArrayLike], draws: int, seed: int
+) -> tuple[Floats, Floats, Floats]:
+    """Means of each draw of lesions and trainings, and sums and numbers by lesion, as `run_intervals`."""
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} runs; a spread between runs needs two.")
     names = [np.asarray(of_run) for of_run in lesions]
@@ -158,17 +168,15 @@ def run_intervals(
     else:
         table = np.concatenate(tables)
         codes = _checked(table, np.concatenate(names))[1]
-        spread = np.maximum(
-            0,
-            spread
-            - np.mean(
-                [_lesion_variance(*_checked(t, n)) for t, n in zip(tables, names, strict=True)], axis=0
-            ),
-        )
+        parts = [_lesion_variance(*_checked(t, n)) for t, n in zip(tables, names, strict=True)]
+        spread = np.maximum(0, spread - np.mean(parts, axis=0))
     sums, counts = _by_lesion(table, codes)
-    drawn = _drawn_means(sums, counts, draws, seed)
     deviation = np.random.default_rng([seed, 1]).standard_t(len(runs) - 1, size=(draws, 1))
-    return _estimates(drawn + deviation * np.sqrt(spread / len(runs)), sums, counts, level, None)
+    return (
+        _drawn_means(sums, counts, draws, seed) + deviation * np.sqrt(spread / len(runs)),
+        sums,
+        counts,
+    )
 
 
 def paired_test(
@@ -275,19 +283,76 @@ def paired_runs(
     difference = averages[0] - averages[1]
     both = ~np.isnan(difference)
     sums, counts = _by_lesion(*_checked(difference[both], np.asarray(lesions)[both]))
-    deviation = np.random.default_rng([seed, 1]).standard_t(freedom, size=draws)
-    drawn = _drawn_means(sums, counts, draws, seed)[:, 0] + deviation * error
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    deviation = np.random.default_rng([seed, 1]).standard_t(freedom, size=(draws, 1))
+    drawn = _drawn_means(sums, counts, draws, seed) + deviation * error
+    return _with_trainings(result, drawn, sums, counts, level)
+
+
+def paired_folds(
+    first: Sequence[ArrayLike],
+    second: Sequence[ArrayLike],
+    lesions: Sequence[ArrayLike],
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> PairedResult:
+    """Tests whether two methods differ that were trained and tested on the same folds.
+
+    As in `paired_runs` another training is part of the question. Its spread is that of the folds' mean
+    differences, less what their lesions contribute, as in `run_intervals`.
+
+    Args:
+        first: For each fold the first method's score per image, shape (n,); nan is undefined.
+        second: Of the second method, on the same images in the same order.
+        lesions: For each fold the lesion of each image; no lesion is in two folds.
+        draws: Of the bootstrap ("percentile").
+        level: Coverage.
+        seed: Of the draws.
+
+    Returns:
+        The result; wilcoxon, effect_size, won and tied are of all folds' images together.
+
+    Raises:
+        ValueError: Fewer than two folds, the lengths differ, or folds share lesions.
+    """
+    values = [[np.asarray(fold, dtype=np.float64) for fold in of_method] for of_method in (first, second)]
+    names = [np.asarray(of_fold) for of_fold in lesions]
+    result = paired_test(
+        np.concatenate(values[0]),
+        np.concatenate(values[1]),
+        np.concatenate(names),
+        draws=draws,
+        level=level,
+        seed=seed,
+    )
+    if result.lesions < LEAST_LESIONS:
+        return result
+    differences = [a - b for a, b in zip(*values, strict=True)]
+    drawn, sums, counts = _drawn_runs(differences, names, draws, seed)
+    return _with_trainings(result, drawn, sums, counts, level)
+
+
+def _with_trainings(
+    result: PairedResult, drawn: Floats, sums: Floats, counts: Floats, level: float
+) -> PairedResult:
+    """Puts the interval and p of draws of lesions and trainings into a result."""
+    if np.isnan(drawn).any():
+        nothing = float("nan")
+        return replace(result, low=nothing, high=nothing, p=nothing)
+    estimate = _estimates(drawn, sums, counts, level, None)
     beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    p = min(1.0, 2 * (1 + beyond) / (1 + draws))
-    return replace(result, low=float(low), high=float(high), p=p)
+    # Of few lesions the bootstrap's p is too small; another training can only make a difference less sure.
+    p = max(result.p, min(1.0, 2 * (1 + beyond) / (1 + len(drawn))))
+    return replace(result, low=float(estimate.low[0]), high=float(estimate.high[0]), p=p)
 
 
-def holm(p: ArrayLike) -> Floats:
+def holm(p: ArrayLike, comparisons: int | None = None) -> Floats:
     """Corrects p values for their number (Holm, Scand J Statist 1979).
 
     Args:
         p: Shape (k,), in [0, 1]; nan is no comparison and stays.
+        comparisons: How many they were chosen from, at least k. None: they are all.
 
     Returns:
         Corrected p of the same shape, never below the original, at most 1.
@@ -295,7 +360,8 @@ def holm(p: ArrayLike) -> Floats:
     values = np.asarray(p, dtype=np.float64)
     corrected = values.copy()
     order = np.argsort(values, kind="stable")[: int(np.isfinite(values).sum())]
-    steps = values[order] * np.arange(len(order), 0, -1)
+    number = len(order) if comparisons is None else comparisons
+    steps = values[order] * np.arange(number, number - len(order), -1)
     corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
     return corrected
 
@@ -364,26 +430,29 @@ def _estimates(
 ) -> Estimates:
     number = counts.sum(axis=0)
     mean = _divide(sums.sum(axis=0), number)
-    low, high = _ends(drawn, mean, level, acceleration)
     known = (counts > 0).sum(axis=0)
-    low[known < LEAST_LESIONS] = high[known < LEAST_LESIONS] = np.nan
+    low, high = _ends(drawn, mean, known, level, acceleration)
     return Estimates(mean, low, high, number.astype(np.int64), known.astype(np.int64))
 
 
-def _ends(drawn: Floats, mean: Floats, level: float, acceleration: Floats | None) -> tuple[Floats, Floats]:
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+def _ends(
+    drawn: Floats, mean: Floats, known: NDArray[np.int64], level: float, acceleration: Floats | None
+) -> tuple[Floats, Floats]:
     low, high = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
     for column, center in enumerate(mean):
         values = drawn[:, column][~np.isnan(drawn[:, column])]
-        if not len(values):
+        if not len(values) or known[column] < LEAST_LESIONS:
             continue
-        shares = tails
+        lesions = int(known[column])
+        z = np.sqrt(lesions / (lesions - 1)) * stats.t.ppf([(1 - level) / 2, (1 + level) / 2], lesions - 1)
         if acceleration is not None:
             below = ((values < center).mean() + (values <= center).mean()) / 2
             if 0 < below < 1:
-                bias, z = stats.norm.ppf(below), stats.norm.ppf(tails)
-                shares = stats.norm.cdf(bias + (bias + z) / (1 - acceleration[column] * (bias + z)))
-        low[column], high[column] = np.quantile(values, shares)
+                bias = stats.norm.ppf(below)
+                # Beyond 1 the correction would turn around; that far out there is only the last draw.
+                bent = np.minimum(acceleration[column] * (bias + z), 0.99)
+                z = bias + (bias + z) / (1 - bent)
+        low[column], high[column] = np.quantile(values, stats.norm.cdf(z))
     return low, high
 
 

@@ -13,6 +13,7 @@ from skinseg.scoring.statistics import (
     LEAST_LESIONS,
     cluster_intervals,
     holm,
+    paired_folds,
     paired_runs,
     paired_test,
     run_intervals,
@@ -52,6 +53,18 @@ def test_covers_the_true_mean_where_images_of_a_lesion_are_alike(method: str) ->
         naive_hits += low <= 0.8 <= high
     assert 0.93 <= hits / times <= 0.97
     assert naive_hits / times < 0.85, "drawing single images is far too narrow here"
+
+
+@pytest.mark.parametrize("lesions", [LEAST_LESIONS, 10, 20])
+def test_covers_the_true_mean_of_few_lesions(lesions: int) -> None:
+    """Without its expansion the interval of five lesions covers .86."""
+    generator = np.random.default_rng(16)
+    hits, times = 0, 500
+    for number in range(times):
+        values = generator.normal(0.8, 0.1, lesions)
+        estimate = cluster_intervals(values, np.arange(lesions), draws=1000, seed=number)
+        hits += estimate.low[0] <= 0.8 <= estimate.high[0]
+    assert (0.90 if lesions == LEAST_LESIONS else 0.92) <= hits / times <= 0.98
 
 
 def test_bca_covers_skewed_scores_more_evenly_than_percentiles() -> None:
@@ -209,6 +222,46 @@ def test_false_alarms_where_seeds_differ() -> None:
         paired_runs([values], [values], codes)
 
 
+def test_false_alarms_where_seeds_differ_and_lesions_are_few() -> None:
+    generator = np.random.default_rng(17)
+    alarms, times = 0, 400
+    for number in range(times):
+        methods = generator.normal(0.8, 0.1, (2, 1, 6)) + generator.normal(0, 1e-4, (2, 3, 6))
+        alarms += paired_runs(*methods, np.arange(6), draws=400, seed=number).p <= 0.05
+    assert alarms / times <= 0.07
+
+
+def test_false_alarms_where_folds_differ() -> None:
+    """Two methods of equal merit, trained anew for each of five folds."""
+    generator = np.random.default_rng(18)
+    alarms = alone = found = 0
+    times = 400
+    for number in range(times):
+        folds = [scores(generator, 40) for _ in range(5)]
+        codes = [c + 1000 * fold for fold, (_, c) in enumerate(folds)]
+        methods = [
+            [v + generator.normal(0, 0.01) + generator.normal(0, 0.01, len(v)) for v, _ in folds]
+            for _ in range(2)
+        ]
+        alarms += paired_folds(*methods, codes, draws=400, seed=number).p <= 0.05
+        pooled = [np.concatenate(method) for method in methods]
+        alone += paired_test(*pooled, np.concatenate(codes), draws=400, seed=number).p <= 0.05
+        better = [fold + 0.05 for fold in methods[0]]
+        found += paired_folds(better, methods[1], codes, draws=400, seed=number).p <= 0.05
+    assert 0.02 <= alarms / times <= 0.07
+    assert alone / times > 0.3
+    assert found / times > 0.95
+    with pytest.raises(ValueError, match="some of their lesions"):
+        paired_folds([[1.0] * 9, [1.0] * 9], [[0.0] * 9, [0.0] * 9], [np.arange(9), np.arange(1, 10)])
+
+
+def test_a_seed_without_a_defined_score_is_no_finding() -> None:
+    values, codes = scores(np.random.default_rng(19), 20)
+    nothing = np.full(len(values), np.nan)
+    result = paired_runs([values, nothing], [values, values], codes)
+    assert np.isnan([result.p, result.low, result.high]).all()
+
+
 def test_finds_a_difference_that_is_larger_than_that_of_seeds() -> None:
     generator = np.random.default_rng(15)
     values, codes = scores(generator, 100)
@@ -258,6 +311,8 @@ def test_holm() -> None:
     # By hand: .01 * 4, then .02 * 3, then .03 * 2, then .04 * 1, and never less than the one before.
     assert holm([0.04, 0.01, 0.03, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.5, 0.9]).tolist() == [1, 1]
+    # Two that were chosen from three.
+    assert holm([0.01, 0.04], comparisons=3).tolist() == pytest.approx([0.03, 0.08])
     corrected = holm([np.nan, 0.01, 0.04])
     assert np.isnan(corrected[0])
     assert corrected[1:].tolist() == pytest.approx([0.02, 0.04])

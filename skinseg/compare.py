@@ -5,8 +5,11 @@ python -m skinseg.compare 'runs=[<folder>,<folder>]'
 
 from __future__ import annotations
 
+import functools
+import itertools
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,10 @@ from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
     from skinseg.evaluation.comparison import Comparison
+    from skinseg.evaluation.runs import Method
     from skinseg.report.page import GalleryImage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -82,7 +88,8 @@ def run(cfg: DictConfig) -> Comparison:
     from skinseg import build
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import fetch_evaluations, finish, log_evaluation
-    from skinseg.evaluation.comparison import Comparison, find_runs, load_run, methods_of
+    from skinseg.evaluation.comparison import Comparison
+    from skinseg.evaluation.runs import find_runs, load_run, methods_of
     from skinseg.record import write_csv, write_json, write_text
     from skinseg.report.page import comparison_page
     from skinseg.scoring.metrics import METRICS
@@ -109,18 +116,13 @@ def run(cfg: DictConfig) -> Comparison:
             f"runs: all {len(found)} are of one method ({methods[0].name}), with other seeds or folds. Add "
             "another method, or set pool=false to compare the runs one by one."
         )
-    for method in methods:
-        if config["metric"] not in method.table:
-            raise SkinsegError(
-                f"runs: {method.runs[0].folder} has no {config['metric']}; a training scores overlap alone. "
-                "Evaluate its checkpoint: python -m skinseg.evaluate ckpt=<best.ckpt>"
-            )
     comparison = Comparison(methods, config["metric"], config["draws"], config["level"], config["seed"])
+    pictures = _gallery(comparison, config["gallery"])
+    page = comparison_page(comparison.content, pictures)
     write_csv(folder / "differ.csv", comparison.differ)
     write_csv(folder / "ranking.csv", _flat(comparison))
     write_json(folder / "comparison.json", comparison.content)
-    pictures = _gallery(comparison, config["gallery"])
-    write_text(folder / "report.html", comparison_page(comparison.content, pictures))
+    write_text(folder / "report.html", page)
     _show(comparison, folder)
     exit_code = 1
     try:
@@ -134,43 +136,63 @@ def run(cfg: DictConfig) -> Comparison:
 def _flat(comparison: Comparison) -> Any:
     import pandas as pd
 
-    return pd.json_normalize(comparison.content["runs"]).drop(columns=["folders", "stamps"])
+    table = pd.json_normalize(comparison.content["runs"]).drop(columns=["folders", "stamps"])
+    return table.drop(columns="difference", errors="ignore")
 
 
 def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
-    """Pictures of where the best two differ, of evaluations whose photographs are still there."""
-    import pandas as pd
+    """Pictures of where the best two differ most, of images whose masks are still there."""
+    best, second = comparison.ranked[:2]
+    ordered = comparison.differ.assign(gain=comparison.sign * comparison.differ["difference"]).sort_values(
+        "gain", kind="stable"
+    )
+    pictures: list[GalleryImage] = []
+    for method, rows in (
+        (best, ordered[ordered["gain"] > 0].iloc[::-1]),
+        (second, ordered[ordered["gain"] < 0]),
+    ):
+        found = (_picture(row, best, second, f"{method.name} is better") for row in rows.to_dict("records"))
+        pictures += itertools.islice((picture for picture in found if picture is not None), each)
+    if not pictures and each:
+        log.info(
+            "No photographs: the best two runs have no masks here. python -m skinseg.evaluate keeps them."
+        )
+    return pictures
 
+
+def _picture(row: Mapping[Any, Any], best: Method, second: Method, kind: str) -> GalleryImage | None:
+    """A photograph with the outlines of two methods; of several seeds those of the first that has them."""
     from skinseg.evaluation.gallery import gallery_image, prediction_file
 
-    best, second = comparison.ranked[:2]
-    files = best.runs[0].folder / "files.csv"
-    if not files.is_file():
-        return []
-    paths = pd.read_csv(files, dtype=str, keep_default_na=False).set_index("image_id")
-    differ = comparison.differ.sort_values("difference", kind="stable")
-    chosen = [
-        (f"{best.name} is better", differ.tail(each).iloc[::-1]),
-        (f"{second.name} is better", differ.head(each)),
-    ]
-    pictures = []
-    for kind, rows in chosen:
-        for row in rows.to_dict("records"):
-            image_id = str(row["image_id"])
-            if (
-                image_id not in paths.index
-                or (row["difference"] > 0) != (kind == chosen[0][0])
-                or not row["difference"]
-            ):
-                continue
-            masks = {"truth": Path(str(paths.loc[image_id, "mask"]))}
-            masks |= {m.name: prediction_file(m.runs[0].folder, image_id) for m in (best, second)}
-            image = str(paths.loc[image_id, "image"]) or None
-            if all(path.is_file() for path in masks.values()) and (image is None or Path(image).is_file()):
-                scores = {m.name: float(row[m.name]) for m in (best, second)}
-                photograph = {"image_id": image_id, "image": image, "kind": kind}
-                pictures.append(gallery_image(photograph, masks, scores, ""))
-    return pictures
+    image_id = str(row["image_id"])
+    masks, scores = {}, {}
+    files: Mapping[Any, str] = {}
+    for method in (best, second):
+        run = next((r for r in method.runs if prediction_file(r.folder, image_id).is_file()), None)
+        if run is None:
+            return None
+        files = files or _files(run.folder).get(image_id, {})
+        masks[method.name] = prediction_file(run.folder, image_id)
+        scores[method.name] = float(row[method.name])
+    image = files.get("image") or None
+    if not Path(files.get("mask", "")).is_file() or (image is not None and not Path(image).is_file()):
+        return None
+    photograph = {"image_id": image_id, "image": image, "kind": kind}
+    several = [method.name for method in (best, second) if method.seeds]
+    note = f"outline of one of several seeds: {', '.join(several)}" if several else ""
+    return gallery_image(photograph, {"truth": Path(files["mask"]), **masks}, scores, note)
+
+
+@functools.cache
+def _files(folder: Path) -> dict[str, dict[Any, str]]:
+    """Where an evaluation's photographs and true masks lie, by image id."""
+    import pandas as pd
+
+    path = folder / "files.csv"
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("image_id")
+    return {str(key): dict(value) for key, value in table.to_dict("index").items()}
 
 
 def _show(comparison: Comparison, folder: Path) -> None:

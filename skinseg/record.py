@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shlex
@@ -77,8 +78,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON as a whole or not at all. See `replacing`."""
-    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+    """Writes JSON as a whole or not at all, a number that is none as null. See `replacing`."""
+    write_text(path, json.dumps(_finite(content), indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -62,6 +62,8 @@ def summarise(
             "side": "test",
             "split": test_data.split.fingerprint,
             "data": None,
+            "settings": None,
+            "training": config["run_dir"],
             **method_identity(config),
         },
         "objective": {"name": config["monitor"], "value": objective},

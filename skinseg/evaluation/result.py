@@ -243,10 +243,24 @@ class Result:
 
     def _identity(self) -> dict[str, Any]:
         """What a comparison needs to know: which images, and which method."""
-        identity = {"side": self.side.name, "split": self.side.split, "data": self.data_fingerprint}
+        config = self.config
+        settings = {key: config[key] for key in ("tolerance_px", "tolerance_percent", "bins")}
+        identity = {
+            "side": self.side.name,
+            "split": self.side.split,
+            "data": self.data_fingerprint,
+            "settings": ", ".join(f"{key}={value:g}" for key, value in settings.items()),
+        }
         if self.record is None:
-            return {**identity, "method": self.name, "seed": None, "fold": None}
-        return {**identity, **method_identity(self.record["config"])}
+            # Nothing but the place tells the masks of two programs apart.
+            place = str(Path(config["predictions"]).expanduser().resolve())
+            method = f"{self.name} {digest([place])[:6]}"
+            return {**identity, "training": None, "method": method, "seed": None, "fold": None}
+        trained = self.record["config"]
+        method_of = method_identity(trained)
+        if config["threshold"] is not None and config["threshold"] != trained["threshold"]:
+            method_of["method"] += f" threshold={config['threshold']}"
+        return {**identity, "training": trained["run_dir"], **method_of}
 
     def _agreement(self) -> pd.DataFrame:
         catalog = self.side.catalog

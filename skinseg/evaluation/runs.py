@@ -1,0 +1,318 @@
+"""Scored runs, and what may be set side by side of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinseg.errors import SkinsegError
+from skinseg.scoring.metrics import METRICS
+from skinseg.scoring.statistics import Estimates, cluster_intervals, run_intervals
+
+_DEEPEST = 3
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """One network's scores on a side.
+
+    Attributes:
+        folder: Of the evaluation, or of the run that scored its own test side.
+        name: Of the run.
+        identity: side, split, data (None: truth not named), training (None: not known), settings of the
+            scores (None: overlap alone was scored), method, seed, fold.
+        table: A row per image: image_id, group and metrics, sorted by image_id.
+        cost: parameters, gflops, images_per_second, training_seconds; what is not known is missing.
+        stamps: What stands beside its scores.
+    """
+
+    folder: Path
+    name: str
+    identity: Mapping[str, Any]
+    table: pd.DataFrame
+    cost: Mapping[str, float]
+    stamps: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs of one method, which differ by seed or fold alone.
+
+    Attributes:
+        name: For people; no two methods of a comparison bear the same.
+        runs: The runs.
+        undefined: By metric the number of images on which one of the runs has no value.
+    """
+
+    name: str
+    runs: Sequence[ScoredRun]
+    undefined: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def trainings(self) -> list[pd.DataFrame]:
+        """A table for each seed; where there are folds, one for each of these, the mean over its seeds."""
+        folds: dict[frozenset[str], list[pd.DataFrame]] = {}
+        for run in self.runs:
+            folds.setdefault(frozenset(run.table["image_id"]), []).append(run.table)
+        if len(folds) == 1:
+            return [run.table.set_index("image_id") for run in self.runs]
+        return [_mean(tables) for tables in folds.values()]
+
+    @property
+    def folds(self) -> bool:
+        """Whether the runs were tested on different images."""
+        return any(set(table.index) != set(self.trainings[0].index) for table in self.trainings)
+
+    @property
+    def seeds(self) -> bool:
+        """Whether an image was scored by several runs."""
+        return sum(len(run.table) for run in self.runs) > len(self.table)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row per image, the mean over seeds; image_id is the index."""
+        return _mean([run.table for run in self.runs])
+
+    def estimates(self, metrics: Sequence[str], *, draws: int, level: float, seed: int) -> Estimates:
+        """Means with intervals; of several trainings the spread between them is part of it."""
+        values = [table[list(metrics)].to_numpy(dtype=float) for table in self.trainings]
+        lesions = [table["group"].to_numpy(dtype=str) for table in self.trainings]
+        if len(values) == 1:
+            return cluster_intervals(values[0], lesions[0], draws=draws, level=level, seed=seed)
+        found = run_intervals(values, lesions, draws=draws, level=level, seed=seed)
+        # Student's t knows no bounds: of two seeds that differ much it reaches beyond what a score can be.
+        lowest = np.array([METRICS[name].lowest for name in metrics])
+        highest = np.array([METRICS[name].highest for name in metrics])
+        return replace(found, low=np.maximum(found.low, lowest), high=np.minimum(found.high, highest))
+
+
+def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    rows = pd.concat(tables)
+    means = rows.groupby("image_id")[[name for name in METRICS if name in rows]].mean()
+    return means.assign(group=rows.drop_duplicates("image_id").set_index("image_id")["group"])
+
+
+def find_runs(entries: Sequence[str]) -> list[Path]:
+    """Finds the folders that hold scores.
+
+    Args:
+        entries: Folders of evaluations or runs, or folders that hold some (a sweep, an evaluation of several
+            checkpoints).
+
+    Returns:
+        The folders in the order given, those within one sorted by name.
+
+    Raises:
+        SkinsegError: There is none below an entry, or one is named twice.
+    """
+    found: list[Path] = []
+    for entry in entries:
+        folder = Path(entry).expanduser()
+        if not folder.is_dir():
+            raise SkinsegError(
+                f"runs: {entry} is no folder; expected one of a run, an evaluation or a sweep."
+            )
+        below = list(_scored_below(folder, _DEEPEST))
+        if not below:
+            raise SkinsegError(
+                f"runs: {entry} holds no scores; expected scores.csv with evaluation.json or summary.json in "
+                "it, or in folders below. Evaluate it first: python -m skinseg.evaluate ckpt=<best.ckpt>"
+            )
+        found += below
+    resolved = [folder.resolve() for folder in found]
+    for folder in resolved:
+        if resolved.count(folder) > 1:
+            raise SkinsegError(f"runs: {folder} is named more than once.")
+    return found
+
+
+def _scored_below(folder: Path, depth: int) -> Iterable[Path]:
+    if (folder / "scores.csv").is_file() and any(
+        (folder / name).is_file() for name in ("evaluation.json", "summary.json")
+    ):
+        yield folder
+    elif depth:
+        for child in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
+            if child.is_dir() and not child.name.startswith("."):
+                yield from _scored_below(child, depth - 1)
+
+
+def load_run(folder: Path) -> ScoredRun:
+    """Reads the scores of an evaluation or a run.
+
+    Raises:
+        SkinsegError: A file cannot be read or lacks what is needed.
+    """
+    name = "evaluation.json" if (folder / "evaluation.json").is_file() else "summary.json"
+    try:
+        record = json.loads((folder / name).read_text(encoding="utf-8"))
+        table = pd.read_csv(folder / "scores.csv", dtype={"image_id": str, "group": str})
+        stamps = record["stamps"] if name == "evaluation.json" else record["protocol"]["stamps"]
+        return ScoredRun(
+            folder=folder,
+            name=record["name"],
+            identity=record["identity"],
+            table=table.sort_values("image_id", ignore_index=True),
+            cost=record["costs"],
+            stamps=stamps,
+        )
+    except KeyError as error:
+        raise SkinsegError(
+            f"runs: {folder / name} lacks {error}; it was written by an earlier skinseg. Evaluate the "
+            f"checkpoint: python -m skinseg.evaluate ckpt={folder / 'checkpoints' / 'best.ckpt'}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise SkinsegError(f"runs: {folder} cannot be read ({error}).") from error
+
+
+def methods_of(runs: Sequence[ScoredRun], *, pool: bool) -> list[Method]:
+    """Puts runs of one method together.
+
+    Args:
+        runs: At least two.
+        pool: Take runs that differ by seed or fold alone for one method. False: each run stands for itself.
+
+    Returns:
+        The methods, each with another name. An image on which a metric is undefined for one run is undefined
+        for all: means over different images would not be comparable, and a network that gives up on hard
+        images would gain by it.
+
+    Raises:
+        SkinsegError: Two runs are of one training; two of a method have the same seed and fold; or the
+            methods were not scored in the same way on the same images of the same split.
+    """
+    _check_trainings(runs)
+    groups: dict[str, list[ScoredRun]] = {}
+    for number, run in enumerate(runs):
+        groups.setdefault(run.identity["method"] if pool else str(number), []).append(run)
+    for members in groups.values():
+        _check_members(members)
+    methods = [
+        Method(name, members)
+        for name, members in zip(_names(list(groups.values())), groups.values(), strict=True)
+    ]
+    _check_same_images(methods)
+    return _defined_for_all(methods)
+
+
+def _defined_for_all(methods: Sequence[Method]) -> list[Method]:
+    runs = [run for method in methods for run in method.runs]
+    shared = [name for name in METRICS if all(name in run.table for run in runs)]
+
+    def undefined(of: Iterable[ScoredRun], metric: str) -> set[str]:
+        return {i for run in of for i in run.table.loc[run.table[metric].isna(), "image_id"]}
+
+    nowhere = {metric: undefined(runs, metric) for metric in shared}
+
+    def cleared(run: ScoredRun) -> ScoredRun:
+        table = run.table.copy()
+        for metric, ids in nowhere.items():
+            table.loc[table["image_id"].isin(ids), metric] = np.nan
+        return replace(run, table=table)
+
+    return [
+        Method(
+            method.name,
+            [cleared(run) for run in method.runs],
+            {metric: len(undefined(method.runs, metric)) for metric in shared},
+        )
+        for method in methods
+    ]
+
+
+def _names(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
+    """Names methods by their runs' name, and by as much of the folder as tells them apart."""
+    names = [members[0].name for members in groups]
+    parts = [members[0].folder.resolve().parts for members in groups]
+    result = []
+    for name, own in zip(names, parts, strict=True):
+        others = [p for n, p in zip(names, parts, strict=True) if n == name and p != own]
+        depth = 1
+        while depth < len(own) and any(p[-depth:] == own[-depth:] for p in others):
+            depth += 1
+        result.append(f"{name} ({'/'.join(own[-depth:])})" if others else name)
+    return result
+
+
+def _check_trainings(runs: Sequence[ScoredRun]) -> None:
+    seen: dict[str, ScoredRun] = {}
+    for run in runs:
+        training = run.identity.get("training")
+        if training is None or run.identity["side"] != "test":
+            continue
+        other = seen.setdefault(training, run)
+        if other is not run:
+            raise SkinsegError(
+                f"runs: {other.folder} and {run.folder} are of one training ({training}): the better of two "
+                "checkpoints or thresholds would be chosen on the test side. Leave one out; choose on "
+                "validation (python -m skinseg.evaluate ckpt=... side=val)."
+            )
+
+
+def _check_members(members: Sequence[ScoredRun]) -> None:
+    seen: dict[tuple[Any, Any], ScoredRun] = {}
+    for run in members:
+        other = seen.setdefault((run.identity["seed"], run.identity["fold"]), run)
+        if other is not run:
+            raise SkinsegError(
+                f"runs: {other.folder} and {run.folder} are of one method and one seed, so they are no two "
+                "trainings. Leave one out, or set pool=false to compare all runs one by one."
+            )
+    listed = ", ".join(f"{run.folder} ({len(run.table)} images)" for run in members)
+    if _overlap(members, lambda run: run.table["image_id"]):
+        raise SkinsegError(
+            f"runs: these are of one method but were scored on images that overlap in part: {listed}. Seeds "
+            "need the same images, folds different ones."
+        )
+    if _overlap(members, lambda run: run.table["group"]):
+        raise SkinsegError(
+            f"runs: these are folds of one method that share lesions, for the split was made by image: "
+            f"{listed}. Their images are not independent; split by lesion (data.split.unit=lesion)."
+        )
+
+
+def _overlap(members: Sequence[ScoredRun], of: Callable[[ScoredRun], pd.Series[str]]) -> bool:
+    """Whether the runs' sets are neither the same nor apart."""
+    sets = {frozenset(of(run)) for run in members}
+    return sum(map(len, sets)) > len(frozenset().union(*sets))
+
+
+_SAME = {
+    "split": "splits",
+    "side": "sides",
+    "data": "images or true masks",
+    "settings": "settings of the scores",
+}
+
+
+def _check_same_images(methods: Sequence[Method]) -> None:
+    first = methods[0]
+    for key, what in _SAME.items():
+        marks = {
+            method.name: sorted({str(m) for run in method.runs if (m := run.identity.get(key)) is not None})
+            for method in methods
+        }
+        known = [method for method in methods if marks[method.name]]
+        for method in known[1:]:
+            if marks[method.name] != marks[known[0].name]:
+                found = " and ".join(", ".join(marks[one.name]) for one in (known[0], method))
+                raise SkinsegError(
+                    f"runs: {known[0].runs[0].folder} and {method.runs[0].folder} were scored on different "
+                    f"{what} ({found}): their difference would be that of these. Score both alike."
+                )
+    for method in methods[1:]:
+        here, there = set(first.table.index), set(method.table.index)
+        if here != there:
+            raise SkinsegError(
+                f"runs: {first.runs[0].folder} has scores of {len(here)} images and "
+                f"{method.runs[0].folder} of {len(there)}; {len(here - there)} are missing there and "
+                f"{len(there - here)} here, e.g. {', '.join(sorted(here ^ there)[:3])}. Score both on the "
+                "same images."
+            )

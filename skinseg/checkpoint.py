@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +44,22 @@ def read_checkpoint(path: str | Path, *, key: str) -> dict[str, Any]:
     Raises:
         SkinsegError: No such file, cut short, or not a checkpoint of skinseg.
     """
+    if not str(path):
+        raise SkinsegError(f"{key} is empty; expected a file of <run folder>/checkpoints/.")
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise SkinsegError(f"{key}={path} is a folder; did you mean {path / 'checkpoints' / 'best.ckpt'}?")
     if not path.is_file():
         raise SkinsegError(
             f"{key}={path}: no such file. A run keeps its checkpoints in <run folder>/checkpoints/."
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
+    except Exception as error:  # whatever the bytes of another kind of file make the unpickler raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise SkinsegError(
-            f"{key}={path} ({path.stat().st_size} bytes) is not a whole checkpoint: "
-            f"{str(error).splitlines()[0]} Take another one, e.g. last.ckpt or best.ckpt beside it."
+            f"{key}={path} ({path.stat().st_size} bytes) is not a whole checkpoint: {reason} "
+            "Take another one, e.g. last.ckpt or best.ckpt beside it."
         ) from error
     if not isinstance(checkpoint, dict) or not {"skinseg", "state_dict"} <= checkpoint.keys():
         raise SkinsegError(

@@ -89,7 +89,7 @@ def run(cfg: DictConfig) -> Comparison:
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import fetch_evaluations, finish, log_evaluation
     from skinseg.evaluation.comparison import Comparison
-    from skinseg.evaluation.runs import find_runs, load_run, methods_of
+    from skinseg.evaluation.runs import find_runs, find_unscored, load_run, methods_of
     from skinseg.record import write_csv, write_json, write_text
     from skinseg.report.page import comparison_page
     from skinseg.scoring.metrics import METRICS
@@ -108,6 +108,8 @@ def run(cfg: DictConfig) -> Comparison:
         for entry in entries
     ]
     found = [load_run(path) for path in find_runs(entries)]
+    for path in find_unscored(entries):
+        log.warning("%s has no scores (failed, interrupted or not tested); it is left out.", path)
     if len(found) < 2:
         raise SkinsegError(f"runs: found {len(found)} run; a comparison needs two. Name further folders.")
     methods = methods_of(found, pool=config["pool"])
@@ -196,6 +198,7 @@ def _files(folder: Path) -> dict[str, dict[Any, str]]:
 
 
 def _show(comparison: Comparison, folder: Path) -> None:
+    from skinseg.report.wording import p_value, percent
     from skinseg.scoring.metrics import METRICS
 
     content, metric = comparison.content, METRICS[comparison.metric]
@@ -210,7 +213,7 @@ def _show(comparison: Comparison, folder: Path) -> None:
         ]
         if entry["difference"] is not None:
             cells += [_with_interval(metric, entry["difference"], signed=True)]
-            cells += [f"{entry['p']:.4f}", f"{entry['p_corrected']:.4f}", f"{100 * entry['won']:.0f} %"]
+            cells += [p_value(entry["p"]), p_value(entry["p_corrected"]), percent(entry["won"])]
         table.add_row(*cells)
     # So wide that the table keeps its names and numbers whole in a file and in a narrow window.
     console = Console(highlight=False, soft_wrap=True, width=1000)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from skinseg.evaluation.side import Side
-    from skinseg.models.segmenter import LesionSegmenter
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +112,9 @@ def run(cfg: DictConfig) -> list[Path]:
     config, as_trained = _checked(plain(cfg))
 
     from skinseg.callbacks.quiet import quiet
+    from skinseg.evaluation.result import run_folder
+    from skinseg.evaluation.scorings import check_log
+    from skinseg.evaluation.side import is_test
     from skinseg.scoring.strata import user_strata
 
     quiet()
@@ -121,14 +123,19 @@ def run(cfg: DictConfig) -> list[Path]:
     if config["predictions"] is not None:
         return [_evaluate_folder(config, root, user)]
     paths = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
-    segmenters = _load(paths, config)
+    records = [_record(path) for path in paths]
+    sides = [_side(config, as_trained, record) for record in records]
+    for side in sides:
+        _check_strata(user, side, config["strata"])
+    tests = [is_test(record, side) for record, side in zip(records, sides, strict=True)]
+    _refuse_choice_on_test([r for r, test in zip(records, tests, strict=True) if test])
+    for path, test in zip(paths, tests, strict=True):
+        if test and (run_dir := run_folder(Path(path).expanduser())) is not None:
+            check_log(run_dir)
     folders = []
-    for number, (path, segmenter) in enumerate(zip(paths, segmenters, strict=True)):
-        name = segmenter.record["config"]["name"]
-        folder = root if len(paths) == 1 else root / f"{number}_{name}"
-        folders.append(
-            _evaluate_checkpoint(config, as_trained, Path(path).expanduser(), segmenter, folder, user)
-        )
+    for number, (path, record, side) in enumerate(zip(paths, records, sides, strict=True)):
+        folder = root if len(paths) == 1 else root / f"{number}_{record['config']['name']}"
+        folders.append(_evaluate_checkpoint(config, as_trained, Path(path).expanduser(), side, folder, user))
     if len(folders) > 1:
         log.info("\nTo compare them: python -m skinseg.compare 'runs=[%s]'", root)
     return folders
@@ -181,31 +188,34 @@ def _checked(config: Plain) -> tuple[Plain, Plain]:
     return config, as_trained
 
 
-def _load(paths: list[str], config: Plain) -> list[LesionSegmenter]:
-    from skinseg import build
+def _record(path: str) -> Plain:
+    """What a checkpoint carries beside its weights."""
+    from skinseg.checkpoint import read_checkpoint
 
-    segmenters = [build.load_segmenter(path) for path in paths]
-    for path, segmenter in zip(paths, segmenters, strict=True):
-        if "sides" not in segmenter.record:
-            raise SkinsegError(
-                f"ckpt={path} was written before checkpoints carried their split, so nobody can say which "
-                "images it was trained on. Train it again, or resume it for an epoch (ckpt_path=...)."
-            )
-    runs = [segmenter.record["config"]["run_dir"] for segmenter in segmenters]
-    twice = sorted({run for run in runs if runs.count(run) > 1})
-    if twice and config["side"] == "test":
+    record: Plain = read_checkpoint(path, key="ckpt")["skinseg"]
+    if "sides" not in record:
         raise SkinsegError(
-            f"Several checkpoints of one run ({twice[0]}) on the test side: the better of them would be "
-            "chosen on test. Choose with side=val, then score that one."
+            f"ckpt={path} was written before checkpoints carried their split, so nobody can say which images "
+            "it was trained on. Train it again, or resume it for an epoch (ckpt_path=...)."
         )
-    return segmenters
+    return record
+
+
+def _refuse_choice_on_test(tested: list[Plain]) -> None:
+    runs = [record["config"]["run_dir"] for record in tested]
+    twice = sorted({run for run in runs if runs.count(run) > 1})
+    if twice:
+        raise SkinsegError(
+            f"Several checkpoints of one run ({twice[0]}) on test images: the better of them would be chosen "
+            "on test. Choose with side=val, then score that one."
+        )
 
 
 def _evaluate_checkpoint(
     config: Plain,
     as_trained: Plain,
     path: Path,
-    segmenter: LesionSegmenter,
+    side: Side,
     folder: Path,
     user: pd.DataFrame | None,
 ) -> Path:
@@ -215,11 +225,12 @@ def _evaluate_checkpoint(
     from skinseg.evaluation.result import Result, run_folder
     from skinseg.evaluation.rows import Job, Options, best_threshold, score_images
 
+    segmenter = build.load_segmenter(str(path))
     record = segmenter.record
-    side = _side(config, as_trained, record, user)
+    loading = config["data"] or as_trained
     predictor = build.predictor(
         segmenter,
-        {**config, "batch_size": as_trained.get("batch_size"), "num_workers": as_trained.get("num_workers")},
+        {**config, "batch_size": loading.get("batch_size"), "num_workers": loading.get("num_workers")},
     )
     workers = _workers(config)
     seconds = 0.0
@@ -274,7 +285,8 @@ def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> 
 
     source = Path(config["predictions"]).expanduser()
     predictions = find_mask_files(source, "predictions")
-    side = _side(config, {}, None, user)
+    side = _side(config, {}, None)
+    _check_strata(user, side, config["strata"])
     where = f"truth={config['truth']}" if config["truth"] is not None else f"the {side.name} side of the data"
     check_complete(predictions, side.table["image_id"], source, where=where)
     ids, images, masks = (side.table[column].tolist() for column in ("image_id", "image", "mask"))
@@ -292,20 +304,19 @@ def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> 
     return _finish(config, Result(config=config, side=side, scored=scored, folder=folder, user=user))
 
 
-def _side(config: Plain, as_trained: Plain, record: Plain | None, user: pd.DataFrame | None) -> Side:
+def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
     from skinseg import build
     from skinseg.data.folders import read_folders
     from skinseg.evaluation.side import listed_side, other_side
     from skinseg.inference.files import find_mask_files, find_photographs
+    from skinseg.scoring.strata import user_lesions
 
     if config["truth"] is not None:
         masks = find_mask_files(Path(config["truth"]).expanduser(), "truth")
         images = None
         if config["images"] is not None:
             images = find_photographs(Path(config["images"]).expanduser(), "images")
-        lesions = None
-        if user is not None and "lesion_id" in user:
-            lesions = dict(zip(user["image_id"], user["lesion_id"].astype(str), strict=True))
+        lesions = None if config["strata"] is None else user_lesions(Path(config["strata"]).expanduser())
         side = other_side(read_folders(masks, images, lesions), record, config["overlap"])
     elif config["data"] is not None:
         data = build.data_source("data", config["data"], seed=0)
@@ -316,6 +327,20 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None, user: pd.DataF
     if config["split_file"] is not None:
         side = listed_side(side, Path(config["split_file"]).expanduser(), config["side"])
     return side
+
+
+def _check_strata(user: pd.DataFrame | None, side: Side, path: str) -> None:
+    """Says how many images a user's strata know; none is a mistake."""
+    if user is None:
+        return
+    known = int(side.table["image_id"].isin(user["image_id"]).sum())
+    if not known:
+        raise SkinsegError(
+            f"strata={path}: none of its {len(user)} image ids is among the {len(side.table)} scored images. "
+            f"Expected such as {side.table['image_id'].iloc[0]}, found such as {user['image_id'].iloc[0]}."
+        )
+    if known < len(side.table):
+        log.info("strata: %d of the %d scored images are in %s.", known, len(side.table), path)
 
 
 def _trained(as_trained: Plain, record: Plain, name: Literal["test", "val", "train"]) -> Side:

@@ -63,6 +63,11 @@ def run(cfg: DictConfig) -> dict[str, str]:
         SkinsegError: A mistake in the configuration, a folder or a checkpoint, or no photograph is readable.
     """
     config = plain(cfg)
+    if config.get("threshold") == "val":
+        raise SkinsegError(
+            "threshold=val: predict takes a number. `python -m skinseg.evaluate ckpt=... threshold=val` says "
+            "which one validation chooses."
+        )
     check(config, PredictConfig)
 
     import pandas as pd
@@ -76,6 +81,8 @@ def run(cfg: DictConfig) -> dict[str, str]:
 
     quiet()
     output = Path(config["output"]).expanduser()
+    if output.resolve() == Path(config["input"]).expanduser().resolve():
+        raise SkinsegError(f"output={output} is the input; masks would lie among the photographs.")
     photographs = find_photographs(Path(config["input"]).expanduser(), "input")
     there = [image_id for image_id in photographs if (output / mask_name(image_id)).exists()]
     if there and not config["overwrite"]:
@@ -110,7 +117,9 @@ def run(cfg: DictConfig) -> dict[str, str]:
     if problems:
         table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
         write_csv(output / "unreadable.csv", table)
-        console.print(f"{len(problems)} photographs could not be read; see {output / 'unreadable.csv'}:")
+        console.print(
+            f"Photographs that could not be read: {len(problems)}; see {output / 'unreadable.csv'}:"
+        )
         for problem in list(problems.values())[:5]:
             console.print(f"  {problem}")
     console.print(f"{done} masks at threshold {threshold:g} written to {output}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -41,6 +42,10 @@ PACKAGES = (
 )
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors of a disk, a quota or a file that is full."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`, which takes its place when the block ends well.
@@ -62,9 +67,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
+        way_out = "free space or take another folder" if error.errno in FULL else "take another folder"
         raise SkinsegError(
             f"{path} cannot be written: {error.strerror or error}. What was there before is untouched; "
-            "free space or take another folder."
+            f"{way_out}."
         ) from error
     finally:
         with suppress(OSError):

@@ -66,6 +66,7 @@ def summarise(
             "training": config["run_dir"],
             **method_identity(config),
         },
+        "config": config,
         "objective": {"name": config["monitor"], "value": objective},
         "scores": sides,
         "protocol": {

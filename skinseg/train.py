@@ -137,6 +137,7 @@ def _fit_and_score(
     test_data: LesionDataModule,
     config: Plain,
 ) -> float:
+    from skinseg.evaluation.identity import digest
     from skinseg.evaluation.scorings import log_scoring
     from skinseg.models.cost import network_cost
     from skinseg.record import write_json
@@ -168,6 +169,7 @@ def _fit_and_score(
                 checkpoint=None if best is None else best.name,
                 threshold=config["threshold"],
                 split=summary["identity"]["split"],
+                image_set=digest(sorted(test_data.dataset("test").image_ids)),
                 images=summary["scores"]["test"]["images"],
                 dice=summary["scores"]["test"]["dice"],
             )

@@ -101,6 +101,7 @@ def test_ranking_differences_and_p_are_those_of_the_scores(place: Path) -> None:
     assert found["lesions"] == IMAGES // 2
     assert "shown to be worse" in found["verdict"]
     assert "Each was trained once" in found["verdict"]
+    assert f"bad, by {abs(last['difference']['mean']):.4f} (" in found["verdict"]
     ranking = pd.read_csv(place / "comparison/ranking.csv")
     assert ranking["name"].tolist() == ["good", "fair", "bad"]
     differ = pd.read_csv(place / "comparison/differ.csv")
@@ -226,7 +227,7 @@ def without(key: str) -> Callable[[Path], None]:
         (other_truth, "different images or true masks"),
         (other_identity("settings"), "different settings of the scores"),
         (fewer_images, r"24 images and .*bad of 22; 2 are missing.*ISIC_0000022"),
-        (other_identity("split"), "different splits .*other"),
+        (other_identity("split"), "same images and masks, but say otherwise which images show one lesion"),
         (other_identity("side"), "different sides .*other"),
         (without("identity"), "lacks 'identity'"),
         (lambda p: (p / "evaluations/bad/scores.csv").write_text(""), "bad cannot be read"),
@@ -307,8 +308,23 @@ def test_seeds_of_a_sweep_are_one_method(sweep: Path, tmp_path: Path) -> None:
     # Of two seeds Student's t has one degree of freedom, and would go far beyond 1.
     for score in entries["bce"]["scores"].values():
         assert 0 <= score["low"] < score["mean"] < score["high"] <= 1
+    assert {row["key"]: row["values"] for row in content(tmp_path)["settings"]}["loss._target_"] == {
+        "bce": "skinseg.models.losses.BCE",
+        "dice": "skinseg.models.losses.Dice",
+    }
+    assert "not known of runs that were not evaluated" in str(content(tmp_path)["protocol"])
     assert worse["parameters"] > 0
     assert worse["training_seconds"] > 0
+
+
+def test_a_failed_job_of_a_sweep_is_named(
+    sweep: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(sweep / "seeds", tmp_path / "seeds")
+    for name in ("scores.csv", "summary.json"):
+        (tmp_path / "seeds/bce_1" / name).unlink()
+    compare(tmp_path, str(tmp_path / "seeds"))
+    assert f"{tmp_path / 'seeds/bce_1'} has no scores" in caplog.text
 
 
 def test_runs_one_by_one(sweep: Path, tmp_path: Path) -> None:
@@ -405,6 +421,7 @@ def test_evaluations_of_a_group_are_fetched(
     def artifact(name: str, kind: str = "evaluation") -> Any:
         return SimpleNamespace(
             type=kind,
+            name=f"{name}:v0",
             download=lambda root: shutil.copytree(place / "evaluations" / name, root, dirs_exist_ok=True),
         )
 

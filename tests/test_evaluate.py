@@ -17,9 +17,11 @@ from conftest import write_mask as mask_box
 from PIL import Image
 from trees import write_isic9
 
+from skinseg import build
 from skinseg.config import check, compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig, run
+from skinseg.evaluation.gallery import outlines
 from skinseg.evaluation.scorings import LOG
 from skinseg.predict import run as predict
 from skinseg.scoring.metrics import HEADLINE, METRICS
@@ -107,7 +109,7 @@ def test_every_test_scoring_is_logged_and_counted(place: Path) -> None:
 
 def test_a_model_card_lies_beside_the_checkpoint(place: Path) -> None:
     _, evaluation = read(evaluate(place))
-    card = (place / "run/checkpoints/MODEL_CARD.md").read_text()
+    card = (place / "run/checkpoints/best.MODEL_CARD.md").read_text()
     dice = evaluation["scores"]["dice"]
     for word in (
         "Not for diagnosis",
@@ -117,9 +119,14 @@ def test_a_model_card_lies_beside_the_checkpoint(place: Path) -> None:
     ):
         assert word in card
     assert "CC BY-NC" in card, "the licence of the images"
-    (place / "run/checkpoints/MODEL_CARD.md").unlink()
+    (place / "run/checkpoints/best.MODEL_CARD.md").unlink()
     evaluate(place, "side=val", folder="val")
-    assert not (place / "run/checkpoints/MODEL_CARD.md").exists(), "scores of validation are no card"
+    assert not (place / "run/checkpoints/best.MODEL_CARD.md").exists(), "scores of validation are no card"
+    evaluate(place, "threshold=0.3", folder="by_hand")
+    assert not (place / "run/checkpoints/best.MODEL_CARD.md").exists(), "nor those of a threshold by hand"
+    evaluate(place, f"ckpt={place / 'run/checkpoints/last.ckpt'}", folder="last")
+    cards = [path.name for path in (place / "run/checkpoints").glob("*.md")]
+    assert cards == ["last.MODEL_CARD.md"], "each checkpoint has its own"
 
 
 def test_masks_of_predict_score_to_the_last_digit_as_the_checkpoint(place: Path) -> None:
@@ -153,7 +160,9 @@ def test_masks_of_predict_score_to_the_last_digit_as_the_checkpoint(place: Path)
     both = [f"images={place / 'images'}", f"truth={place / 'truth'}", "overlap=keep"]
     fourth, folders = read(evaluate(place, *both, folder="folders"))
     assert (fourth[PREDICTED] == scores[PREDICTED]).all(axis=None)
-    assert folders["stamps"] == [f"CONTAMINATED: {len(test)} of {len(test)} images are of the training data"]
+    assert folders["stamps"] == [
+        f"CONTAMINATED: {len(test)} of {len(test)} images are of the data set of the training"
+    ]
     with pytest.raises(SkinsegError, match=r"leave nothing to score.*in the training data"):
         evaluate(place, *both[:2])
 
@@ -234,6 +243,77 @@ def test_choosing_between_checkpoints_of_a_run_on_test_is_refused(place: Path) -
     assert [name[:2] for name in found] == ["0_", "1_"]
 
 
+def test_a_test_side_by_another_name_is_one(place: Path) -> None:
+    """What is scored counts, and not what a table calls it."""
+    split = pd.read_csv(place / "run/split.csv")
+    split["split"] = split["split"].map({"train": "train", "val": "test", "test": "val"})
+    split.to_csv(place / "other.csv", index=False)
+    own = ["data=ham10000", f"data.root={place}", "overlap=keep", f"split_file={place / 'other.csv'}"]
+    _, evaluation = read(evaluate(place, *own, "side=val"))
+    assert not [stamp for stamp in evaluation["stamps"] if stamp.startswith("VALIDATION")]
+    assert evaluation["scorings"]["count"] == 2
+    both = f"ckpt=[{place / 'run/checkpoints/best.ckpt'},{place / 'run/checkpoints/last.ckpt'}]"
+    with pytest.raises(SkinsegError, match="chosen on test"):
+        evaluate(place, *own, "side=val", both)
+    _, evaluation = read(evaluate(place, *own, "side=test", folder="val"))
+    assert "VALIDATION: the checkpoint was chosen on these images" in evaluation["stamps"]
+    assert evaluation["scorings"] is None
+
+
+def test_without_a_log_nothing_is_scored(place: Path) -> None:
+    (place / "run" / LOG).unlink()
+    (place / "run" / LOG).mkdir()
+    with pytest.raises(SkinsegError, match=f"{LOG}, which logs every test scoring, cannot be written"):
+        evaluate(place)
+    assert not (place / "evaluation").exists()
+    evaluate(place, "side=val")
+
+
+def test_a_malformed_mask_of_validation_is_named(place: Path) -> None:
+    split = pd.read_csv(place / "run/split.csv")
+    image_id = split.loc[split["split"] == "val", "image_id"].iloc[0]
+    (mask,) = (place / "ham10000").rglob(f"{image_id}_segmentation.png")
+    Image.fromarray(np.eye(32, 40, dtype=np.uint8)).save(mask)
+    with pytest.raises(SkinsegError, match=f"1 masks cannot be scored:\\n.*{image_id}.*values 0, 1"):
+        evaluate(place, "threshold=val")
+
+
+def test_what_the_loader_is_told_of_other_data(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_ham(place / "more", 32)
+    asked: list[Any] = []
+    original = build.predictor
+
+    def predictor(segmenter: Any, config: Any) -> Any:
+        asked.append((config["batch_size"], config["num_workers"]))
+        return original(segmenter, config)
+
+    monkeypatch.setattr(build, "predictor", predictor)
+    evaluate(place, "data=ham10000", f"data.root={place / 'more'}", "data.batch_size=3", "data.num_workers=0")
+    assert asked == [(3, 0)]
+
+
+def test_masks_of_an_earlier_evaluation_in_the_same_folder_go(place: Path) -> None:
+    (place / "evaluation/masks").mkdir(parents=True)
+    stale = place / "evaluation/masks/ISIC_0000001_segmentation.png"
+    note = place / "evaluation/masks/note.txt"
+    for path in (stale, note):
+        path.write_bytes(b"")
+    scores, _ = read(evaluate(place))
+    assert not stale.exists()
+    assert note.exists()
+    assert len(list((place / "evaluation/masks").glob("*.png"))) == len(scores)
+
+
+def test_a_speck_has_an_outline() -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[1, 1] = mask[5, 4:7] = 255
+    found = sorted(outlines(mask), key=lambda points: points[0, 1])
+    assert [points.tolist() for points in found] == [
+        [[0, 0], [2, 0], [2, 2], [0, 2]],
+        [[3, 4], [7, 4], [7, 6], [3, 6]],
+    ]
+
+
 def change(path: Path, how: Callable[[dict[str, Any]], Any]) -> None:
     checkpoint = torch.load(path, weights_only=True)
     how(checkpoint)
@@ -277,7 +357,12 @@ def test_other_data_without_what_was_trained_on(place: Path) -> None:
         evaluate(place, *other, "overlap=refuse", folder="refused")
     kept, evaluation = read(evaluate(place, *other, "overlap=keep", folder="kept"))
     assert len(kept) == 80
-    assert evaluation["stamps"] == ["CONTAMINATED: 60 of 80 images are of the training data"]
+    sides = pd.read_csv(place / "run/split.csv")["split"].value_counts()
+    assert evaluation["stamps"] == [
+        "CONTAMINATED: 60 of 80 images are of the data set of the training",
+        f"VALIDATION: the checkpoint was chosen on {sides['val']} of these 80 images",
+        f"TRAINING: the network was trained on {sides['train']} of these 80 images",
+    ]
 
 
 def test_strata_of_the_users_own(place: Path) -> None:
@@ -395,6 +480,32 @@ def test_lesions_of_a_folder(masks: Path) -> None:
     assert evaluation["lesions"] == 4
     assert scores["group"].tolist() == list("aabbccdd")
     assert evaluation["scores"]["dice"]["low"] is None, "eight images of four lesions are four"
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts"])
+def test_lesions_of_a_large_folder(tmp_path: Path, kind: str) -> None:
+    """They are names and no stratum, however many; an image without one stands alone."""
+    for folder in ("truth", "predictions"):
+        write_masks(tmp_path / folder, 90)
+    ids = [f"ISIC_{index:07d}" for index in range(90)]
+    lesions = [index // 2 if kind == "numbers" else f"lesion {index // 2}" for index in range(80)]
+    table = pd.DataFrame({"image_id": ids, "lesion_id": [*lesions, *[None] * 10]})
+    table.astype({"lesion_id": "Int64" if kind == "numbers" else str}).to_csv(
+        tmp_path / "lesions.csv", index=False, na_rep=""
+    )
+    scores, evaluation = score_masks(tmp_path, f"strata={tmp_path / 'lesions.csv'}")
+    assert evaluation["lesions"] == 50
+    assert scores["group"].iloc[79] == str(lesions[79])
+    assert scores["group"].iloc[80:].tolist() == ids[80:]
+    said = dict(evaluation["protocol"])
+    assert said["Lesions"] == "10 images have no known lesion id; each counts as one"
+    assert said["Images"] == "90 of 50 lesions: the folder truth"
+
+
+def test_strata_of_other_images_are_a_mistake(masks: Path) -> None:
+    pd.DataFrame({"image_id": ["ISIC_0000000.jpg"], "device": ["A"]}).to_csv(masks / "s.csv", index=False)
+    with pytest.raises(SkinsegError, match=r"none of its 1 image ids .*such as ISIC_0000000, found such as"):
+        score_masks(masks, f"strata={masks / 's.csv'}")
 
 
 def test_the_truth_is_read_as_strictly(masks: Path) -> None:

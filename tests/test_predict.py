@@ -113,6 +113,8 @@ def test_masks_that_are_there_are_kept_unless_told_otherwise(ckpt: Path, tmp_pat
         (["batch_size=0"], "batch_size=0"),
         (["threshold=2"], "threshold=2"),
         (["precision=half"], "precision"),
+        (["threshold=val"], "predict takes a number"),
+        (["ckpt="], "ckpt is empty"),
     ],
 )
 def test_mistakes(ckpt: Path, tmp_path: Path, overrides: list[str], said: str) -> None:
@@ -120,6 +122,21 @@ def test_mistakes(ckpt: Path, tmp_path: Path, overrides: list[str], said: str) -
     with pytest.raises(SkinsegError, match=said):
         predict(ckpt, tmp_path, *overrides)
     assert not (tmp_path / "out").exists()
+
+
+def test_output_among_the_photographs_is_refused(ckpt: Path, tmp_path: Path) -> None:
+    photographs(tmp_path / "in")
+    with pytest.raises(SkinsegError, match="is the input"):
+        predict(ckpt, tmp_path, f"output={tmp_path / 'in'}")
+
+
+def test_what_is_no_checkpoint(ckpt: Path, tmp_path: Path) -> None:
+    photographs(tmp_path / "in")
+    (tmp_path / "text.ckpt").write_text("epoch 3, the best so far\n")
+    with pytest.raises(SkinsegError, match=r"text\.ckpt \(25 bytes\) is not a whole checkpoint"):
+        predict(tmp_path / "text.ckpt", tmp_path)
+    with pytest.raises(SkinsegError, match=r"is a folder; did you mean .*checkpoints/best\.ckpt"):
+        predict(ckpt.parents[1], tmp_path)
 
 
 def test_nothing_readable_and_nothing_there(ckpt: Path, tmp_path: Path) -> None:

@@ -305,7 +305,9 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
         for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
             for artifact in run.logged_artifacts():
                 if artifact.type == "evaluation":
-                    artifact.download(root=str(folder / f"{run.name}-{run.id}"))
+                    artifact.download(
+                        root=str(folder / f"{run.name}-{run.id}" / artifact.name.replace(":", "_"))
+                    )
                     found += 1
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise SkinsegError(f"runs=wandb:{group} cannot be fetched: {error}") from error

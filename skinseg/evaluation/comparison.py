@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skinseg import __version__
 from skinseg.errors import SkinsegError
 from skinseg.evaluation.content import describe_metrics
+from skinseg.evaluation.identity import method_settings
 from skinseg.evaluation.runs import Method
 from skinseg.scoring.metrics import HEADLINE, METRICS
 from skinseg.scoring.statistics import PairedResult, holm, paired_folds, paired_runs, paired_test
@@ -136,7 +137,7 @@ class Comparison:
             "protocol": [
                 ["Images", f"{len(first.table):,} of {lesions:,} lesions: the {run.identity['side']} side"],
                 ["Split", ", ".join(sorted({str(r.identity["split"]) for r in first.runs}))],
-                ["Data fingerprint", ", ".join(sorted({str(r.identity["data"]) for r in first.runs}))],
+                ["Data fingerprint", self._data()],
                 ["Averaging", "per image at its own size, mean over images; differences image by image"],
             ],
             "runs": [self._entry(rank, method) for rank, method in enumerate(self.ranked, start=1)],
@@ -148,8 +149,28 @@ class Comparison:
                 }
                 for row in self.differ.head(50).to_dict("records")
             ],
+            "settings": self._settings(),
             "verdict": self._verdict(),
         }
+
+    def _data(self) -> str:
+        known = {
+            str(m) for method in self.methods for r in method.runs if (m := r.identity["data"]) is not None
+        }
+        some = any(r.identity["data"] is None for method in self.methods for r in method.runs)
+        text = ", ".join(sorted(known))
+        unknown = "not known of runs that were not evaluated: their true masks were not compared"
+        return "; ".join(part for part in (text, unknown if some else "") if part)
+
+    def _settings(self) -> list[dict[str, Any]]:
+        """Keys of the configuration that differ between methods, with each one's value."""
+        flat = {m.name: _flat(method_settings(m.runs[0].config)) for m in self.ranked if m.runs[0].config}
+        keys = dict.fromkeys(key for values in flat.values() for key in values)
+        return [
+            {"key": key, "values": {name: str(values.get(key)) for name, values in flat.items()}}
+            for key in keys
+            if len({str(values.get(key)) for values in flat.values()}) > 1
+        ]
 
     def _stamps(self) -> list[str]:
         stamps = [stamp for method in self.methods for run in method.runs for stamp in run.stamps]
@@ -212,9 +233,26 @@ class Comparison:
             return f"{best} has the best {label}; there are too few lesions to say more."
         if not behind:
             return f"{best} has the best {label}, and none of the others is shown to be worse."
-        text = f"{best} has the best {label}; shown to be worse: {', '.join(behind)}."
+        worse = [self._worse(name) for name in behind]
+        text = f"{best} has the best {label}; shown to be worse: {'; '.join(worse)}."
         if open_:
             text += f" Not shown to be worse: {', '.join(open_)}."
         if all(len(method.runs) == 1 for method in self.methods):
             text += " Each was trained once: this holds for these networks, not yet for their methods."
         return text
+
+    def _worse(self, name: str) -> str:
+        place = next(k for k, method in enumerate(self.ranked[1:]) if method.name == name)
+        test, metric = self.tests[place], METRICS[self.metric]
+        ends = sorted((abs(test.low), abs(test.high)))
+        return f"{name}, by {metric.text(abs(test.mean))} ({' to '.join(map(metric.text, ends))})"
+
+
+def _flat(node: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {path: node}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in _flat(child, f"{path}.{name}" if path else name).items()
+    }

@@ -79,7 +79,14 @@ def gallery_image(
 def outlines(mask: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
     """Returns the outlines of a mask, holes included, as corners (x, y) of shape (n, 2) in pixels."""
     found, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    return [np.asarray(contour[:, 0, :], dtype=np.int32) for contour in found if len(contour) > 2]
+    corners = [np.asarray(contour[:, 0, :], dtype=np.int32) for contour in found]
+    # A speck or a line of pixels has no inside to be seen by; a box around it has.
+    return [points if len(points) > 2 else _box(points) for points in corners]
+
+
+def _box(points: NDArray[np.int32]) -> NDArray[np.int32]:
+    (left, top), (right, bottom) = points.min(axis=0) - 1, points.max(axis=0) + 1
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], dtype=np.int32)
 
 
 def describe(row: Mapping[str, object]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # What differs between two trainings of one method; all else is the method.
@@ -31,7 +31,16 @@ def digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def method_identity(config: dict[str, Any]) -> dict[str, Any]:
+def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns of a run's resolved configuration what is the method: all but seed, fold and places."""
+    method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
+    method["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "num_workers", "verify")}
+    split = method["data"].get("split") or {}
+    method["data"]["split"] = {key: value for key, value in split.items() if key != "fold"}
+    return method
+
+
+def method_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns which method a run was of, so that its seeds and folds can be told from other methods.
 
     Args:
@@ -40,10 +49,8 @@ def method_identity(config: dict[str, Any]) -> dict[str, Any]:
     Returns:
         method (name and fingerprint of all that is not seed, fold or place), seed, fold (None: no folds).
     """
-    method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
-    method["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "num_workers", "verify")}
-    split = method["data"].get("split") or {}
-    method["data"]["split"] = {key: value for key, value in split.items() if key != "fold"}
+    method = method_settings(config)
+    split = config["data"].get("split") or {}
     fingerprint = digest([json.dumps(method, sort_keys=True, default=str)])[:6]
     fold = split.get("fold") if split.get("folds") else None
     return {"method": f"{config['name']} {fingerprint}", "seed": config["seed"], "fold": fold}

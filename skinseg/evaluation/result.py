@@ -18,6 +18,7 @@ from torch import nn
 from skinseg import __version__
 from skinseg.data.audit import agreement
 from skinseg.data.masks import PSEUDO
+from skinseg.errors import SkinsegError
 from skinseg.evaluation import content
 from skinseg.evaluation.card import model_card
 from skinseg.evaluation.gallery import describe, extremes, gallery_image, prediction_file
@@ -25,7 +26,7 @@ from skinseg.evaluation.identity import digest, method_identity
 from skinseg.evaluation.rows import Scored
 from skinseg.evaluation.scorings import describe as describe_scorings
 from skinseg.evaluation.scorings import log_scoring, scorings
-from skinseg.evaluation.side import Side
+from skinseg.evaluation.side import Side, is_test, training_stamps
 from skinseg.models.cost import network_cost
 from skinseg.record import provenance, write_csv, write_json, write_text
 from skinseg.report.page import GalleryImage, evaluation_page
@@ -80,6 +81,11 @@ class Result:
         return strata(known.merge(self.scored.table, on="image_id", validate="one_to_one"))
 
     @property
+    def is_test(self) -> bool:
+        """Whether these are scores of a test."""
+        return is_test(self.record, self.side)
+
+    @property
     def metrics(self) -> list[str]:
         """The metrics that were scored."""
         return [name for name in METRICS if name in self.scored.table]
@@ -104,11 +110,10 @@ class Result:
         how = {"draws": config["draws"], "level": config["level"], "seed": config["seed"]}
         lesions = int(table["group"].nunique())
         datasets = ", ".join(sorted(table["dataset"].unique()))
-        user = None if self.user is None else self.user.drop(columns="lesion_id", errors="ignore")
         return {
             "kind": "evaluation",
             "name": self.name,
-            "title": f"{self.name} on the {self.side.name} side of {datasets}",
+            "title": f"{self.name} on {self._where(datasets)}",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "skinseg": __version__,
             "stamps": self._stamps(),
@@ -120,7 +125,8 @@ class Result:
             "lesions": lesions,
             "protocol": self._protocol(datasets, lesions),
             "identity": self._identity(),
-            "strata": content.by_strata(table, user, **how),
+            "config": None if self.record is None else self.record["config"],
+            "strata": content.by_strata(table, self.user, **how),
             "calibration": content.calibration(self.scored.calibration),
             "ceiling": content.ceiling(self._agreement(), table),
             "curves": content.learning_curves(self.run_dir),
@@ -142,7 +148,7 @@ class Result:
 
     def write(self) -> None:
         """Writes all files; the run's log of scorings first, for it has been scored by now."""
-        if self.side.name == "test" and self.run_dir is not None:
+        if self.is_test and self.run_dir is not None:
             log_scoring(
                 self.run_dir,
                 command="evaluate",
@@ -150,6 +156,7 @@ class Result:
                 threshold=self.threshold,
                 threshold_origin=self.threshold_origin,
                 split=self.side.split,
+                image_set=digest(self.table["image_id"]),
                 data=self.data_fingerprint,
                 images=len(self.table),
                 dice=float(self.table["dice"].mean()),
@@ -196,20 +203,32 @@ class Result:
         console.print(f"\nReport: {self.folder / 'report.html'}")
 
     def _stamps(self) -> list[str]:
-        stamps = list(self.side.stamps)
+        stamps = [*self.side.stamps, *training_stamps(self.record, self.side)]
         if self.record is not None:
             stamps += [stamp for stamp in self.record.get("stamps", []) if stamp not in stamps]
             if self.record["config"]["data"].get("overfit"):
                 stamps.append("OVERFIT: the network was trained on a handful of images")
         return stamps
 
+    def _where(self, datasets: str) -> str:
+        """Says of what the images are: a side of a split, or all of a folder."""
+        if self.config["truth"] is not None and self.config["split_file"] is None:
+            return f"the folder {Path(self.config['truth']).expanduser().resolve().name}"
+        return f"the {self.side.name} side of {datasets}"
+
     def _protocol(self, datasets: str, lesions: int) -> list[list[str]]:
         table, side, config = self.table, self.side, self.config
+        alone = int((side.table["group_source"] == "image").sum())
         sizes = table.groupby(["width", "height"]).size().sort_values(ascending=False)
         frames = [f"{width}x{height}" for width, height in sizes.index[:3]]
         frames += [f"{len(sizes) - 3} more sizes"] if len(sizes) > 3 else []
         rows = [
-            ["Images", f"{len(table):,} of {lesions:,} lesions: the {side.name} side of {datasets}"],
+            ["Images", f"{len(table):,} of {lesions:,} lesions: {self._where(datasets)}"],
+            *(
+                [["Lesions", f"{alone:,} images have no known lesion id; each counts as one"]]
+                if alone
+                else []
+            ),
             ["Split", f"{side.split}, by {side.group_key}"],
             *(
                 ["Left out", f"{len(ids):,} images ({why.replace('_', ' ')})"]
@@ -269,15 +288,14 @@ class Result:
         return agreement(type(catalog)(catalog.table, annotations=catalog.annotations[kept]))
 
     def _scorings(self) -> dict[str, Any] | None:
-        if self.record is None or self.side.name != "test":
+        if self.record is None or not self.is_test:
             return None
         if self.run_dir is None:
             return {
                 "count": 1,
                 "text": "The checkpoint lies in no run folder: earlier scorings are not known.",
             }
-        lines = scorings(self.run_dir)
-        return {"count": len(lines), "text": describe_scorings(lines, self.side.split)}
+        return describe_scorings(scorings(self.run_dir), digest(self.table["image_id"]))
 
     @cached_property
     def costs(self) -> dict[str, float]:
@@ -327,13 +345,26 @@ class Result:
             pictures.append(gallery_image(row, masks, scores, describe(row)))
         return pictures
 
+    @property
+    def card_beside(self) -> Path | None:
+        """Where the card stands beside the checkpoint; None of scores that are not what it is known by.
+
+        Those are of its own test side, with a threshold that was not picked by hand.
+        """
+        by_hand = isinstance(self.config["threshold"], float)
+        if self.checkpoint is None or self.run_dir is None or not self.own_data or by_hand:
+            return None
+        return self.checkpoint.with_name(f"{self.checkpoint.stem}.MODEL_CARD.md") if self.is_test else None
+
     def _write_card(self) -> None:
         assert self.record is not None
-        assert self.checkpoint is not None
         card = model_card(self.evaluation, _network(self.record["config"]), content.SMALL)
         write_text(self.folder / "MODEL_CARD.md", card)
-        if self.own_data and self.side.name == "test":
-            write_text(self.checkpoint.parent / "MODEL_CARD.md", card)
+        if self.card_beside is not None:
+            try:
+                write_text(self.card_beside, card)
+            except SkinsegError as error:
+                log.warning("%s The card is in %s.", error, self.folder)
 
 
 def run_folder(checkpoint: Path) -> Path | None:

@@ -106,10 +106,9 @@ def score_images(
             continue
         rows.append(row)
         counts.append(count)
-    if problems:
-        shown = [f"  {problem}" for problem in sorted(problems)[:10]]
-        more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise SkinsegError("\n".join([f"{len(problems)} masks cannot be scored:", *shown, *more]))
+    _refuse(problems)
+    if options.masks is not None:
+        _remove_others(options.masks, {mask_name(str(row["image_id"])) for row in rows})
     table = pd.DataFrame(rows)
     order = np.argsort(table["image_id"].to_numpy(dtype=str), kind="stable")
     known = [count for count in counts if count is not None]
@@ -135,13 +134,32 @@ def best_threshold(
     """
     sums = np.zeros(len(THRESHOLDS))
     number = 0
+    problems = []
     for dice in _mapped(_dice_by_threshold, jobs, workers):
-        sums += dice
-        number += 1
+        if isinstance(dice, str):
+            problems.append(dice)
+        else:
+            sums += dice
+            number += 1
         advance()
+    _refuse(problems)
     means = sums / number
     best = min(np.flatnonzero(means >= means.max() - 1e-12), key=lambda k: abs(THRESHOLDS[k] - 0.5))
     return THRESHOLDS[best], dict(zip(THRESHOLDS, means.tolist(), strict=True))
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        shown = [f"  {problem}" for problem in sorted(problems)[:10]]
+        more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise SkinsegError("\n".join([f"{len(problems)} masks cannot be scored:", *shown, *more]))
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Removes the masks that an earlier evaluation left in the same folder."""
+    for path in folder.glob(mask_name("*")):
+        if path.name not in names:
+            path.unlink()
 
 
 THRESHOLDS = [round(0.05 * k, 2) for k in range(1, 20)]
@@ -225,8 +243,12 @@ def _masks(
     return truth > 0, job.prediction, job.prediction >= threshold
 
 
-def _dice_by_threshold(job: Job) -> NDArray[np.float64]:
-    truth, probability, _ = _masks(job, 0.5)
+def _dice_by_threshold(job: Job) -> NDArray[np.float64] | str:
+    """Dice of each threshold, or what is wrong with the truth."""
+    try:
+        truth, probability, _ = _masks(job, 0.5)
+    except UnreadableFileError as error:
+        return str(error)
     assert probability is not None
     lesion = probability[truth]
     dice = np.empty(len(THRESHOLDS))

@@ -31,6 +31,7 @@ class ScoredRun:
         table: A row per image: image_id, group and metrics, sorted by image_id.
         cost: parameters, gflops, images_per_second, training_seconds; what is not known is missing.
         stamps: What stands beside its scores.
+        config: Its configuration; None of masks.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class ScoredRun:
     table: pd.DataFrame
     cost: Mapping[str, float]
     stamps: Sequence[str]
+    config: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,16 @@ def find_runs(entries: Sequence[str]) -> list[Path]:
     return found
 
 
+def find_unscored(entries: Sequence[str]) -> list[Path]:
+    """Finds the runs below folders of several that left no scores: failed, interrupted, or without a test."""
+    return [
+        path.parent
+        for entry in entries
+        for path in sorted(Path(entry).expanduser().glob("*/config.yaml"))
+        if not (path.parent / "scores.csv").is_file()
+    ]
+
+
 def _scored_below(folder: Path, depth: int) -> Iterable[Path]:
     if (folder / "scores.csv").is_file() and any(
         (folder / name).is_file() for name in ("evaluation.json", "summary.json")
@@ -162,6 +174,7 @@ def load_run(folder: Path) -> ScoredRun:
             table=table.sort_values("image_id", ignore_index=True),
             cost=record["costs"],
             stamps=stamps,
+            config=record.get("config"),
         )
     except KeyError as error:
         raise SkinsegError(
@@ -292,6 +305,12 @@ _SAME = {
 }
 
 
+def _fingerprint(method: Method) -> str | None:
+    """Of the images and true masks; None where it is not known, or folds have several."""
+    found = {run.identity["data"] for run in method.runs}
+    return found.pop() if len(found) == 1 else None
+
+
 def _check_same_images(methods: Sequence[Method]) -> None:
     first = methods[0]
     for key, what in _SAME.items():
@@ -302,6 +321,12 @@ def _check_same_images(methods: Sequence[Method]) -> None:
         known = [method for method in methods if marks[method.name]]
         for method in known[1:]:
             if marks[method.name] != marks[known[0].name]:
+                if key == "split" and _fingerprint(known[0]) == _fingerprint(method) is not None:
+                    raise SkinsegError(
+                        f"runs: {known[0].runs[0].folder} and {method.runs[0].folder} are of the same images "
+                        "and masks, but say otherwise which images show one lesion. Evaluate both with the "
+                        "same strata=<CSV with lesion_id>."
+                    )
                 found = " and ".join(", ".join(marks[one.name]) for one in (known[0], method))
                 raise SkinsegError(
                     f"runs: {known[0].runs[0].folder} and {method.runs[0].folder} were scored on different "

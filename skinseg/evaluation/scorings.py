@@ -8,7 +8,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from skinseg.errors import SkinsegError
+
 LOG = "test_scorings.jsonl"
+
+
+def check_log(run_dir: Path) -> None:
+    """Makes sure that a scoring can be logged, before there is one.
+
+    Raises:
+        SkinsegError: It cannot.
+    """
+    try:
+        (run_dir / LOG).open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise SkinsegError(
+            f"{run_dir / LOG}, which logs every test scoring, cannot be written ({error.strerror or error}). "
+            "Make it writable, or evaluate the checkpoint in a copy of the whole run folder."
+        ) from error
 
 
 def log_scoring(run_dir: Path, **what: Any) -> None:
@@ -17,7 +34,11 @@ def log_scoring(run_dir: Path, **what: Any) -> None:
     Args:
         run_dir: The run folder.
         **what: Plain values: by which command, checkpoint, threshold, on which data, the mean Dice.
+
+    Raises:
+        SkinsegError: It cannot be written.
     """
+    check_log(run_dir)
     line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **what}, default=str)
     with (run_dir / LOG).open("a", encoding="utf-8") as file:
         file.write(line + "\n")
@@ -37,21 +58,32 @@ def scorings(run_dir: Path) -> list[Mapping[str, Any]]:
     return found
 
 
-def describe(lines: list[Mapping[str, Any]], data: str) -> str:
+def describe(lines: list[Mapping[str, Any]], image_set: str) -> dict[str, Any]:
     """Says how often a run was scored on a test side, and by how many thresholds and checkpoints.
 
     Args:
         lines: What `scorings` returned.
-        data: Fingerprint of the side's split.
+        image_set: Digest of the scored images' ids.
+
+    Returns:
+        count (of this side) and text.
     """
-    here = [line for line in lines if line.get("split") == data]
+    # A line that cannot be read may have been of any side.
+    here = [line for line in lines if line.get("image_set", image_set) == image_set]
     ways = {(line.get("checkpoint"), line.get("threshold")) for line in here}
     if len(here) == 1:
-        return "This run was scored once on this test side."
-    text = f"This run was scored {len(here)} times on this test side"
-    if len(ways) > 1:
-        return (
-            f"{text}, in {len(ways)} ways (checkpoint, threshold): the best of them would be chosen on the "
-            "test side; report the one that was chosen on validation."
+        text = "This run was scored once on this test side."
+    elif len(ways) > 1:
+        text = (
+            f"This run was scored {len(here)} times on this test side, in {len(ways)} ways (checkpoint, "
+            "threshold): the best of them would be chosen on the test side; report the one that was chosen "
+            "on validation."
         )
-    return f"{text}, always with the same checkpoint and threshold."
+    else:
+        text = (
+            f"This run was scored {len(here)} times on this test side, always with the same checkpoint and "
+            "threshold."
+        )
+    if others := len(lines) - len(here):
+        text += f" On other images: {others} times."
+    return {"count": len(here), "text": text}

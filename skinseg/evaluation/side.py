@@ -75,7 +75,7 @@ def trained_side(catalog: Catalog, record: Mapping[str, Any], name: SideName) ->
         name,
         split.fingerprint,
         split.unit,
-        stamps=[*split.stamps, *_not_test(name), *_drawn(table)],
+        stamps=[*split.stamps, *_drawn(table)],
     )
 
 
@@ -103,7 +103,9 @@ def other_side(catalog: Catalog, record: Mapping[str, Any] | None, overlap: Over
         if record is not None:
             seen = set(shared(_seen(record), catalog)[1]) & set(scored["image_id"])
             if seen:
-                stamps.append(f"CONTAMINATED: {len(seen)} of {len(scored)} images are of the training data")
+                stamps.append(
+                    f"CONTAMINATED: {len(seen)} of {len(scored)} images are of the data set of the training"
+                )
     else:
         try:
             split = whole_test_side(catalog, train=_seen(record), overlap=overlap)
@@ -150,20 +152,46 @@ def listed_side(side: Side, path: Path, name: SideName) -> Side:
             + ": not in the data, without a mask, or in the training data of the checkpoint."
         )
     table = side.table[side.table["image_id"].isin(split.ids(name))].reset_index(drop=True)
-    stamps = [*side.stamps, *_not_test(name)]
-    return Side(table, side.catalog, name, split.fingerprint, split.unit, side.left_out, stamps)
+    return Side(table, side.catalog, name, split.fingerprint, split.unit, side.left_out, side.stamps)
+
+
+def used_in_training(record: Mapping[str, Any] | None, side: Side) -> dict[str, int]:
+    """Counts the images of a side that the training used, whatever the side is called.
+
+    Args:
+        record: What the checkpoint carries; None where nothing is known of a training.
+        side: The images.
+
+    Returns:
+        Of "val" and "train" the number of images; those without any are left out.
+    """
+    if record is None:
+        return {}
+    trained = pd.DataFrame(record["sides"])
+    own = trained[trained["image_id"].isin(side.table["image_id"])]["split"].value_counts()
+    return {name: int(own[name]) for name in ("val", "train") if name in own}
+
+
+def is_test(record: Mapping[str, Any] | None, side: Side) -> bool:
+    """Whether a score of these images is one of a test: some of them had no part in the training."""
+    return sum(used_in_training(record, side).values()) < len(side.table)
+
+
+def training_stamps(record: Mapping[str, Any] | None, side: Side) -> list[str]:
+    """Says of a score that it is of images which the training used."""
+    number = len(side.table)
+    said = {
+        "val": "VALIDATION: the checkpoint was chosen on",
+        "train": "TRAINING: the network was trained on",
+    }
+    return [
+        f"{said[name]} {'these' if count == number else f'{count} of these {number}'} images"
+        for name, count in used_in_training(record, side).items()
+    ]
 
 
 def _seen(record: Mapping[str, Any]) -> Catalog:
     return Catalog(pd.DataFrame(record["sides"]).drop(columns="split").reindex(columns=list(COLUMNS)))
-
-
-def _not_test(name: SideName) -> list[str]:
-    return {
-        "test": [],
-        "val": ["VALIDATION: the checkpoint was chosen on these images"],
-        "train": ["TRAINING: the network was trained on these images"],
-    }[name]
 
 
 def _drawn(table: pd.DataFrame) -> list[str]:

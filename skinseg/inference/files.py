@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from skinseg.data.files import MaskFormatError, UnreadableFileError, image_id_of, read_mask, walk
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing
+
+log = logging.getLogger(__name__)
 
 _ENDINGS = "_segmentation|_mask|_lesion|_pred|_prediction"
 _MASK = re.compile(rf"(?P<id>.+?)({_ENDINGS})?", re.IGNORECASE)
@@ -143,12 +146,18 @@ def _one_each(folder: Path, key: str, pattern: re.Pattern[str], what: str) -> di
     if not folder.is_dir():
         raise SkinsegError(f"{key}={folder}: no such folder; expected one of {what}.")
     found: dict[str, list[Path]] = defaultdict(list)
+    passed_over = 0
     for here, names in walk(folder):
         for name in names:
             path = here / name
-            match = pattern.fullmatch(path.stem)
-            if path.suffix.lower() in _PICTURES and match is not None:
+            if path.suffix.lower() not in _PICTURES:
+                continue
+            if (match := pattern.fullmatch(path.stem)) is None:
+                passed_over += 1
+            else:
                 found[image_id_of(match["id"])].append(path)
+    if passed_over:
+        log.info("%s=%s: %d pictures are named as masks and passed over.", key, folder, passed_over)
     if not found:
         raise SkinsegError(f"{key}={folder} holds no picture; expected {what}.")
     twice = {image_id: paths for image_id, paths in sorted(found.items()) if len(paths) > 1}

@@ -75,6 +75,7 @@ class Row:
         low: Lower end of the interval, None without one.
         high: Its upper end.
         faint: Whether it is drawn in grey, since it rests on few.
+        aside: What follows the label, and is never shortened with it.
     """
 
     label: str
@@ -82,6 +83,7 @@ class Row:
     low: float | None
     high: float | None
     faint: bool = False
+    aside: str = ""
 
 
 def histogram(name: str, values: NDArray[np.float64], *, axis: str, unit: str, says: str) -> Markup:
@@ -119,7 +121,13 @@ def histogram(name: str, values: NDArray[np.float64], *, axis: str, unit: str, s
 
 
 def intervals(
-    name: str, rows: Sequence[Row], *, axis: str, says: str, reference: float | None = None
+    name: str,
+    rows: Sequence[Row],
+    *,
+    axis: str,
+    says: str,
+    reference: float | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Markup:
     """Draws means with their intervals below each other.
 
@@ -129,6 +137,8 @@ def intervals(
         axis: Title of the horizontal axis.
         says: What the figure shows, for those who cannot see it.
         reference: Where an upright line is drawn, such as no difference or the mean of all.
+        limits: Ends of the horizontal axis, so that figures of one score can be compared. None: as the rows
+            need it.
 
     Returns:
         The SVG element.
@@ -145,7 +155,9 @@ def intervals(
                 # Hollow where it rests on few: grey alone is no difference to everybody.
                 inside = "none" if row.faint else colour
                 axes.plot([row.mean], [place], "o", markersize=6, color=colour, markerfacecolor=inside)
-        axes.set_yticks(range(len(rows)), [_shortened(row.label) for row in rows])
+        axes.set_yticks(range(len(rows)), [_shortened(row.label) + row.aside for row in rows])
+        if limits is not None:
+            axes.set_xlim(*limits)
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_color(_MUTED if row.faint else _INK)
         axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -81,8 +81,9 @@ def evaluation_page(
     metrics = evaluation["metrics"]
     headline = [key for key in evaluation["headline"] if key in evaluation["scores"] and key in metrics]
     main = _main_metric(metrics, headline)
+    limits = _limits(_all(evaluation, "strata"), main)
     strata = [
-        _stratum(place, part, metrics, headline, main)
+        _stratum(place, part, metrics, headline, main, limits)
         for place, part in enumerate(_all(evaluation, "strata"))
     ]
     return _render(
@@ -158,6 +159,7 @@ def comparison_page(comparison: Mapping[str, Any], gallery: Sequence[GalleryImag
         forest=_forest(runs, about, best),
         means=_means(runs, main, about),
         differ=_differ(_all(comparison, "differ"), unit),
+        settings=_all(comparison, "settings"),
         gallery=_gallery(gallery, metrics, unit),
     )
 
@@ -320,7 +322,12 @@ def _distributions(
 
 
 def _stratum(
-    place: int, part: Mapping[str, Any], metrics: Mapping[str, Any], headline: Sequence[str], main: str
+    place: int,
+    part: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    headline: Sequence[str],
+    main: str,
+    limits: tuple[float, float] | None,
 ) -> dict[str, Any]:
     """Returns the figure and the table of the groups that one column makes."""
     about = _column(main, metrics)
@@ -328,8 +335,8 @@ def _stratum(
     dots = []
     for row in part["rows"]:
         small = bool(row.get("small"))
-        label = f"{wording.heading(str(row['value']))} ({wording.count(row.get('images'))})"
-        dots.append(_dot(label, row["scores"].get(main), faint=small))
+        aside = f" ({wording.count(row.get('images'))})"
+        dots.append(_dot(wording.heading(str(row["value"])), row["scores"].get(main), small, aside))
         rows.append(
             {
                 "value": wording.heading(str(row["value"])),
@@ -359,17 +366,31 @@ def _stratum(
             dots,
             axis=f"mean {about['titled']}",
             says=f"Mean {about['label']} with its interval in {len(dots)} groups by {label}.{spread}",
+            limits=limits,
         )
         if told
         else None,
     }
 
 
-def _dot(label: str, values: Mapping[str, Any] | None, *, faint: bool = False) -> figures.Row:
+def _limits(strata: Sequence[Mapping[str, Any]], main: str) -> tuple[float, float] | None:
+    """Returns one axis for the figures of all strata; intervals of small groups may reach beyond it."""
+    rows = [row for part in strata for row in part["rows"]]
+    ends: list[float] = []
+    for row in rows:
+        keys = ("mean",) if row.get("small") else ("mean", "low", "high")
+        values = row["scores"].get(main) or {}
+        ends += [value for key in keys if (value := _finite(values.get(key))) is not None]
+    if not ends or min(ends) == max(ends):
+        return None
+    margin = 0.04 * (max(ends) - min(ends))
+    return min(ends) - margin, max(ends) + margin
+
+
+def _dot(label: str, values: Mapping[str, Any] | None, faint: bool = False, aside: str = "") -> figures.Row:
     values = values or {}
-    return figures.Row(
-        label, _finite(values.get("mean")), _finite(values.get("low")), _finite(values.get("high")), faint
-    )
+    mean, low, high = (_finite(values.get(key)) for key in ("mean", "low", "high"))
+    return figures.Row(label, mean, low, high, faint, aside)
 
 
 def _finite(value: Any) -> float | None:

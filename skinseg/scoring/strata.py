@@ -20,6 +20,9 @@ from skinseg.errors import SkinsegError
 UNKNOWN = "unknown"
 """The label of a missing value, the last category of every stratum."""
 
+LESION = "lesion_id"
+"""The column of a user's CSV that is no stratum."""
+
 MOST_TEXTS = 30
 """How many distinct texts a column may have to be a stratum."""
 
@@ -137,7 +140,8 @@ def user_strata(path: Path | str) -> pd.DataFrame:
     """Reads strata of the user's own.
 
     Args:
-        path: A CSV in UTF-8 with image_id and further columns, each a stratum. Of text there may be
+        path: A CSV in UTF-8 with image_id and further columns, each a stratum but for lesion_id, which
+            `user_lesions` reads. Of text there may be
             `MOST_TEXTS` different values; of numbers any: where they are more than `MOST_NUMBERS`, they are
             cut into four bands of about as many images, by edges of three digits or as many as it takes.
 
@@ -149,7 +153,7 @@ def user_strata(path: Path | str) -> pd.DataFrame:
         SkinsegError: The file cannot be read, has no or doubled or missing image ids or nothing else, or a
             column of text has too many values.
     """
-    table = _read(Path(path))
+    table = _read(Path(path)).drop(columns=LESION, errors="ignore")
     for column in table.columns.drop("image_id"):
         texts = _stripped(table[column])
         numbers = pd.to_numeric(texts, errors="coerce").replace([np.inf, -np.inf], np.nan)
@@ -164,6 +168,26 @@ def user_strata(path: Path | str) -> pd.DataFrame:
             )
         table[column] = _values(texts)
     return table
+
+
+def user_lesions(path: Path | str) -> dict[str, str]:
+    """Reads which images show one lesion.
+
+    Args:
+        path: As of `user_strata`.
+
+    Returns:
+        Lesion ids by image id, from the column lesion_id, as they are written; images without one are left
+        out, and all of them where there is no such column.
+
+    Raises:
+        SkinsegError: As `user_strata`.
+    """
+    table = _read(Path(path))
+    if LESION not in table:
+        return {}
+    lesions = _stripped(table[LESION])
+    return dict(zip(table["image_id"][lesions.notna()], lesions.dropna(), strict=True))
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from skinseg.data.dataset import (
     input_files,
     limit_worker_threads,
 )
-from skinseg.data.files import Verify
+from skinseg.data.files import PassedFiles, Verify
 from skinseg.data.masks import PSEUDO
 from skinseg.data.splits import Split
 from skinseg.errors import SkinsegError
@@ -133,7 +134,13 @@ class LesionDataModule(L.LightningDataModule):
     @cached_property
     def catalog(self) -> Catalog:
         """All images that fit. Read once, when first needed."""
-        catalog = self.read(Problems(self.policy))
+        passed = None
+        if self._cache == "memmap":
+            name = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:12]
+            passed = PassedFiles(self._cache_dir / f"passed_{name}.json")
+        catalog = self.read(Problems(self.policy, passed))
+        if passed is not None:
+            passed.save()
         for kind, ids in catalog.dropped.items():
             log.warning("Left out %d images (%s).", len(ids), kind)
         return catalog

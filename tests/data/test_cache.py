@@ -20,7 +20,7 @@ import torch
 from conftest import make_ham
 from PIL import Image
 
-from skinseg.data import cache, dataset
+from skinseg.data import cache, dataset, files
 from skinseg.data.augment import compose
 from skinseg.data.cache import mapped_pixels, pixels_in_memory
 from skinseg.data.datamodule import LesionDataModule
@@ -320,3 +320,46 @@ def test_only_overfitted_images_are_decoded(root: Path, monkeypatch: pytest.Monk
     decoded = counting(monkeypatch)
     module(root, "ram", overfit=3)
     assert len(decoded) == 3
+
+
+def decodings(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
+    """Returns which images a run decodes before it starts."""
+    decoded: list[str] = []
+    original = files.read_image
+
+    def read(path: Path, *rest: Any) -> Any:
+        decoded.append(path.stem)
+        return original(path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "read_image", read)
+        module_of = {"num_workers": 0, "cache_dir": str(root.parent / "cache"), "cache": "memmap", **options}
+        data = LesionDataModule(reader=read_ham10000, root=str(root), image_size=SIZE, **module_of)
+        assert set(data.catalog.table["width"]) <= {40, 50}
+    return decoded
+
+
+def test_images_that_passed_are_looked_at_again_only_when_they_change(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(decodings(root, monkeypatch)) == 40
+    assert decodings(root, monkeypatch) == []
+    changed = sorted(root.rglob("*.jpg"))[5]
+    Image.new("RGB", (50, 40)).save(changed)
+    assert decodings(root, monkeypatch) == [changed.stem]
+    mask = next(root.rglob(f"{changed.stem}_segmentation.png"))
+    Image.new("L", (40, 32)).save(mask)
+    assert decodings(root, monkeypatch) == [changed.stem]
+    assert len(decodings(root, monkeypatch, cache="none")) == 40
+    (passed,) = (root.parent / "cache").glob("passed_*.json")
+    passed.write_text("{")
+    assert len(decodings(root, monkeypatch)) == 40, "a broken file is as good as none"
+
+
+def test_an_image_with_a_problem_never_passes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = sorted(root.rglob("*.jpg"))[5]
+    changed.write_bytes(b"no image")
+    for _ in range(2):
+        with pytest.raises(SkinsegError, match=f"{changed.stem}.jpg: not an image"):
+            decodings(root, monkeypatch)
+        assert changed.stem in decodings(root, monkeypatch, on_unreadable="drop")

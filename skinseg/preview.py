@@ -98,7 +98,7 @@ def run(cfg: DictConfig) -> Path:
     titles = ["photograph", f"input, {width}x{height}", *(f"epoch {epoch}" for epoch in epochs)]
     rows = [
         [_photograph(path, row[0]), *map(_input, row)]
-        for path, row in zip(inputs.images, samples, strict=True)
+        for path, row in zip(shown["image"], samples, strict=True)
     ]
     captions = [_captions(diagnosis, row) for diagnosis, row in zip(shown["diagnosis"], samples, strict=True)]
     heading = _heading(config, sorted(shown["dataset"].unique()))

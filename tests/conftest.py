@@ -27,6 +27,14 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keeps decoded images out of the user's own cache; returns the folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["SKINSEG_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets, or a skip that says how to provide it."""

@@ -60,7 +60,7 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     elif group == "trainer":
         build.trainer(config, [], [])
     elif group == "augment":
-        assert build.datamodule(config).augment is not None
+        assert (build.datamodule(config).augment is None) == (option == "augment=none")
     else:
         build.segmenter(config)
 

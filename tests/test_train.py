@@ -192,6 +192,19 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], se
         time.sleep(0.01)
 
 
+def test_decoded_images_are_kept_and_change_no_score(
+    train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scores = {}
+    for mode in ("none", "ram", "memmap"):
+        train(f"data.cache={mode}", f"data.cache_dir={tmp_path / 'cache'}", run_dir=mode)
+        scores[mode] = (tmp_path / mode / "scores.csv").read_text()
+    assert scores["none"] == scores["ram"] == scores["memmap"]
+    (folder,) = (tmp_path / "cache").glob("ham10000_32x32_*")
+    assert f"Decoded images: {folder}" in caplog.text
+
+
 class TestResume:
     RUN = ("trainer.max_epochs=6", "callbacks=minimal", "test=false", "logger=none")
 

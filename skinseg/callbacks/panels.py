@@ -145,7 +145,7 @@ def predict_panel(
     predicted = (probability[0, 0] >= segmenter.threshold).cpu().numpy()
     image_id = sample["image_id"]
     return Panel(
-        image_id, read_image(dataset.images[row]), truth, predicted, f"{image_id}\n{caption}".strip()
+        image_id, read_image(dataset.files[row].image), truth, predicted, f"{image_id}\n{caption}".strip()
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 
 from skinseg.errors import SkinsegError
+
+if TYPE_CHECKING:
+    from skinseg.data.files import PassedFiles
 
 COLUMNS = (
     "image_id",
@@ -55,12 +58,16 @@ class Problems:
     Args:
         policy: For each key of `PROBLEMS`, "error" or "drop", and for those of `KEEPABLE` also "keep".
             Missing keys mean "error".
+        passed: Files that were looked at before and had no problem. None: all are looked at.
 
     Raises:
         SkinsegError: A policy has another value.
     """
 
-    def __init__(self, policy: Mapping[str, MissingPolicy] | None = None) -> None:
+    def __init__(
+        self, policy: Mapping[str, MissingPolicy] | None = None, passed: PassedFiles | None = None
+    ) -> None:
+        self.passed = passed
         strict: dict[str, MissingPolicy] = dict.fromkeys(PROBLEMS, "error")
         self._policy = strict | dict(policy or {})
         self._found: dict[str, dict[str, str]] = {kind: {} for kind in PROBLEMS}
@@ -75,7 +82,7 @@ class Problems:
 
     def fresh(self) -> Problems:
         """Returns an empty collection with the same policies, for the next data set."""
-        return Problems(self._policy)
+        return Problems(self._policy, self.passed)
 
     def absorb(self, other: Problems) -> None:
         """Adds what another collection has found."""

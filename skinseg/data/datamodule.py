@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
+from skinseg.data.cache import Check, Mode, Pixels, mapped_pixels, pixels_in_memory
 from skinseg.data.catalog import Catalog, MissingPolicy, Policy, Problems
 from skinseg.data.dataset import (
     EpochSampler,
@@ -21,9 +23,10 @@ from skinseg.data.dataset import (
     LesionDataset,
     Transform,
     collate,
+    input_files,
     limit_worker_threads,
 )
-from skinseg.data.files import Verify
+from skinseg.data.files import PassedFiles, Verify
 from skinseg.data.masks import PSEUDO
 from skinseg.data.splits import Split
 from skinseg.errors import SkinsegError
@@ -57,6 +60,12 @@ class LesionDataModule(L.LightningDataModule):
         on_unreadable: The same for a file that cannot be decoded.
         on_mask_size: The same for a mask of other proportions than its image's. One of the same is resized.
         on_mask_format: The same for a mask that is not 8-bit grey or palette of 0 and 255.
+        cache: Keep the images decoded and resized: "memmap" in files that all processes of this machine and
+            all later runs share, "ram" in the memory of each process, "none". The pixels are the same.
+        cache_dir: Folder of these files.
+        cache_limit_gb: Most gigabytes (10^9 bytes) that one set of decoded images may take.
+        cache_check: How changed image files are noticed: "stat", by size and time of change, or "content",
+            which reads all of them at each start.
         augment: Augmentation of training images. None: none.
         seed: Seed of order and augmentation.
 
@@ -83,6 +92,10 @@ class LesionDataModule(L.LightningDataModule):
         on_unreadable: Policy = "error",
         on_mask_size: Policy = "error",
         on_mask_format: Policy = "error",
+        cache: Mode = "none",
+        cache_dir: str = "~/.cache/skinseg",
+        cache_limit_gb: float = 32,
+        cache_check: Check = "stat",
         augment: Transform | None = None,
         seed: int = 0,
     ) -> None:
@@ -110,13 +123,24 @@ class LesionDataModule(L.LightningDataModule):
             "mask_size": on_mask_size,
             "mask_format": on_mask_format,
         }
+        self._cache = cache
+        self._cache_dir = Path(cache_dir).expanduser()
+        self._cache_limit_gb = cache_limit_gb
+        self._cache_check = cache_check
+        self._pixels: Pixels | None = None
         self.augment = augment
         self._seed = seed
 
     @cached_property
     def catalog(self) -> Catalog:
         """All images that fit. Read once, when first needed."""
-        catalog = self.read(Problems(self.policy))
+        passed = None
+        if self._cache == "memmap":
+            name = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:12]
+            passed = PassedFiles(self._cache_dir / f"passed_{name}.json")
+        catalog = self.read(Problems(self.policy, passed))
+        if passed is not None:
+            passed.save()
         for kind, ids in catalog.dropped.items():
             log.warning("Left out %d images (%s).", len(ids), kind)
         return catalog
@@ -139,6 +163,33 @@ class LesionDataModule(L.LightningDataModule):
             raise SkinsegError("data.split: missing; there is nothing that divides the images.")
         return self._make_split(self.catalog)
 
+    def prepare_data(self) -> None:
+        """Decodes the images, once on each machine. Called by Lightning in one process before `setup`."""
+        if self._cache == "memmap":
+            self._open_cache()
+
+    def setup(self, stage: str) -> None:
+        """Opens what `prepare_data` made; in memory, decodes the images. Called in each process."""
+        self._open_cache()
+
+    def _open_cache(self) -> None:
+        if self._cache == "none" or self._pixels is not None:
+            return
+        table = self.catalog.table
+        used = self.dataset("train").image_ids if self.overfit else table["image_id"][table["mask"].notna()]
+        files = input_files(table[table["image_id"].isin(used)])
+        if self._cache == "ram":
+            self._pixels = pixels_in_memory(files, self.image_size, limit_gb=self._cache_limit_gb)
+            return
+        self._pixels = mapped_pixels(
+            files,
+            self.image_size,
+            folder=self._cache_dir,
+            name="_".join(sorted(table["dataset"].unique())),
+            limit_gb=self._cache_limit_gb,
+            check=self._cache_check,
+        )
+
     def dataset(self, side: str) -> LesionDataset:
         """Returns the images of "train", "val" or "test"; only training images are augmented."""
         table = self.catalog.table
@@ -154,6 +205,7 @@ class LesionDataModule(L.LightningDataModule):
             transform=self.augment if train else None,
             seed=self._seed,
             with_truth=not train,
+            pixels=self._pixels,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -209,6 +261,9 @@ class LesionDataModule(L.LightningDataModule):
         self, dataset: LesionDataset, sampler: EpochSampler, *, drop_last: bool = False
     ) -> DataLoader[Any]:
         workers = min(self.num_workers, -(-len(sampler) // self.batch_size))
+        if copies := dataset.gathers and not dataset.with_truth:
+            # To hand a batch from process to process takes longer than to copy it from the cache.
+            workers = 0
         return LateDataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -219,6 +274,7 @@ class LesionDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             worker_init_fn=limit_worker_threads,
+            ahead=copies,
         )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +19,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from skinseg.data.files import UnreadableFileError, fit_mask, image_size, read_image, read_mask
 from skinseg.errors import SkinsegError
+
+if TYPE_CHECKING:
+    from skinseg.data.cache import Pixels
+
+T = TypeVar("T")
 
 # OpenCV's own threads would compete with the loader's worker processes.
 cv2.setNumThreads(0)
@@ -49,6 +57,54 @@ class Sample(TypedDict, total=False):
     index: int
 
 
+@dataclass(frozen=True)
+class InputFiles:
+    """An image with its mask on disk.
+
+    Attributes:
+        image_id: The catalog's id.
+        image: The image file.
+        mask: The mask file.
+        native_size: Height and width of the image in pixels; 0 where the catalog does not know.
+    """
+
+    image_id: str
+    image: str
+    mask: str
+    native_size: tuple[int, int]
+
+    def read(self, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+        """Decodes and resizes.
+
+        Args:
+            size: Height and width of the network's input, in pixels.
+
+        Returns:
+            The image (height, width, 3), RGB; its mask (height, width), 0 or 1; and the mask at the image's
+            native size, 0 or 255.
+
+        Raises:
+            UnreadableFileError: A file cannot be decoded, or the mask is in a form that would be misread.
+        """
+        image = resize_image(read_image(self.image, size), size)
+        truth = self.read_truth()
+        return image, resize_mask(truth, size), truth
+
+    def read_truth(self) -> NDArray[np.uint8]:
+        """Decodes the mask alone, at the image's native size: 0 or 255."""
+        native = self.native_size if self.native_size[0] else image_size(self.image)
+        return fit_mask(read_mask(self.mask), native)
+
+
+def input_files(table: pd.DataFrame) -> list[InputFiles]:
+    """Returns the files of a catalog's rows, each of which has a mask."""
+    columns = (table[name].tolist() for name in ("image_id", "image", "mask", "height", "width"))
+    return [
+        InputFiles(image_id, image, mask, (height, width))
+        for image_id, image, mask, height, width in zip(*columns, strict=True)
+    ]
+
+
 class LesionDataset(Dataset[Sample]):
     """Images with masks at the network's input size, and at native size where they are scored.
 
@@ -61,6 +117,7 @@ class LesionDataset(Dataset[Sample]):
         transform: Augmentation. None: none.
         seed: Seed of the augmentation.
         with_truth: Also give the mask at native size.
+        pixels: Decoded images and masks, these among them. None: the files are decoded each time.
     """
 
     def __init__(
@@ -71,29 +128,35 @@ class LesionDataset(Dataset[Sample]):
         transform: Transform | None = None,
         seed: int = 0,
         with_truth: bool = False,
+        pixels: Pixels | None = None,
     ) -> None:
-        self.image_ids: list[str] = table["image_id"].tolist()
-        self.images: list[str] = table["image"].tolist()
-        self._masks: list[str] = table["mask"].tolist()
-        self._sizes: list[tuple[int, int]] = list(zip(table["height"], table["width"], strict=True))
+        self.files = input_files(table)
+        self.image_ids = [file.image_id for file in self.files]
         self.image_size = image_size
         self.transform = transform
         self.seed = seed
         self.with_truth = with_truth
+        self._pixels = pixels
+        self._rows = np.empty(0, np.int64) if pixels is None else pixels.rows_of(self.image_ids)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether a batch is copied in one go: the images are decoded, and augmented elsewhere or not."""
+        return self._pixels is not None and self.transform is None
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, row = key if isinstance(key, tuple) else (0, key)
-        try:
-            image = resize_image(read_image(self.images[row], self.image_size), self.image_size)
-            truth = fit_mask(read_mask(self._masks[row]), self._native_size(row))
-        except UnreadableFileError as error:
-            raise SkinsegError(
-                f"{error}. Replace the file; data.verify=true finds all such files at once."
-            ) from error
-        mask = resize_mask(truth, self.image_size)
+        truth = None
+        if self._pixels is not None:
+            image, mask = self._pixels[int(self._rows[row])]
+            if self.with_truth:
+                truth = self._truth(row)
+        else:
+            with _readable():
+                image, mask, truth = self.files[row].read(self.image_size)
         if self.transform is not None:
             seeds = np.random.SeedSequence([self.seed, epoch, row])
             # One generator for all transforms of a chain: albumentations' set_random_seed would start each of
@@ -110,12 +173,40 @@ class LesionDataset(Dataset[Sample]):
             "index": row,
         }
         if self.with_truth:
+            assert truth is not None
             sample["truth"] = torch.from_numpy(truth > 128)
         return sample
 
-    def _native_size(self, row: int) -> tuple[int, int]:
-        size = self._sizes[row]
-        return size if size[0] else image_size(self.images[row])
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Sample] | dict[str, Any]:
+        """Returns a batch: samples, or where they can be copied in one go the batch itself."""
+        if self._pixels is None or self.transform is not None:
+            return [self[key] for key in keys]
+        rows = [key[1] if isinstance(key, tuple) else key for key in keys]
+        images, masks = self._pixels.take(self._rows[rows])
+        batch: dict[str, Any] = {
+            "image": images,
+            "mask": masks,
+            "image_id": [self.image_ids[row] for row in rows],
+            "index": torch.tensor(rows),
+        }
+        if self.with_truth:
+            batch["truth"] = [torch.from_numpy(self._truth(row) > 128) for row in rows]
+        return batch
+
+    def _truth(self, row: int) -> NDArray[np.uint8]:
+        with _readable():
+            return self.files[row].read_truth()
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turns a file that cannot be decoded in the middle of a run into a message."""
+    try:
+        yield
+    except UnreadableFileError as error:
+        raise SkinsegError(
+            f"{error}. Replace the file; data.verify=true finds all such files at once."
+        ) from error
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -133,8 +224,10 @@ def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.ui
     return (resize_image(mask, size) > 127).astype(np.uint8)
 
 
-def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Stacks samples to a batch; `truth` stays a list, for native sizes differ."""
+def collate(samples: Sequence[Sample] | dict[str, Any]) -> dict[str, Any]:
+    """Stacks samples to a batch; `truth` stays a list, for native sizes differ. A batch stays what it is."""
+    if isinstance(samples, dict):
+        return samples
     batch: dict[str, Any] = default_collate(
         [{key: value for key, value in sample.items() if key != "truth"} for sample in samples]
     )
@@ -198,10 +291,29 @@ class LateDataLoader(DataLoader[Any]):
 
     Lightning takes an iterator before it restores a checkpoint and tells the sampler the epoch; worker
     processes would by then have begun with the images of the wrong epoch.
+
+    Args:
+        *args: As of a DataLoader.
+        ahead: Prepare the next batch in a thread while the network works on the last one. For data sets that
+            only copy; where Python works, the thread would be in the way.
+        **kwargs: As of a DataLoader.
     """
 
+    def __init__(self, *args: Any, ahead: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ahead = ahead
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        yield from super().__iter__()
+        batches = super().__iter__()
+        yield from _one_ahead(batches) if self.ahead else batches
+
+
+def _one_ahead(batches: Iterator[T]) -> Iterator[T]:
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = pool.submit(next, batches, None)
+            yield batch
 
 
 def limit_worker_threads(_worker: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+import json
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from skinseg.data.catalog import Problems
 from skinseg.errors import SkinsegError
+from skinseg.record import replacing
 
 Verify = bool | Literal["headers"]
 """How much of each file is looked at before any work starts: all of it, its header, nothing."""
@@ -220,6 +223,53 @@ class _Inspection:
     resized: bool = False
 
 
+class PassedFiles:
+    """Images and masks that were decoded before, without a problem, by size and time of change.
+
+    To decode a data set takes longer than all else at the start of a run, and a sweep would do it for each of
+    its jobs.
+
+    Args:
+        path: A JSON file, which need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, list[int]] = {}
+        self._changed = False
+        with suppress(OSError, ValueError):
+            self._known = dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def find(self, image: Path, mask: Path | None) -> tuple[int, int, bool] | None:
+        """Returns width, height and whether the mask has another size; None where they have to be decoded."""
+        known = self._known.get(self._key(image, mask))
+        if known is None or known[:-3] != self._stamps(image, mask):
+            return None
+        return known[-3], known[-2], bool(known[-1])
+
+    def add(self, image: Path, mask: Path | None, found: tuple[int, int, bool]) -> None:
+        """Notes what was found."""
+        entry = [*self._stamps(image, mask), *map(int, found)]
+        if self._known.get(self._key(image, mask)) != entry:
+            self._known[self._key(image, mask)] = entry
+            self._changed = True
+
+    def save(self) -> None:
+        """Writes the file where there is something new; where that cannot be done, the next run decodes."""
+        if self._changed:
+            with suppress(SkinsegError), replacing(self._path) as temporary:
+                temporary.write_text(json.dumps(self._known), encoding="utf-8")
+
+    @staticmethod
+    def _key(image: Path, mask: Path | None) -> str:
+        return f"{image}\n{mask}"
+
+    @staticmethod
+    def _stamps(image: Path, mask: Path | None) -> list[int]:
+        found = [path.stat() for path in (image, mask) if path is not None]
+        return [number for stat in found for number in (stat.st_size, stat.st_mtime_ns)]
+
+
 def inspect_files(
     image_ids: Sequence[str],
     images: Sequence[Path],
@@ -234,7 +284,8 @@ def inspect_files(
         image_ids: n ids.
         images: n image files.
         masks: n mask files, None where an image has none.
-        problems: Receives "unreadable", "mask_size" and "mask_format".
+        problems: Receives "unreadable", "mask_size" and "mask_format"; what its `passed` knows is not decoded
+            again.
         verify: True decodes all pixels. "headers" reads sizes only, a tenth of the time; a truncated file
             or a mask of 0 and 1 is then found when it is first needed, in the middle of a run. False opens
             nothing.
@@ -246,7 +297,12 @@ def inspect_files(
     if verify is False:
         return np.zeros((len(image_ids), 2), dtype=np.int64), []
 
+    passed = problems.passed if verify is True else None
+
     def inspect(image: Path, mask: Path | None) -> _Inspection:
+        with suppress(OSError):
+            if passed is not None and (known := passed.find(image, mask)) is not None:
+                return _Inspection(known[0], known[1], resized=known[2])
         try:
             if verify is True:
                 height, width = read_image(image).shape[:2]
@@ -270,9 +326,11 @@ def inspect_files(
     # Pillow decodes outside the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(inspect, images, masks))
-    for image_id, result in zip(image_ids, results, strict=True):
+    for image_id, image, mask, result in zip(image_ids, images, masks, results, strict=True):
         if result.problem is not None:
             problems.add(result.problem[0], image_id, result.problem[1])
+        elif passed is not None:
+            passed.add(image, mask, (result.width, result.height, result.resized))
     size = np.array([(r.width, r.height) for r in results], dtype=np.int64).reshape(-1, 2)
     return size, [image_id for image_id, r in zip(image_ids, results, strict=True) if r.resized]
 

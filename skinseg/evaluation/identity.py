@@ -25,6 +25,10 @@ _NOT_THE_METHOD = frozenset(
     }
 )
 
+_NOT_OF_THE_DATA = frozenset(
+    {"root", "num_workers", "verify", "cache", "cache_dir", "cache_limit_gb", "cache_check"}
+)
+
 
 def digest(parts: Iterable[str]) -> str:
     """Returns 12 hexadecimal digits that name a sequence of texts (SHA-256)."""
@@ -34,7 +38,7 @@ def digest(parts: Iterable[str]) -> str:
 def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns of a run's resolved configuration what is the method: all but seed, fold and places."""
     method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
-    method["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "num_workers", "verify")}
+    method["data"] = {k: v for k, v in config["data"].items() if k not in _NOT_OF_THE_DATA}
     split = method["data"].get("split") or {}
     method["data"]["split"] = {key: value for key, value in split.items() if key != "fold"}
     return method

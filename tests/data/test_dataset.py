@@ -66,7 +66,7 @@ def test_augmentation_differs_between_epochs_and_images(make_data: MakeData) -> 
     assert all(not torch.equal(seen[0][key], seen[1][key]) for key in common)
 
     dataset = data.dataset("train")
-    dataset.images = [dataset.images[0]] * len(dataset)
+    dataset.files = [dataset.files[0]] * len(dataset)
     assert not torch.equal(dataset[0, 0]["image"], dataset[0, 1]["image"]), "one draw for all images"
 
 
@@ -95,7 +95,7 @@ def test_transforms_of_a_chain_draw_independently(make_data: MakeData) -> None:
 def test_only_training_images_are_augmented(make_data: MakeData) -> None:
     data = make_data()
     sample = data.dataset("val")[0]
-    photograph = read_image(data.dataset("val").images[0])
+    photograph = read_image(data.dataset("val").files[0].image)
     assert torch.equal(sample["image"], torch.from_numpy(resize_image(photograph, (24, 30))).permute(2, 0, 1))
 
 
@@ -132,7 +132,7 @@ def test_a_side_without_images(make_data: MakeData) -> None:
 
 def test_a_file_that_breaks_during_the_run(make_data: MakeData) -> None:
     dataset = make_data().dataset("train")
-    Path(dataset.images[0]).write_bytes(b"")
+    Path(dataset.files[0].image).write_bytes(b"")
     with pytest.raises(SkinsegError, match=r"ISIC_.*empty file.*Replace the file"):
         dataset[0]
 

@@ -21,7 +21,7 @@ from skinseg.errors import SkinsegError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from skinseg.data.dataset import Sample
+    from skinseg.data.dataset import LesionDataset, Sample
 
 _TILE = 240
 _GAP = 10
@@ -91,7 +91,7 @@ def run(cfg: DictConfig) -> Path:
     shown = table.loc[[augmented.image_ids[row] for row in chosen]].reset_index()
     inputs = LesionDataset(shown, data.image_size, with_truth=True)
     samples = [
-        [inputs[number], *(augmented[epoch, int(row)] for epoch in epochs)]
+        [inputs[number], *(_drawn(augmented, data.augment, epoch, int(row)) for epoch in epochs)]
         for number, row in enumerate(chosen)
     ]
     height, width = data.image_size
@@ -108,6 +108,19 @@ def run(cfg: DictConfig) -> Path:
     _show(_facts(samples, len(augmented)))
     print(f"Written to {path}")
     return path
+
+
+def _drawn(dataset: LesionDataset, augment: object, epoch: int, row: int) -> Sample:
+    """Returns a training image as that epoch sees it."""
+    from skinseg.data.device_augment import DeviceAugment
+
+    sample = dataset[epoch, row]
+    if isinstance(augment, DeviceAugment):
+        images, masks = augment(
+            sample["image"][None], sample["mask"][None], rows=[row], epoch=epoch, seed=dataset.seed
+        )
+        sample["image"], sample["mask"] = images[0], masks[0]
+    return sample
 
 
 def _photograph(path: str, sample: Sample) -> Image:

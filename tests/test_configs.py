@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import albumentations
 import pytest
 from conftest import WriteHam
 
 from skinseg import build
 from skinseg.config import check, compose, config_dir, plain
+from skinseg.data.device_augment import DeviceAugment
 from skinseg.train import run
 
 ROOT = config_dir()
@@ -60,7 +62,9 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     elif group == "trainer":
         build.trainer(config, [], [])
     elif group == "augment":
-        assert (build.datamodule(config).augment is None) == (option == "augment=none")
+        kinds = {"augment=none": type(None), "augment=light_device": DeviceAugment}
+        kinds["augment=strong_device"] = DeviceAugment
+        assert isinstance(build.datamodule(config).augment, kinds.get(option, albumentations.Compose))
     else:
         build.segmenter(config)
 

@@ -36,29 +36,38 @@ def tile(picture: np.ndarray, column: int) -> np.ndarray:
     return picture[top : top + _TILE * 96 // 128, left : left + _TILE]
 
 
-def test_shows_what_training_sees(write_ham: WriteHam, tmp_path: Path) -> None:
-    overrides = [f"data.root={write_ham(12, size=(128, 96))}", "images=1", "draws=3", "seed=3"]
+@pytest.mark.parametrize("augment", ["light", "strong_device"])
+def test_shows_what_training_sees(augment: str, write_ham: WriteHam, tmp_path: Path) -> None:
+    root = write_ham(12, size=(128, 96))
+    overrides = [f"data.root={root}", f"augment={augment}", "images=1", "draws=3", "seed=3"]
     picture = sheet(tmp_path, *overrides)
     config = plain(compose([f"run_dir={tmp_path}", SIZE, *overrides], "preview"))
-    dataset = build.datamodule(config).dataset("train")
+    data = build.datamodule(config)
+    dataset = data.dataset("train")
     (row,) = np.random.default_rng(3).choice(len(dataset), 1, replace=False)
     later = sheet(tmp_path, *overrides, "epoch=5")
     for column in range(3):
         for first, shown in ((0, picture), (5, later)):
             sample = dataset[first + column, int(row)]
+            if augment == "strong_device":
+                images, masks = data.augment(
+                    sample["image"][None], sample["mask"][None], rows=[int(row)], epoch=first + column, seed=3
+                )
+                sample["image"], sample["mask"] = images[0], masks[0]
             image, mask = sample["image"].numpy().transpose(1, 2, 0), sample["mask"].numpy()[0] > 0
             expected = np.asarray(outlined(image, {TRUTH_COLOUR: mask}, _TILE))
             assert np.array_equal(tile(shown, 2 + column), expected)
     assert not np.array_equal(tile(picture, 2), tile(picture, 3)), "each epoch draws anew"
 
 
+@pytest.mark.parametrize("augment", ["light", "light_device"])
 def test_transforms_that_do_nothing(
-    write_ham: WriteHam, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    augment: str, write_ham: WriteHam, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_ham(12, size=(128, 96))
-    names = plain(compose(["run_dir=."], "preview"))["augment"]["transforms"]
+    names = plain(compose(["run_dir=.", f"augment={augment}"], "preview"))["augment"]["transforms"]
     idle = [f"augment.transforms.{name}.p=0" for name in names]
-    picture = sheet(tmp_path, f"data.root={root}", *idle, "images=1", "draws=2")
+    picture = sheet(tmp_path, f"data.root={root}", f"augment={augment}", *idle, "images=1", "draws=2")
     assert picture.shape[1] == width_of(4)
     assert np.array_equal(tile(picture, 1), tile(picture, 2))
     assert np.array_equal(tile(picture, 1), tile(picture, 3))

@@ -26,6 +26,7 @@ from skinseg.data.dataset import (
     input_files,
     limit_worker_threads,
 )
+from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.files import PassedFiles, Verify
 from skinseg.data.masks import PSEUDO
 from skinseg.data.splits import Split
@@ -66,7 +67,8 @@ class LesionDataModule(L.LightningDataModule):
         cache_limit_gb: Most gigabytes (10^9 bytes) that one set of decoded images may take.
         cache_check: How changed image files are noticed: "stat", by size and time of change, or "content",
             which reads all of them at each start.
-        augment: Augmentation of training images. None: none.
+        augment: Augmentation of training images: of each when it is loaded, or of batches on the device that
+            trains. None: none.
         seed: Seed of order and augmentation.
 
     Raises:
@@ -96,7 +98,7 @@ class LesionDataModule(L.LightningDataModule):
         cache_dir: str = "~/.cache/skinseg",
         cache_limit_gb: float = 32,
         cache_check: Check = "stat",
-        augment: Transform | None = None,
+        augment: Transform | DeviceAugment | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -202,7 +204,7 @@ class LesionDataModule(L.LightningDataModule):
         return LesionDataset(
             rows,
             self.image_size,
-            transform=self.augment if train else None,
+            transform=self.augment if train and not isinstance(self.augment, DeviceAugment) else None,
             seed=self._seed,
             with_truth=not train,
             pixels=self._pixels,
@@ -227,6 +229,21 @@ class LesionDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """Returns test batches in order, with masks at native size."""
         return self._scored_loader("test")
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Notes the rows to augment while they are on the CPU; read on a GPU they would make it wait."""
+        if isinstance(self.augment, DeviceAugment) and self.trainer is not None and self.trainer.training:
+            batch["rows"] = batch["index"].tolist()
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augments a training batch on the device, where that is configured."""
+        if isinstance(self.augment, DeviceAugment) and self.trainer is not None and self.trainer.training:
+            epoch, rows = self.trainer.current_epoch, batch.pop("rows")
+            batch["image"], batch["mask"] = self.augment(
+                batch["image"], batch["mask"], rows=rows, epoch=epoch, seed=self._seed
+            )
+        return batch
 
     def _scored_loader(self, side: str) -> DataLoader[Any]:
         dataset = self.dataset(side)

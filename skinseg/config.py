@@ -27,6 +27,19 @@ Node = dict[str, Any]
 Plain = dict[str, Any]
 
 
+class ConfigurationError(SkinsegError):
+    """A configuration is refused.
+
+    Attributes:
+        problems: A sentence for each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        count = "A problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n  ".join([f"{count} in the configuration:", *problems]))
+        self.problems = tuple(problems)
+
+
 @dataclass
 class RootConfig:
     """Every key at the root of an experiment's configuration. Nodes name a constructor in `_target_`.
@@ -157,23 +170,33 @@ def check(config: Plain, schema: type = RootConfig) -> None:
         schema: A dataclass with a field for each key at the root. Fields of type `Node` (or `Node | None`)
             hold a constructor, `dict[str, Node | None] | None` constructors by name, others plain values.
 
+    The source of the constructors is looked at first. If it shows a problem, and all of them could be
+    followed, nothing is imported; a configuration without a problem is checked against what is imported.
+
     Raises:
-        SkinsegError: There is a problem.
+        ConfigurationError: There is a problem.
     """
-    problems = _problems_in_source(config, schema) or list(_problems(config, schema, imported_signature))
+    # Where PyTorch is there, the rest is imported at once.
+    problems = [] if "torch" in sys.modules else problems_in_source(config, schema)
+    problems = problems or list(_problems(config, schema, imported_signature))
     if problems:
-        count = "A problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise SkinsegError("\n  ".join([f"{count} in the configuration:", *problems]))
+        raise ConfigurationError(problems)
 
 
-def _problems_in_source(config: Plain, schema: type) -> list[str]:
-    """Returns the problems that the constructors' source shows, none where it does not show all of them."""
-    if "torch" in sys.modules:
-        return []  # the rest is imported at once
+def problems_in_source(config: Plain, schema: type = RootConfig) -> list[str]:
+    """Finds what is wrong with a configuration without importing the constructors that it names.
+
+    Args:
+        config: As in `check`.
+        schema: Likewise.
+
+    Returns:
+        All problems that `check` finds; none where the source does not show all of them for certain.
+    """
     try:
         return list(_problems(config, schema, read_signature))
     except NotFollowedError as error:
-        log.debug("Importing to check the configuration: %s.", error)
+        log.debug("Not to be told without an import: %s.", error)
         return []
 
 
@@ -181,7 +204,9 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
     types = typing.get_type_hints(schema)
     known = set(types)
     for key in sorted(config.keys() - known):
-        yield _unknown(key, known, where="the root")
+        # With a + before it, a misspelt group is a key.
+        groups = {"experiment", "debug"} if schema is RootConfig else set()
+        yield _unknown(key, known | groups, where="the root")
     for key in sorted(known - config.keys()):
         yield f"{key}: missing; the root needs it."
     if "monitor" in known:
@@ -245,7 +270,7 @@ def _node_problems(
     try:
         takes = signature(target)
     except TargetError as error:
-        yield f"{path}._target_={target}: {error}."
+        yield f"{path}._target_={target}: {error}{'' if str(error).endswith('?') else '.'}"
         return
     for key, value in node.items():
         if key in _HYDRA_KEYS:

@@ -73,7 +73,14 @@ def read_signature(target: str) -> Signature:
         near = difflib.get_close_matches(top, KNOWN_LIBRARIES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise TargetError(f"cannot be imported: there is no module {top}{hint}")
-    found: _Found = _Found(_load(top))
+    try:
+        return _read(target, top, rest)
+    except RecursionError as error:  # names that stand for each other
+        raise NotFollowedError(target) from error
+
+
+def _read(target: str, top: str, rest: Sequence[str]) -> Signature:
+    found = _Found(_load(top))
     for part in rest:
         if found.node is not None:
             raise NotFollowedError(f"{target}: an attribute of a class")
@@ -378,6 +385,8 @@ def _of_expression(module: _Module, node: ast.AST) -> _Found:
     """Finds what `name` or `module.name` stands for."""
     try:
         if isinstance(node, ast.Name):
+            if sum(not binding.hidden for binding in module.bindings.get(node.id, ())) > 1:
+                raise NotFollowedError(f"{module.name}.{node.id}: may have meant something else there")
             return _member(module, node.id)
         if isinstance(node, ast.Attribute):
             owner = _of_expression(module, node.value)

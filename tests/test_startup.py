@@ -108,10 +108,3 @@ def test_an_option_of_ones_own_folder(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "model=mime: no such option; did you mean model=mine?" in done.stderr
     assert heavy == ""
-
-
-def test_a_failed_start_leaves_its_reason_in_the_run_folder(tmp_path: Path) -> None:
-    done, _ = call("train", "data.root=nowhere", "hydra.run.dir=run", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("No HAM10000 here")
-    assert (tmp_path / "run" / "train.log").read_text().startswith("No HAM10000 here")

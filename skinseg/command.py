@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
+import functools
 import json
+import logging
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,11 +18,22 @@ from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from skinseg.config import RootConfig, check, compose, config_dir, plain
+from skinseg.config import (
+    ConfigurationError,
+    Plain,
+    RootConfig,
+    check,
+    compose,
+    config_dir,
+    plain,
+    problems_in_source,
+)
 from skinseg.errors import SkinsegError
 
 # Set by torchrun, Slurm and Lightning for their ranks; a sweep's job starts its own.
@@ -33,17 +49,28 @@ _RANK_VARIABLES = (
 )
 
 
-def main_of(task: Callable[[], Any], name: str = "train", schema: type = RootConfig) -> Callable[[], int]:
+_CHECKS: dict[str, Callable[[Plain], object]] = {}
+"""What refuses a configuration, by command."""
+
+
+def main_of(
+    task: Callable[[], Any],
+    name: str = "train",
+    schema: type = RootConfig,
+    checked: Callable[[Plain], object] | None = None,
+) -> Callable[[], int]:
     """Wraps a Hydra entry point so that a user's mistake is a message and an exit code.
 
     Args:
         task: A function decorated with `hydra.main`.
         name: The command, whose configuration is `conf/<name>.yaml`.
         schema: Its root. See `config.check`.
+        checked: Raises SkinsegError for a configuration that the command refuses. None: `config.check` alone.
 
     Returns:
         A function that runs it and returns the exit code. Bugs keep their traceback.
     """
+    _CHECKS[name] = checked or functools.partial(check, schema=schema)
 
     def main() -> int:
         # Otherwise Hydra prints and exits by itself, and a mistake looks like a bug.
@@ -55,12 +82,16 @@ def main_of(task: Callable[[], Any], name: str = "train", schema: type = RootCon
             return error.exit_code
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             if not _raised_in_hydra(error):
+                _keep_in_log(traceback.format_exc())
                 raise
             print(explain(error, sys.argv[1:], name, schema), file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
             return 130
+        except Exception:
+            _keep_in_log(traceback.format_exc())
+            raise
         return 0
 
     return main
@@ -69,7 +100,53 @@ def main_of(task: Callable[[], Any], name: str = "train", schema: type = RootCon
 def end_with_message(error: SkinsegError) -> NoReturn:
     """Ends the process from within a Hydra job; Hydra would announce a raised error in its own words."""
     print(error, file=sys.stderr)
+    _keep_in_log(str(error))
     sys.exit(error.exit_code)
+
+
+def _keep_in_log(text: str) -> None:
+    """Writes why a run ended into its folder, where Hydra has made one."""
+    record = logging.LogRecord("skinseg", logging.ERROR, __file__, 0, "%s", (text,), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+class RefuseEarly(Callback):
+    """Lets Hydra refuse a configuration before it makes the run's folder; `hydra.callbacks` names it."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Ends the process with a message if the command would refuse the configuration.
+
+        Args:
+            config: What Hydra composed, with its own node.
+            **kwargs: `config_name`: the command.
+        """
+        checked = _CHECKS.get(kwargs.get("config_name") or "")
+        if checked is None:
+            return
+        before = HydraConfig.instance().cfg
+        try:
+            checked(plain(_as_the_job_sees_it(config)))
+        except SkinsegError as error:
+            end_with_message(error)
+        finally:
+            HydraConfig.instance().cfg = before
+
+
+def _as_the_job_sees_it(config: DictConfig) -> DictConfig:
+    """Returns a copy without Hydra's node, and lets `${hydra:...}` find what it will find in the job."""
+    config = copy.deepcopy(config)
+    HydraConfig.instance().set_config(config)
+    folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
+    with read_write(config), read_write(config.hydra.runtime), open_dict(config):
+        with open_dict(config.hydra.runtime):
+            config.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(config)
+        own = copy.deepcopy(config)
+    with read_write(own), open_dict(own):
+        del own["hydra"]
+    return own
 
 
 def _raised_in_hydra(error: Exception) -> bool:
@@ -88,7 +165,8 @@ def explain(
 ) -> str:
     """Says what is wrong with a command line that Hydra refused.
 
-    Hydra stops at the first key that it does not know and names no near one; `check` names all of them.
+    Hydra stops at the first key or option that it does not know and names no near one; here all of them are
+    named, with what `check` has to say of the rest.
 
     Args:
         error: Hydra's.
@@ -99,23 +177,77 @@ def explain(
     Returns:
         A message.
     """
+    # Only a command knows its run folder.
+    folder = ["run_dir=."] if "run_dir" in {field.name for field in fields(schema)} else []
+    problems: list[str] = []
     try:
-        forced = [_forced(argument) for argument in arguments if not argument.startswith("-")]
-        # Only a command knows its run folder.
-        folder = ["run_dir=."] if "run_dir" in {field.name for field in fields(schema)} else []
-        check(plain(compose([*forced, *folder], name)), schema)
-    except SkinsegError as problems:
-        return str(problems)
+        overrides = _overrides(arguments)
+        while True:
+            try:
+                config = plain(compose([*map(_forced, overrides), *folder], name))
+                if problems:  # reason enough; what only an import can tell has time
+                    problems += problems_in_source(config, schema)
+                else:
+                    check(config, schema)
+                break
+            except MissingConfigException as missing:
+                asking = [override for override in overrides if _asks_for(override, missing)]
+                problems.append(_no_such_option(missing))
+                if not asking:  # a file asks for it
+                    break
+                overrides = [override for override in overrides if override not in asking]
+    except ConfigurationError as refused:
+        problems += refused.problems
+    except SkinsegError as refused:
+        problems.append(str(refused))
     except Exception:  # the command line is wrong in a way that only Hydra can tell
         pass
+    if not problems and isinstance(error, MissingConfigException):
+        problems = [_no_such_option(error)]
+    if problems:
+        return str(ConfigurationError(problems))
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return f"{error}{cause}"
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """Returns the overrides on a command line, with a `--config-dir` as the override that does the same."""
+    from hydra._internal.utils import get_args_parser  # the only one that knows Hydra's own options
+
+    parsed = get_args_parser().parse_args(list(arguments))
+    overrides: list[str] = list(parsed.overrides)
+    if parsed.config_dir is not None:
+        quoted = str(Path(parsed.config_dir).absolute()).replace("\\", "\\\\").replace("'", "\\'")
+        overrides.append(f"hydra.searchpath=['file://{quoted}']")
+    return overrides
+
+
+def _asks_for(argument: str, missing: MissingConfigException) -> bool:
+    """Whether an override chooses the option that is missing."""
+    override = OverridesParser.create().parse_override(argument)
+    group, _, option = (missing.missing_cfg_file or "").rpartition("/")
+    value = override.value()
+    return override.key_or_group == group and option in (value if isinstance(value, list) else [value])
+
+
+def _no_such_option(missing: MissingConfigException) -> str:
+    group, _, option = (missing.missing_cfg_file or "").rpartition("/")
+    # Of a group of several Hydra gives none.
+    there = missing.options or [path.stem for path in (config_dir() / group).glob("*.yaml")]
+    # Files named base are parts of options.
+    options = sorted(name for name in there if not name.startswith("base"))
+    near = difflib.get_close_matches(option, options, n=1)
+    known = f"Known: {', '.join(options)}." if options else "There are no options of that name."
+    hint = f"did you mean {group}={near[0]}? " if near else ""
+    return f"{group}={option}: no such option; {hint}{known}"
 
 
 def _forced(argument: str) -> str:
     """Returns an override that Hydra accepts for any key, known or not."""
     override = OverridesParser.create().parse_override(argument)
     group = (config_dir() / str(override.key_or_group)).is_dir()
+    if str(override.key_or_group).startswith("hydra."):  # all are known, and a forced search path is not used
+        return argument
     plain_value = override.is_delete() is False and not override.is_add() and not override.is_force_add()
     return f"++{argument}" if plain_value and not group else argument
 

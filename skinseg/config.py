@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +19,25 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.errors import SkinsegError
+from skinseg.signatures import KNOWN_LIBRARIES, NotFollowedError, Signature, TargetError, read_signature
+
+log = logging.getLogger(__name__)
 
 Node = dict[str, Any]
 Plain = dict[str, Any]
+
+
+class ConfigurationError(SkinsegError):
+    """A configuration is refused.
+
+    Attributes:
+        problems: A sentence for each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        count = "A problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n  ".join([f"{count} in the configuration:", *problems]))
+        self.problems = tuple(problems)
 
 
 @dataclass
@@ -92,10 +110,6 @@ OURS = {
     "trainer": {"callbacks", "logger", "plugins", "enable_checkpointing", "enable_progress_bar"},
 }
 """Arguments that `build` gives itself; in a configuration they would silently do nothing."""
-# Their **kwargs take no further settings that one would want; a key there is a typo.
-_KNOWN_LIBRARIES = frozenset(
-    {"skinseg", "segmentation_models_pytorch", "lightning", "albumentations", "torch"}
-)
 _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
 
 
@@ -156,20 +170,43 @@ def check(config: Plain, schema: type = RootConfig) -> None:
         schema: A dataclass with a field for each key at the root. Fields of type `Node` (or `Node | None`)
             hold a constructor, `dict[str, Node | None] | None` constructors by name, others plain values.
 
+    The source of the constructors is looked at first. If it shows a problem, and all of them could be
+    followed, nothing is imported; a configuration without a problem is checked against what is imported.
+
     Raises:
-        SkinsegError: There is a problem.
+        ConfigurationError: There is a problem.
     """
-    problems = list(_problems(config, schema))
+    # Where PyTorch is there, the rest is imported at once.
+    problems = [] if "torch" in sys.modules else problems_in_source(config, schema)
+    problems = problems or list(_problems(config, schema, imported_signature))
     if problems:
-        count = "A problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise SkinsegError("\n  ".join([f"{count} in the configuration:", *problems]))
+        raise ConfigurationError(problems)
 
 
-def _problems(config: Plain, schema: type) -> Iterator[str]:
+def problems_in_source(config: Plain, schema: type = RootConfig) -> list[str]:
+    """Finds what is wrong with a configuration without importing the constructors that it names.
+
+    Args:
+        config: As in `check`.
+        schema: Likewise.
+
+    Returns:
+        All problems that `check` finds; none where the source does not show all of them for certain.
+    """
+    try:
+        return list(_problems(config, schema, read_signature))
+    except NotFollowedError as error:
+        log.debug("Not to be told without an import: %s.", error)
+        return []
+
+
+def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]) -> Iterator[str]:
     types = typing.get_type_hints(schema)
     known = set(types)
     for key in sorted(config.keys() - known):
-        yield _unknown(key, known, where="the root")
+        # With a + before it, a misspelt group is a key.
+        groups = {"experiment", "debug"} if schema is RootConfig else set()
+        yield _unknown(key, known | groups, where="the root")
     for key in sorted(known - config.keys()):
         yield f"{key}: missing; the root needs it."
     if "monitor" in known:
@@ -183,20 +220,22 @@ def _problems(config: Plain, schema: type) -> Iterator[str]:
         value, kind = config[key], types[key]
         if kind == Node or (kind == Node | None and value):
             if isinstance(value, dict) and "_target_" in value:
-                yield from _node_problems(key, value)
+                yield from _node_problems(key, value, signature)
             else:
                 yield f"{key}: no _target_ (found {value!r}); choose an option, e.g. {_options(key)}."
         elif kind == dict[str, Node | None] | None:
-            yield from _collection_problems(key, value or {})
+            yield from _collection_problems(key, value or {}, signature)
         elif kind != Node | None:
             yield from _type_problem(key, value, kind)
 
 
-def _collection_problems(key: str, members: Mapping[str, Any]) -> Iterator[str]:
+def _collection_problems(
+    key: str, members: Mapping[str, Any], signature: Callable[[str], Signature]
+) -> Iterator[str]:
     proper = [name for name, node in members.items() if isinstance(node, dict) and "_target_" in node]
     for name, node in members.items():
         if name in proper:
-            yield from _node_problems(f"{key}.{name}", node)
+            yield from _node_problems(f"{key}.{name}", node, signature)
         elif node is not None:
             yield _unknown(f"{key}.{name}", {f"{key}.{other}" for other in proper}, where=key)
 
@@ -224,45 +263,34 @@ def _monitor_problem(monitor: object, mode: object) -> Iterator[str]:
         yield f"mode={mode}: of {monitor} the {best} is the best; set mode={better}."
 
 
-def _node_problems(path: str, node: Mapping[str, Any]) -> Iterator[str]:
+def _node_problems(
+    path: str, node: Mapping[str, Any], signature: Callable[[str], Signature]
+) -> Iterator[str]:
     target = node["_target_"]
     try:
-        constructor = get_object(target)
-    except Exception as error:  # whatever an import may raise belongs to the user's target
-        yield f"{path}._target_={target}: cannot be imported ({_first_line(error)})."
+        takes = signature(target)
+    except TargetError as error:
+        yield f"{path}._target_={target}: {error}{'' if str(error).endswith('?') else '.'}"
         return
-    try:
-        parameters = inspect.signature(constructor).parameters
-    except (TypeError, ValueError):
-        yield f"{path}._target_={target}: not something that can be called."
-        return
-    named = {
-        name
-        for name, parameter in parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    types = _type_hints(constructor)
     for key, value in node.items():
         if key in _HYDRA_KEYS:
             continue
         if key in OURS.get(path, ()):
             yield f"{path}.{key}: set by skinseg itself; leave it out."
             continue
-        if key not in named:
-            if takes_any and target.split(".")[0] not in _KNOWN_LIBRARIES:
+        if key not in takes.named:
+            if takes.takes_any and target.split(".")[0] not in KNOWN_LIBRARIES:
                 continue
-            yield _unknown(f"{path}.{key}", {f"{path}.{name}" for name in named}, where=target)
+            yield _unknown(f"{path}.{key}", {f"{path}.{name}" for name in takes.named}, where=target)
             continue
         nested = list(_nested(f"{path}.{key}", value))
         for nested_path, child in nested:
-            yield from _node_problems(nested_path, child)
-        if not nested and key in types:
-            yield from _type_problem(f"{path}.{key}", value, types[key])
+            yield from _node_problems(nested_path, child, signature)
+        if not nested and key in takes.types:
+            yield from _type_problem(f"{path}.{key}", value, takes.types[key])
     if not node.get("_partial_", False):
-        for name in sorted(named - node.keys() - OURS.get(path, set())):
-            if parameters[name].default is inspect.Parameter.empty:
-                yield f"{path}.{name}: missing; {target} needs it."
+        for name in sorted(takes.required - node.keys() - OURS.get(path, set())):
+            yield f"{path}.{name}: missing; {target} needs it."
 
 
 def _nested(path: str, value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -276,13 +304,6 @@ def _nested(path: str, value: object) -> Iterator[tuple[str, Mapping[str, Any]]]
     elif isinstance(value, list):
         for index, child in enumerate(value):
             yield from _nested(f"{path}[{index}]", child)
-
-
-def _type_hints(constructor: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
-    except Exception:  # annotations of other libraries may name what is not importable here
-        return {}
 
 
 def _type_problem(path: str, value: object, annotation: Any) -> Iterator[str]:
@@ -311,6 +332,43 @@ def _unknown(key: str, known: set[str], *, where: str) -> str:
     if near:
         return f"{key}: unknown key of {where}; did you mean {'.'.join([*path, near[0]])}?"
     return f"{key}: unknown key of {where}; known: {', '.join(names)}."
+
+
+def imported_signature(target: str) -> Signature:
+    """Imports a target and asks it for its signature.
+
+    Args:
+        target: Dotted path of a class or function, as in `_target_`.
+
+    Raises:
+        TargetError: It cannot be imported or not be called.
+    """
+    try:
+        constructor = get_object(target)
+    except Exception as error:  # whatever an import may raise belongs to the user's target
+        raise TargetError(f"cannot be imported ({_first_line(error)})") from error
+    try:
+        parameters = inspect.signature(constructor).parameters
+    except (TypeError, ValueError) as error:
+        raise TargetError("not something that can be called") from error
+    named = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    return Signature(
+        named=frozenset(named),
+        required=frozenset(name for name, p in named.items() if p.default is inspect.Parameter.empty),
+        takes_any=any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()),
+        types=_type_hints(constructor),
+    )
+
+
+def _type_hints(constructor: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
+    except Exception:  # annotations of other libraries may name what is not importable here
+        return {}
 
 
 def _options(group: str) -> str:

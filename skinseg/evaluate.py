@@ -412,7 +412,7 @@ def task(cfg: DictConfig) -> None:
         end_with_message(error)
 
 
-main = main_of(task, "evaluate", EvaluateConfig)
+main = main_of(task, "evaluate", EvaluateConfig, _checked)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -67,10 +67,7 @@ def run(cfg: DictConfig) -> Path:
         SkinsegError: A mistake in the configuration or the data.
     """
     config = plain(cfg)
-    check(config, PreviewConfig)
-    for key, least in (("images", 1), ("draws", 1), ("epoch", 0)):
-        if config[key] < least:
-            raise SkinsegError(f"{key}={config[key]}: expected {least} or more.")
+    _check(config)
 
     import numpy as np
 
@@ -121,6 +118,13 @@ def _drawn(dataset: LesionDataset, augment: object, epoch: int, row: int) -> Sam
         )
         sample["image"], sample["mask"] = images[0], masks[0]
     return sample
+
+
+def _check(config: Plain) -> None:
+    check(config, PreviewConfig)
+    for key, least in (("images", 1), ("draws", 1), ("epoch", 0)):
+        if config[key] < least:
+            raise SkinsegError(f"{key}={config[key]}: expected {least} or more.")
 
 
 def _photograph(path: str, sample: Sample) -> Image:
@@ -226,7 +230,7 @@ def task(cfg: DictConfig) -> None:
         end_with_message(error)
 
 
-main = main_of(task, "preview", PreviewConfig)
+main = main_of(task, "preview", PreviewConfig, _check)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -468,6 +468,8 @@ class TestCommandLine:
         assert "data=synthetic" in done.stderr
         assert done.stderr.startswith("No HAM10000 here"), "nothing before the message"
         assert "Traceback" not in done.stderr
+        (log,) = tmp_path.glob("outputs/*/*/train.log")
+        assert log.read_text() == done.stderr, "the folder says why there is no run in it"
 
     def test_ctrl_c(self, write_ham: WriteHam, tmp_path: Path) -> None:
         process = subprocess.Popen(

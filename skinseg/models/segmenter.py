@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer, int], dict[str, Any]]
+
+# How long a run goes on with lost weights at most; a look each step would cost a GPU its lead over the host.
+_STEPS_BETWEEN_LOOKS = 50
 
 
 class ImageCounts(Metric):
@@ -74,6 +78,54 @@ class NonFiniteLossError(SkinsegError):
     """The loss became NaN or infinite."""
 
 
+class LossWatch:
+    """Finds a loss that is NaN or infinite without waiting for the device at each step.
+
+    The losses stay on the device until `every` of them are there; then one look is taken at all of them.
+
+    Args:
+        every: After how many steps to look.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._steps: list[tuple[Tensor, int, int, list[str]]] = []
+
+    def add(self, loss: Tensor, epoch: int, step: int, image_ids: list[str]) -> None:
+        """Takes note of a step.
+
+        Args:
+            loss: Scalar, on any device.
+            epoch: The step's epoch, from 0.
+            step: Optimizer steps before it.
+            image_ids: The images of its batch.
+
+        Raises:
+            NonFiniteLossError: See `look`.
+        """
+        self._steps.append((loss.detach(), epoch, step, image_ids))
+        if len(self._steps) >= self.every:
+            self.look()
+
+    def look(self) -> None:
+        """Waits for the device and looks at all losses since the last look.
+
+        Raises:
+            NonFiniteLossError: One is NaN or infinite; the first such batch's images are named.
+        """
+        steps, self._steps = self._steps, []
+        if not steps:
+            return
+        losses = torch.stack([loss for loss, *_ in steps]).tolist()
+        for loss, (_, epoch, step, image_ids) in zip(losses, steps, strict=True):
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"The loss is {loss} at epoch {epoch}, step {step}, for the images "
+                    f"{', '.join(image_ids)}. Lower optimizer.lr, set trainer.gradient_clip_val, or use "
+                    "trainer.precision=32-true; look at these images."
+                )
+
+
 class LesionSegmenter(L.LightningModule):
     """Trains a network on lesion masks and scores it per image at native size.
 
@@ -124,6 +176,7 @@ class LesionSegmenter(L.LightningModule):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         self.counts = nn.ModuleDict({"val": ImageCounts(), "test": ImageCounts()})
         self.scores: dict[str, SideScores] = {}
+        self.watch = LossWatch(every=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits of shape (B, 1, H, W) for uint8 RGB images of shape (B, 3, H, W)."""
@@ -167,27 +220,62 @@ class LesionSegmenter(L.LightningModule):
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Seeds the step by its number, so that a resumed run draws what the first would have drawn."""
         state = np.random.SeedSequence([self.seed, self.global_step, batch_idx, self.global_rank])
-        torch.manual_seed(int(state.generate_state(1)[0]))
+        seed = int(state.generate_state(1)[0])
+        # torch.manual_seed would also queue the seed for every kind of device that is not here, which takes
+        # longer than the rest of this method.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.manual_seed(seed)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Returns the loss of a batch.
 
         Raises:
-            NonFiniteLossError: It is NaN or infinite; the batch's images are named.
+            NonFiniteLossError: It is NaN or infinite, or that of a step since the last look was; the batch's
+                images are named.
         """
         loss: Tensor = self.loss(self(batch["image"]), batch["mask"])
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(
-                f"The loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step}, "
-                f"for the images {', '.join(batch['image_id'])}. Lower optimizer.lr, set "
-                "trainer.gradient_clip_val, or use trainer.precision=32-true; look at these images."
-            )
+        self.watch.add(loss, self.current_epoch, self.global_step, batch["image_id"])
         size = len(batch["image"])
-        self.log("train/loss_step", loss, on_step=True, on_epoch=False, batch_size=size)
+        if self._logs_this_step():
+            self.log("train/loss_step", loss, on_step=True, on_epoch=False, batch_size=size)
         self.log(
             "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True
         )
         return loss
+
+    def on_fit_start(self) -> None:
+        """Decides how often to look at the losses: on the processor a look costs nothing."""
+        self.watch = LossWatch(every=1 if self.device.type == "cpu" else _STEPS_BETWEEN_LOOKS)
+
+    def on_train_epoch_end(self) -> None:
+        """Looks at the losses that nobody has looked at yet."""
+        self._look_on_all_ranks()
+
+    def _logs_this_step(self) -> bool:
+        # What Lightning does with the value of another step is to throw it away.
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(self.trainer.loggers) and every > 0 and (self.global_step + 1) % every == 0
+
+    def _look_on_all_ranks(self) -> None:
+        """Looks at the losses; where one rank's is not finite, the weights of all are lost.
+
+        Raises:
+            NonFiniteLossError: A loss of this rank or of another one is NaN or infinite.
+        """
+        error: NonFiniteLossError | None = None
+        try:
+            self.watch.look()
+        except NonFiniteLossError as own:
+            error = own
+        if self.trainer.world_size > 1:
+            failed = torch.tensor(float(error is not None), device=self.device)
+            if self.trainer.strategy.reduce(failed, reduce_op="sum") > 0 and error is None:
+                error = NonFiniteLossError(
+                    f"Process {self.global_rank} stops: the loss of another one is not finite; see there."
+                )
+        if error is not None:
+            raise error
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Counts the pixels of a validation batch."""
@@ -206,7 +294,14 @@ class LesionSegmenter(L.LightningModule):
         self._finish("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the record, so that the checkpoint alone is enough to rebuild the network."""
+        """Adds the record, so that the checkpoint alone is enough to rebuild the network.
+
+        Raises:
+            NonFiniteLossError: A loss since the last look is not finite; the weights are not worth keeping,
+                and the previous checkpoint is.
+        """
+        if self.trainer.training:
+            self._look_on_all_ranks()
         checkpoint["skinseg"] = self.record
 
     def _evaluate(self, side: str, batch: dict[str, Any]) -> None:

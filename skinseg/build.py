@@ -117,7 +117,7 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
         config: The resolved configuration.
         record: What each checkpoint is to carry.
     """
-    module = _segmenter(network(config), config["model"], config, record)
+    module = _segmenter(network(config), config["model"], config, record, compile_mode=config["compile"])
     if config["init_from"] is not None:
         _take_weights(module, read_checkpoint(config["init_from"], key="init_from"), key="init_from")
     return module
@@ -130,7 +130,13 @@ def _take_weights(module: LesionSegmenter, checkpoint: dict[str, Any], *, key: s
         getattr(module, name).copy_(checkpoint["state_dict"][name])
 
 
-def _segmenter(net: nn.Module, node: Node, config: Plain, record: dict[str, Any] | None) -> LesionSegmenter:
+def _segmenter(
+    net: nn.Module,
+    node: Node,
+    config: Plain,
+    record: dict[str, Any] | None,
+    compile_mode: str | None = None,
+) -> LesionSegmenter:
     mean, std = normalization(node.get("encoder_name"), node.get("encoder_weights"))
     return LesionSegmenter(
         net,
@@ -142,6 +148,7 @@ def _segmenter(net: nn.Module, node: Node, config: Plain, record: dict[str, Any]
         threshold=config["threshold"],
         channels_last=config["channels_last"],
         seed=config["seed"],
+        compile_mode=compile_mode,
         record=record,
     )
 

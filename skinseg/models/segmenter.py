@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 from skinseg.errors import SkinsegError
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
+
+log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer, int], dict[str, Any]]
@@ -142,6 +145,7 @@ class LesionSegmenter(L.LightningModule):
         threshold: Lesion is where the probability is at least this.
         channels_last: Use the memory layout NHWC.
         seed: Seed of dropout and the like in each step.
+        compile_mode: How torch.compile compiles the network for training. None: not at all.
         record: Plain values that every checkpoint carries under "skinseg": the resolved config, the split's
             fingerprint.
     """
@@ -161,6 +165,7 @@ class LesionSegmenter(L.LightningModule):
         threshold: float = 0.5,
         channels_last: bool = True,
         seed: int = 0,
+        compile_mode: str | None = None,
         record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -171,6 +176,8 @@ class LesionSegmenter(L.LightningModule):
         self.threshold = threshold
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.seed = seed
+        self._compile_mode = compile_mode
+        self._compiled = False
         self.record = record or {}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
@@ -181,7 +188,14 @@ class LesionSegmenter(L.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits of shape (B, 1, H, W) for uint8 RGB images of shape (B, 3, H, W)."""
         normalised = (images.float() - self.mean) / self.std
-        logits: Tensor = self.network(normalised.contiguous(memory_format=self.memory_format))
+        normalised = normalised.contiguous(memory_format=self.memory_format)
+        try:
+            logits: Tensor = self.network(normalised)
+        except Exception as error:
+            if not self._compiled or not _is_compilers(error):
+                raise
+            self._go_on_uncompiled(error)
+            logits = self.network(normalised)
         return logits
 
     def probabilities(self, images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -204,7 +218,7 @@ class LesionSegmenter(L.LightningModule):
                 "trainer.max_epochs=-1 without trainer.max_steps: the schedule needs an end; set one."
             )
         try:
-            optimizer = self._optimizer(self.parameters())
+            optimizer = self._make_optimizer()
             schedule = self._scheduler(optimizer, max(1, int(steps)))
         except (TypeError, ValueError) as error:
             raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
@@ -213,9 +227,48 @@ class LesionSegmenter(L.LightningModule):
             schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        optimizer = self._optimizer(self.parameters())
+        if optimizer.defaults.get("fused") and not self._steps_fused():
+            log.warning("optimizer.fused=true: not on %s here; stepping unfused.", self.device.type)
+            # A keyword of the call takes the place of the configured one.
+            optimizer = self._optimizer(self.parameters(), fused=False)  # type: ignore[call-arg]
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            # A fused step would unscale fp16 gradients itself, after they were clipped, for which Lightning
+            # refuses to clip in all mixed precisions. Without this mark they are unscaled before.
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimizer
+
+    def _steps_fused(self) -> bool:
+        """Returns whether this device can; the optimizers tell at their first step, and then by an error."""
+        weight = nn.Parameter(torch.zeros(1, device=self.device))
+        weight.grad = torch.zeros_like(weight)
+        try:
+            self._optimizer([weight]).step()
+        except RuntimeError:
+            return False
+        return True
+
     def setup(self, stage: str) -> None:
-        """Brings the weights into the chosen memory layout."""
+        """Brings the weights into the chosen memory layout, and compiles the network for a fit."""
         self.network.to(memory_format=self.memory_format)
+        if stage == "fit" and self._compile_mode is not None:
+            self._compiled = True
+            try:
+                # In place: the names of the weights in a checkpoint stay what they are.
+                self.network.compile(mode=self._compile_mode)
+            except RuntimeError as error:  # a platform that PyTorch has no compiler for
+                self._go_on_uncompiled(error)
+
+    def _go_on_uncompiled(self, error: Exception) -> None:
+        log.warning(
+            "compile=%s: %s cannot be compiled here; going on uncompiled. %s",
+            self._compile_mode,
+            type(self.network).__name__,
+            _reason(error),
+        )
+        self._compiled = False
+        self.network._compiled_call_impl = None
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Seeds the step by its number, so that a resumed run draws what the first would have drawn."""
@@ -331,6 +384,19 @@ class LesionSegmenter(L.LightningModule):
         counts = self.counts[side]
         assert isinstance(counts, ImageCounts)
         return counts
+
+
+def _is_compilers(error: Exception) -> bool:
+    """Returns whether torch.compile raised it and not the network."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the first line that says something; compilers print their whole input."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:300]
 
 
 def confusion_counts(truth: Tensor, predicted: Tensor) -> Tensor:

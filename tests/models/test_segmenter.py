@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,85 @@ def test_lost_weights_never_replace_a_checkpoint(train: Train, tmp_path: Path) -
         checkpoint = torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)
         assert checkpoint["epoch"] == 0
         assert all(torch.isfinite(value).all() for value in checkpoint["state_dict"].values())
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]  # type: ignore[no-any-return]
+
+
+class Small(torch.nn.Module):
+    """Quick to compile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.convolution(images).tanh() * 3  # type: ignore[no-any-return]
+
+
+SMALL = ("~model", "+model={_target_: models.test_segmenter.Small}")
+
+FAST = ("callbacks=minimal", "test=false", "logger=none", "trainer.max_epochs=2")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_fused_optimizer_steps_as_the_plain_one(train: Train, optimizer: str, precision: str) -> None:
+    """Also with gradients that are clipped, which Lightning refuses of itself in mixed precision."""
+    run = (*FAST, "trainer.max_steps=4", f"optimizer={optimizer}", f"trainer.precision={precision}")
+    fused, plain = (train(*run, f"optimizer.fused={fused}", run_dir=fused) for fused in ("true", "false"))
+    state = torch.load(fused / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]
+    assert state["param_groups"][0]["fused"] is True
+    for (key, one), other in zip(weights(fused).items(), weights(plain).values(), strict=True):
+        assert torch.allclose(one.float(), other.float(), atol=2e-3, rtol=1e-2), key
+
+
+def test_device_without_fused_optimizer_steps_unfused(
+    train: Train, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adam = importlib.import_module("torch.optim.adam")
+    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", _refuse)
+    folder = train(*FAST, "trainer.max_steps=1")
+    assert "optimizer.fused=true: not on cpu here; stepping unfused" in caplog.text
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]
+    assert state["param_groups"][0]["fused"] is False
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise RuntimeError(
+        "`fused=True` requires all the params to be floating point Tensors of supported devices"
+    )
+
+
+@pytest.mark.slow
+def test_compiled_run_keeps_the_names(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    run = (*FAST, "trainer.max_steps=2", "optimizer=sgd")
+    plain, compiled = (train(*run, f"compile={mode}", run_dir=str(mode)) for mode in ("null", "default"))
+    assert "going on uncompiled" not in caplog.text
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
+    assert weights(plain).keys() == weights(compiled).keys()
+    for (key, one), other in zip(weights(plain).items(), weights(compiled).values(), strict=True):
+        assert torch.allclose(one.float(), other.float(), atol=2e-3, rtol=1e-2), key
+    costs = [
+        json.loads((folder / "summary.json").read_text())["costs"]["gflops"] for folder in (plain, compiled)
+    ]
+    assert costs[0] == costs[1] > 0
+
+
+def test_without_a_compiler_the_run_goes_on(
+    train: Train, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from torch._inductor import config
+
+    # Otherwise a graph that was compiled before would be taken from the disk.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch.compiler.reset()
+    with config.patch({"cpp.cxx": ("/nonexistent/compiler",), "fx_graph_cache": False}):
+        folder = train(*FAST, *SMALL, "compile=default")
+    warnings = [record.getMessage() for record in caplog.records if "compile=default" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "going on uncompiled. " in warnings[0]
+    assert "\n" not in warnings[0]
+    plain = weights(train(*FAST, *SMALL, run_dir="plain"))
+    assert all(torch.equal(value, plain[key]) for key, value in weights(folder).items())

@@ -36,7 +36,8 @@ class RootConfig:
         channels_last: Memory layout NHWC; faster convolutions on most CPUs and GPUs.
         compile: "default", "reduce-overhead" (CUDA graphs) or "max-autotune" compiles the network for
             training with torch.compile: minutes at the start, then faster steps on most GPUs. Needs a C++
-            compiler on the CPU, Triton on a GPU; where it fails the run goes on without and says why. null: off.
+            compiler on the CPU, Triton on a GPU; where it fails the run goes on without and says why.
+            null: not compiled.
         threads: Threads of PyTorch on the CPU. null: PyTorch's choice.
         matmul_precision: "highest", "high" or "medium": float32 products on GPUs with tensor cores.
         test: Score the test side at the end, with the best checkpoint.

@@ -82,9 +82,14 @@ def run(cfg: DictConfig) -> float:
     except RuntimeError as error:
         from lightning.pytorch.utilities.memory import is_oom_error
 
-        if not isinstance(error, torch.OutOfMemoryError) and not is_oom_error(error):
-            raise
-        raise _out_of_memory(config, error) from error
+        if isinstance(error, torch.OutOfMemoryError) or is_oom_error(error):
+            raise _out_of_memory(config, error) from error
+        if _lost_a_process(error):
+            raise SkinsegError(
+                "Another process of this run has ended, and this one with it; what it said is above, and if "
+                "it said nothing it was killed, often for want of memory. " + _how_to_resume(run_dir)
+            ) from error
+        raise
     except SystemExit as error:  # how Lightning ends a fit at Ctrl-C
         exit_code = InterruptedRunError.exit_code
         raise InterruptedRunError(_how_to_resume(run_dir)) from error
@@ -119,6 +124,12 @@ def _out_of_memory(config: Plain, error: RuntimeError) -> SkinsegError:
         f"trainer.precision={config['trainer'].get('precision', '32-true')} (bf16-mixed takes less), or "
         "set gradient_checkpointing=true."
     )
+
+
+def _lost_a_process(error: RuntimeError) -> bool:
+    """Returns whether a collective operation of PyTorch failed because its other end is gone."""
+    gone = ("Connection reset by peer", "Connection closed by peer", "remote process exited")
+    return any(words in str(error) for words in gone)
 
 
 def _prepare_torch(config: Plain) -> None:

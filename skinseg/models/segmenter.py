@@ -303,32 +303,12 @@ class LesionSegmenter(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Looks at the losses that nobody has looked at yet."""
-        self._look_on_all_ranks()
+        self.watch.look()
 
     def _logs_this_step(self) -> bool:
         # What Lightning does with the value of another step is to throw it away.
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(self.trainer.loggers) and every > 0 and (self.global_step + 1) % every == 0
-
-    def _look_on_all_ranks(self) -> None:
-        """Looks at the losses; where one rank's is not finite, the weights of all are lost.
-
-        Raises:
-            NonFiniteLossError: A loss of this rank or of another one is NaN or infinite.
-        """
-        error: NonFiniteLossError | None = None
-        try:
-            self.watch.look()
-        except NonFiniteLossError as own:
-            error = own
-        if self.trainer.world_size > 1:
-            failed = torch.tensor(float(error is not None), device=self.device)
-            if self.trainer.strategy.reduce(failed, reduce_op="sum") > 0 and error is None:
-                error = NonFiniteLossError(
-                    f"Process {self.global_rank} stops: the loss of another one is not finite; see there."
-                )
-        if error is not None:
-            raise error
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Counts the pixels of a validation batch."""
@@ -350,11 +330,18 @@ class LesionSegmenter(L.LightningModule):
         """Adds the record, so that the checkpoint alone is enough to rebuild the network.
 
         Raises:
-            NonFiniteLossError: A loss since the last look is not finite; the weights are not worth keeping,
-                and the previous checkpoint is.
+            NonFiniteLossError: A loss since the last look or a weight is not finite; the previous checkpoint
+                stays.
         """
         if self.trainer.training:
-            self._look_on_all_ranks()
+            self.watch.look()
+            # Another process's loss may have been the one, which this one only has in its weights.
+            finite = [weight.detach().isfinite().all() for weight in self.network.parameters()]
+            if not torch.stack(finite).all():
+                raise NonFiniteLossError(
+                    f"The weights are not finite at epoch {self.current_epoch}, step {self.global_step}; "
+                    "this checkpoint is not written. Lower optimizer.lr or set trainer.gradient_clip_val."
+                )
         checkpoint["skinseg"] = self.record
 
     def _evaluate(self, side: str, batch: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from skinseg.data.datamodule import LesionDataModule, default_workers
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
-from skinseg.models.networks import build_network, normalization
+from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
 
 # What constructors raise for arguments that they do not like.
@@ -117,7 +117,10 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
         config: The resolved configuration.
         record: What each checkpoint is to carry.
     """
-    module = _segmenter(network(config), config["model"], config, record)
+    net = network(config)
+    if config["gradient_checkpointing"]:
+        checkpoint_gradients(net)
+    module = _segmenter(net, config["model"], config, record, compile_mode=config["compile"])
     if config["init_from"] is not None:
         _take_weights(module, read_checkpoint(config["init_from"], key="init_from"), key="init_from")
     return module
@@ -130,7 +133,13 @@ def _take_weights(module: LesionSegmenter, checkpoint: dict[str, Any], *, key: s
         getattr(module, name).copy_(checkpoint["state_dict"][name])
 
 
-def _segmenter(net: nn.Module, node: Node, config: Plain, record: dict[str, Any] | None) -> LesionSegmenter:
+def _segmenter(
+    net: nn.Module,
+    node: Node,
+    config: Plain,
+    record: dict[str, Any] | None,
+    compile_mode: str | None = None,
+) -> LesionSegmenter:
     mean, std = normalization(node.get("encoder_name"), node.get("encoder_weights"))
     return LesionSegmenter(
         net,
@@ -142,6 +151,7 @@ def _segmenter(net: nn.Module, node: Node, config: Plain, record: dict[str, Any]
         threshold=config["threshold"],
         channels_last=config["channels_last"],
         seed=config["seed"],
+        compile_mode=compile_mode,
         record=record,
     )
 

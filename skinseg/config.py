@@ -52,6 +52,14 @@ class RootConfig:
         mode: "max" or "min": which direction of `monitor` is better.
         threshold: Lesion is where the probability is at least this.
         channels_last: Memory layout NHWC; faster convolutions on most CPUs and GPUs.
+        compile: "default", "reduce-overhead" (CUDA graphs) or "max-autotune" compiles the network for
+            training with torch.compile: minutes at the start, then faster steps on most GPUs. Needs a C++
+            compiler on the CPU, Triton on a GPU; where it fails the run goes on without and says why.
+            null: not compiled.
+        gradient_checkpointing: Compute the encoder's features again in the backward pass instead of keeping
+            them: less memory, more time. For the encoders of timm that can (`tu-...`).
+        find: "batch_size" looks for the largest batch that fits the device, "lr" for a learning rate, before
+            the run, which then uses it and has it in its config.yaml. null: what is configured.
         threads: Threads of PyTorch on the CPU. null: PyTorch's choice.
         matmul_precision: "highest", "high" or "medium": float32 products on GPUs with tensor cores.
         test: Score the test side at the end, with the best checkpoint.
@@ -81,6 +89,9 @@ class RootConfig:
     mode: typing.Literal["max", "min"]
     threshold: float
     channels_last: bool
+    compile: typing.Literal["default", "reduce-overhead", "max-autotune"] | None
+    gradient_checkpointing: bool
+    find: typing.Literal["batch_size", "lr"] | None
     threads: int | None
     matmul_precision: typing.Literal["highest", "high", "medium"]
     test: bool

@@ -43,6 +43,8 @@ def run(cfg: DictConfig) -> float:
     config = plain(cfg)
     check(config)
 
+    import torch
+
     from skinseg import build
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import finish, run_id
@@ -55,6 +57,9 @@ def run(cfg: DictConfig) -> float:
     exit_code = 1
     try:
         data = build.datamodule(config)
+        if config["find"] is not None and resumed is None:
+            config = _with_found(config, data)
+            data = build.datamodule(config)
         test_data = build.test_datamodule(config, data)
         _write_record(run_dir, config, data, test_data)
         if resumed is not None:
@@ -74,6 +79,17 @@ def run(cfg: DictConfig) -> float:
             logger.log_hyperparams({**config, "stamps": stamps} if stamps else config)
         objective = _fit_and_score(trainer, segmenter, data, test_data, config)
         exit_code = 0
+    except RuntimeError as error:
+        from lightning.pytorch.utilities.memory import is_oom_error
+
+        if isinstance(error, torch.OutOfMemoryError) or is_oom_error(error):
+            raise _out_of_memory(config, error) from error
+        if _lost_a_process(error):
+            raise SkinsegError(
+                "Another process of this run has ended, and this one with it; what it said is above, and if "
+                "it said nothing it was killed, often for want of memory. " + _how_to_resume(run_dir)
+            ) from error
+        raise
     except SystemExit as error:  # how Lightning ends a fit at Ctrl-C
         exit_code = InterruptedRunError.exit_code
         raise InterruptedRunError(_how_to_resume(run_dir)) from error
@@ -82,6 +98,38 @@ def run(cfg: DictConfig) -> float:
         if seen_at is not None:
             log.info("Weights & Biases: %s", seen_at)
     return objective
+
+
+def _with_found(config: Plain, data: LesionDataModule) -> Plain:
+    """Returns the configuration with what `find` found in it, so that all records say what was used."""
+    from skinseg.tuning import find_batch_size, find_lr
+
+    if config["find"] == "batch_size":
+        found = find_batch_size(config, data)
+        log.info("find=batch_size: data.batch_size=%d.", found)
+        return {**config, "data": {**config["data"], "batch_size": found}}
+    rate = find_lr(config, data)
+    log.info("find=lr: optimizer.lr=%.2e.", rate)
+    return {**config, "optimizer": {**config["optimizer"], "lr": rate}}
+
+
+def _out_of_memory(config: Plain, error: RuntimeError) -> SkinsegError:
+    height, width = config["data"]["image_size"]
+    reason = str(error).strip().split(". ")[0].splitlines()[0]
+    return SkinsegError(
+        f"The device's memory does not hold this run ({reason}). Lower one of: "
+        f"data.batch_size={config['data']['batch_size']} (with trainer.accumulate_grad_batches="
+        f"{config['trainer'].get('accumulate_grad_batches', 1)} raised as much, the steps stay as they are; "
+        f"find=batch_size looks for the largest), data.image_size=[{height},{width}], "
+        f"trainer.precision={config['trainer'].get('precision', '32-true')} (bf16-mixed takes less), or "
+        "set gradient_checkpointing=true."
+    )
+
+
+def _lost_a_process(error: RuntimeError) -> bool:
+    """Returns whether a collective operation of PyTorch failed because its other end is gone."""
+    gone = ("Connection reset by peer", "Connection closed by peer", "remote process exited")
+    return any(words in str(error) for words in gone)
 
 
 def _prepare_torch(config: Plain) -> None:

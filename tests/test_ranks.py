@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import REPOSITORY, TINY, WriteHam
+from lightning.pytorch.callbacks import Callback
 
 from skinseg import build
 from skinseg.callbacks.scores import score_table
@@ -22,7 +27,7 @@ TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.p
 
 
 def call(*arguments: str, cwd: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
     done = subprocess.run(
         [sys.executable, "-m", "skinseg.train", *arguments],
         cwd=cwd, env=environment, capture_output=True, text=True, check=False,
@@ -78,3 +83,72 @@ def test_a_sweep_keeps_its_jobs_apart(write_ham: WriteHam, tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "sweep/0/summary.json").exists()
     assert (tmp_path / "sweep/1/summary.json").exists()
+
+
+class PidOf(Callback):
+    """Writes each rank's process number at its first step, and slows the run down."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == 12:  # after the first checkpoint
+            (self.folder / f"pid{trainer.global_rank}.txt").write_text(str(os.getpid()))
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_all(write_ham: WriteHam, tmp_path: Path, victim: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    run = subprocess.Popen(
+        [
+            sys.executable, "-m", "skinseg.train", *TINY, *TWO, f"data.root={write_ham(20)}",
+            f"hydra.run.dir={tmp_path / 'run'}", "trainer.max_epochs=5000", "callbacks=minimal",
+            "logger=none",
+            f"+callbacks.pid={{_target_: test_ranks.PidOf, folder: '{tmp_path}'}}",
+        ],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    files = [tmp_path / f"pid{rank}.txt" for rank in (0, 1)]
+    deadline = time.monotonic() + 120
+    while not all(path.is_file() and path.read_text() for path in files):
+        assert run.poll() is None, run.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    pids = [int(path.read_text()) for path in files]
+    os.kill(pids[victim], signal.SIGKILL)
+    out, _ = run.communicate(timeout=90)
+    assert run.returncode != 0
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [pid for pid in pids if alive(pid)] == [], f"orphans; output:\n{out}"
+    if victim == 1:  # otherwise nobody is left to collect what the other one says
+        assert "Another process of this run has ended" in out
+        assert "Traceback" not in out
+        assert f"ckpt_path={tmp_path / 'run/checkpoints/last.ckpt'}" in out
+
+
+@pytest.mark.slow
+def test_checkpoints_move_between_two_processes_and_one(write_ham: WriteHam, tmp_path: Path) -> None:
+    run = [*TINY, f"data.root={write_ham(20)}", "callbacks=minimal", "logger=none"]
+    call(*run, *TWO, f"hydra.run.dir={tmp_path / 'two'}", cwd=tmp_path)
+    for number, (name, devices) in enumerate((("one", ()), ("again", TWO)), start=2):
+        last = tmp_path / ("two" if name == "one" else "one") / "checkpoints/last.ckpt"
+        call(
+            *run, *devices, f"hydra.run.dir={tmp_path / name}", f"ckpt_path={last}",
+            f"trainer.max_epochs={number}", cwd=tmp_path,
+        )  # fmt: skip
+        resumed = torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)
+        assert resumed["epoch"] == number - 1
+        before = torch.load(last, weights_only=True)
+        assert resumed["global_step"] > before["global_step"]
+        assert resumed["state_dict"].keys() == before["state_dict"].keys()

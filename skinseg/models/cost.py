@@ -21,7 +21,9 @@ def network_cost(network: nn.Module, input_size: tuple[int, int]) -> dict[str, f
     device = next(network.parameters()).device
     training = network.training
     network.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # Of a compiled network the counter would see next to nothing.
+    eager = torch.compiler.set_stance("force_eager")
+    with eager, torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, *input_size, device=device))
     network.train(training)
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -147,6 +147,25 @@ def _try_forward(network: nn.Module, image_size: tuple[int, int], batch_size: in
         )
 
 
+def checkpoint_gradients(network: nn.Module) -> None:
+    """Makes an encoder of timm compute its features again in the backward pass, to save memory.
+
+    Raises:
+        SkinsegError: The encoder cannot.
+    """
+    features = getattr(getattr(network, "encoder", None), "model", None)
+    switch = getattr(features, "set_grad_checkpointing", None)
+    try:
+        if switch is None:
+            raise AttributeError("no set_grad_checkpointing")
+        switch(True)
+    except (AttributeError, AssertionError, NotImplementedError) as error:
+        raise SkinsegError(
+            "gradient_checkpointing=true: this encoder cannot. Take its `tu-` twin of timm, such as "
+            "model.encoder_name=tu-resnet34, or lower data.batch_size with trainer.accumulate_grad_batches."
+        ) from error
+
+
 def normalization(encoder_name: str | None, encoder_weights: str | None) -> tuple[Colour, Colour]:
     """Returns the colour statistics that an encoder was trained with.
 

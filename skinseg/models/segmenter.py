@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +20,13 @@ from torchmetrics.utilities import dim_zero_cat
 from skinseg.errors import SkinsegError
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
 
+log = logging.getLogger(__name__)
+
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer, int], dict[str, Any]]
+
+# How long a run goes on with lost weights at most; a look each step would cost a GPU its lead over the host.
+_STEPS_BETWEEN_LOOKS = 50
 
 
 class ImageCounts(Metric):
@@ -74,6 +81,54 @@ class NonFiniteLossError(SkinsegError):
     """The loss became NaN or infinite."""
 
 
+class LossWatch:
+    """Finds a loss that is NaN or infinite without waiting for the device at each step.
+
+    The losses stay on the device until `every` of them are there; then one look is taken at all of them.
+
+    Args:
+        every: After how many steps to look.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._steps: list[tuple[Tensor, int, int, list[str]]] = []
+
+    def add(self, loss: Tensor, epoch: int, step: int, image_ids: list[str]) -> None:
+        """Takes note of a step.
+
+        Args:
+            loss: Scalar, on any device.
+            epoch: The step's epoch, from 0.
+            step: Optimizer steps before it.
+            image_ids: The images of its batch.
+
+        Raises:
+            NonFiniteLossError: See `look`.
+        """
+        self._steps.append((loss.detach(), epoch, step, image_ids))
+        if len(self._steps) >= self.every:
+            self.look()
+
+    def look(self) -> None:
+        """Waits for the device and looks at all losses since the last look.
+
+        Raises:
+            NonFiniteLossError: One is NaN or infinite; the first such batch's images are named.
+        """
+        steps, self._steps = self._steps, []
+        if not steps:
+            return
+        losses = torch.stack([loss for loss, *_ in steps]).tolist()
+        for loss, (_, epoch, step, image_ids) in zip(losses, steps, strict=True):
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"The loss is {loss} at epoch {epoch}, step {step}, for the images "
+                    f"{', '.join(image_ids)}. Lower optimizer.lr, set trainer.gradient_clip_val, or use "
+                    "trainer.precision=32-true; look at these images."
+                )
+
+
 class LesionSegmenter(L.LightningModule):
     """Trains a network on lesion masks and scores it per image at native size.
 
@@ -90,6 +145,7 @@ class LesionSegmenter(L.LightningModule):
         threshold: Lesion is where the probability is at least this.
         channels_last: Use the memory layout NHWC.
         seed: Seed of dropout and the like in each step.
+        compile_mode: How torch.compile compiles the network for training. None: not at all.
         record: Plain values that every checkpoint carries under "skinseg": the resolved config, the split's
             fingerprint.
     """
@@ -109,6 +165,7 @@ class LesionSegmenter(L.LightningModule):
         threshold: float = 0.5,
         channels_last: bool = True,
         seed: int = 0,
+        compile_mode: str | None = None,
         record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -119,16 +176,26 @@ class LesionSegmenter(L.LightningModule):
         self.threshold = threshold
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.seed = seed
+        self._compile_mode = compile_mode
+        self._compiled = False
         self.record = record or {}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         self.counts = nn.ModuleDict({"val": ImageCounts(), "test": ImageCounts()})
         self.scores: dict[str, SideScores] = {}
+        self.watch = LossWatch(every=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits of shape (B, 1, H, W) for uint8 RGB images of shape (B, 3, H, W)."""
         normalised = (images.float() - self.mean) / self.std
-        logits: Tensor = self.network(normalised.contiguous(memory_format=self.memory_format))
+        normalised = normalised.contiguous(memory_format=self.memory_format)
+        try:
+            logits: Tensor = self.network(normalised)
+        except Exception as error:
+            if not self._compiled or not _is_compilers(error):
+                raise
+            self._go_on_uncompiled(error)
+            logits = self.network(normalised)
         return logits
 
     def probabilities(self, images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -151,7 +218,7 @@ class LesionSegmenter(L.LightningModule):
                 "trainer.max_epochs=-1 without trainer.max_steps: the schedule needs an end; set one."
             )
         try:
-            optimizer = self._optimizer(self.parameters())
+            optimizer = self._make_optimizer()
             schedule = self._scheduler(optimizer, max(1, int(steps)))
         except (TypeError, ValueError) as error:
             raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
@@ -160,34 +227,88 @@ class LesionSegmenter(L.LightningModule):
             schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        optimizer = self._optimizer(self.parameters())
+        if optimizer.defaults.get("fused") and not self._steps_fused():
+            log.warning("optimizer.fused=true: not on %s here; stepping unfused.", self.device.type)
+            # A keyword of the call takes the place of the configured one.
+            optimizer = self._optimizer(self.parameters(), fused=False)  # type: ignore[call-arg]
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            # A fused step would unscale fp16 gradients itself, after they were clipped, for which Lightning
+            # refuses to clip in all mixed precisions. Without this mark they are unscaled before.
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimizer
+
+    def _steps_fused(self) -> bool:
+        """Returns whether this device can; the optimizers tell at their first step, and then by an error."""
+        weight = nn.Parameter(torch.zeros(1, device=self.device))
+        weight.grad = torch.zeros_like(weight)
+        try:
+            self._optimizer([weight]).step()
+        except RuntimeError:
+            return False
+        return True
+
     def setup(self, stage: str) -> None:
-        """Brings the weights into the chosen memory layout."""
+        """Brings the weights into the chosen memory layout, and compiles the network for a fit."""
         self.network.to(memory_format=self.memory_format)
+        if stage == "fit" and self._compile_mode is not None:
+            self._compiled = True
+            try:
+                # In place: the names of the weights in a checkpoint stay what they are.
+                self.network.compile(mode=self._compile_mode)
+            except RuntimeError as error:  # a platform that PyTorch has no compiler for
+                self._go_on_uncompiled(error)
+
+    def _go_on_uncompiled(self, error: Exception) -> None:
+        log.warning(
+            "compile=%s: %s cannot be compiled here; going on uncompiled. %s",
+            self._compile_mode,
+            type(self.network).__name__,
+            _reason(error),
+        )
+        self._compiled = False
+        self.network._compiled_call_impl = None
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Seeds the step by its number, so that a resumed run draws what the first would have drawn."""
         state = np.random.SeedSequence([self.seed, self.global_step, batch_idx, self.global_rank])
-        torch.manual_seed(int(state.generate_state(1)[0]))
+        seed = int(state.generate_state(1)[0])
+        # torch.manual_seed would also queue the seed for every kind of device that is not here, which takes
+        # longer than the rest of this method.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.manual_seed(seed)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Returns the loss of a batch.
 
         Raises:
-            NonFiniteLossError: It is NaN or infinite; the batch's images are named.
+            NonFiniteLossError: It is NaN or infinite, or that of a step since the last look was; the batch's
+                images are named.
         """
         loss: Tensor = self.loss(self(batch["image"]), batch["mask"])
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(
-                f"The loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step}, "
-                f"for the images {', '.join(batch['image_id'])}. Lower optimizer.lr, set "
-                "trainer.gradient_clip_val, or use trainer.precision=32-true; look at these images."
-            )
+        self.watch.add(loss, self.current_epoch, self.global_step, batch["image_id"])
         size = len(batch["image"])
-        self.log("train/loss_step", loss, on_step=True, on_epoch=False, batch_size=size)
+        if self._logs_this_step():
+            self.log("train/loss_step", loss, on_step=True, on_epoch=False, batch_size=size)
         self.log(
             "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True
         )
         return loss
+
+    def on_fit_start(self) -> None:
+        """Decides how often to look at the losses: on the processor a look costs nothing."""
+        self.watch = LossWatch(every=1 if self.device.type == "cpu" else _STEPS_BETWEEN_LOOKS)
+
+    def on_train_epoch_end(self) -> None:
+        """Looks at the losses that nobody has looked at yet."""
+        self.watch.look()
+
+    def _logs_this_step(self) -> bool:
+        # What Lightning does with the value of another step is to throw it away.
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(self.trainer.loggers) and every > 0 and (self.global_step + 1) % every == 0
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Counts the pixels of a validation batch."""
@@ -206,7 +327,21 @@ class LesionSegmenter(L.LightningModule):
         self._finish("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the record, so that the checkpoint alone is enough to rebuild the network."""
+        """Adds the record, so that the checkpoint alone is enough to rebuild the network.
+
+        Raises:
+            NonFiniteLossError: A loss since the last look or a weight is not finite; the previous checkpoint
+                stays.
+        """
+        if self.trainer.training:
+            self.watch.look()
+            # Another process's loss may have been the one, which this one only has in its weights.
+            finite = [weight.detach().isfinite().all() for weight in self.network.parameters()]
+            if not torch.stack(finite).all():
+                raise NonFiniteLossError(
+                    f"The weights are not finite at epoch {self.current_epoch}, step {self.global_step}; "
+                    "this checkpoint is not written. Lower optimizer.lr or set trainer.gradient_clip_val."
+                )
         checkpoint["skinseg"] = self.record
 
     def _evaluate(self, side: str, batch: dict[str, Any]) -> None:
@@ -236,6 +371,19 @@ class LesionSegmenter(L.LightningModule):
         counts = self.counts[side]
         assert isinstance(counts, ImageCounts)
         return counts
+
+
+def _is_compilers(error: Exception) -> bool:
+    """Returns whether torch.compile raised it and not the network."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the first line that says something; compilers print their whole input."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:300]
 
 
 def confusion_counts(truth: Tensor, predicted: Tensor) -> Tensor:

@@ -1,0 +1,105 @@
+"""Searches before a run: the largest batch that fits, a learning rate that trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.tuner.tuning import Tuner
+
+from skinseg import build
+from skinseg.checkpoint import WholeCheckpointIO
+from skinseg.config import Plain
+from skinseg.data.datamodule import LesionDataModule
+from skinseg.errors import SkinsegError
+
+_RATES = (1e-6, 0.1)
+
+
+def find_batch_size(config: Plain, data: LesionDataModule) -> int:
+    """Doubles the batch from 2 images on until the device's memory is full.
+
+    Args:
+        config: The resolved configuration.
+        data: Its data module, which is of no use afterwards.
+
+    Returns:
+        The last number of images that three steps of training and validation went through with, at most half
+        of the training images: two steps are the least of an epoch.
+
+    Raises:
+        SkinsegError: Several processes, or not even two images fit.
+    """
+    most = len(data.dataset("train")) // 2
+    tuner = Tuner(_trainer(config))
+    found = tuner.scale_batch_size(
+        build.segmenter({**config, "compile": None}),
+        datamodule=data,
+        mode="power",
+        init_val=2,
+        max_trials=13,
+        max_val=max(2, most + 1),
+    )
+    if found is None or found < 1:
+        raise SkinsegError("find=batch_size: not even one image fits; lower data.image_size.")
+    return min(found, max(1, most))
+
+
+def find_lr(config: Plain, data: LesionDataModule) -> float:
+    """Raises the learning rate over 100 steps and takes the one at which the loss falls fastest.
+
+    The range test of https://arxiv.org/abs/1506.01186, from 1e-6 to 0.1. What it returns is a start, not the
+    optimum.
+
+    Args:
+        config: The resolved configuration.
+        data: Its data module, which is of no use afterwards.
+
+    Returns:
+        The learning rate.
+
+    Raises:
+        SkinsegError: Several processes, or the loss falls nowhere.
+    """
+    if "lr" not in config["optimizer"]:
+        raise SkinsegError("find=lr: the optimizer has no lr; leave out find.")
+    tuner = Tuner(_trainer(config, limit_val_batches=0))
+    finder = tuner.lr_find(
+        build.segmenter({**config, "compile": None}),
+        datamodule=data,
+        min_lr=_RATES[0],
+        max_lr=_RATES[1],
+        num_training=100,
+        update_attr=False,
+    )
+    found = None if finder is None else finder.suggestion()
+    if found is None:
+        raise SkinsegError(
+            f"find=lr: the loss falls at no rate between {_RATES[0]} and {_RATES[1]}; leave out find."
+        )
+    return float(found)
+
+
+def _trainer(config: Plain, **options: Any) -> L.Trainer:
+    node = config["trainer"]
+    if node.get("devices", 1) != 1 or node.get("num_nodes", 1) != 1:
+        raise SkinsegError(
+            f"find={config['find']}: searches on one device; run it with trainer.devices=1 first, and take "
+            "what it finds."
+        )
+    return L.Trainer(
+        accelerator=node.get("accelerator", "auto"),
+        devices=1,
+        precision=node.get("precision", "32-true"),
+        gradient_clip_val=node.get("gradient_clip_val"),
+        max_epochs=1000,  # the searches end by steps
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=config["run_dir"],
+        plugins=[WholeCheckpointIO()],
+        **options,
+    )

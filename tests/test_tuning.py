@@ -1,0 +1,88 @@
+"""Searches before a run, and a device whose memory is full."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import Train
+
+from skinseg.errors import SkinsegError
+from skinseg.models.segmenter import LesionSegmenter
+
+RUN = ("callbacks=minimal", "logger=none", "test=false")
+
+
+def limit_memory(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    forward = LesionSegmenter.forward
+
+    def limited(self: LesionSegmenter, batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > images:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB."
+            )
+        return forward(self, batch)
+
+    monkeypatch.setattr(LesionSegmenter, "forward", limited)
+
+
+def test_out_of_memory_names_the_settings(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(monkeypatch, 3)
+    with pytest.raises(SkinsegError) as caught:
+        train(*RUN)
+    message = str(caught.value)
+    assert "(CUDA out of memory)" in message
+    for setting in (
+        "data.batch_size=4", "data.image_size=[32,32]", "trainer.precision=32-true",
+        "trainer.accumulate_grad_batches=1", "gradient_checkpointing=true",
+    ):  # fmt: skip
+        assert setting in message
+
+
+@pytest.mark.parametrize(("fits", "found"), [(5, 4), (1000, 14)])
+def test_largest_batch_that_fits(
+    train: Train, monkeypatch: pytest.MonkeyPatch, fits: int, found: int
+) -> None:
+    """Of 28 training images at most half."""
+    limit_memory(monkeypatch, fits)
+    folder = train(*RUN, "find=batch_size", "trainer.max_steps=1")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["data"]["batch_size"] == found
+    record = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["skinseg"]["config"]
+    assert record["data"]["batch_size"] == found
+    assert not list(folder.glob(".scale_batch*"))
+
+
+def test_learning_rate(train: Train) -> None:
+    folder = train(*RUN, "find=lr", "trainer.max_steps=1")
+    rate = yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["lr"]
+    assert 1e-6 < rate < 0.1
+    assert rate != 0.002, "that of the command line"
+    state: dict[str, Any] = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert state["optimizer_states"][0]["param_groups"][0]["initial_lr"] == pytest.approx(rate)
+    assert not list(folder.glob(".lr_find*"))
+
+
+def test_a_search_is_for_one_device(train: Train) -> None:
+    with pytest.raises(SkinsegError, match=r"find=lr: searches on one device.*trainer\.devices=1"):
+        train(*RUN, "find=lr", "trainer.devices=2")
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(train: Train) -> None:
+    weights = []
+    for value in ("false", "true"):
+        folder = train(*RUN, f"gradient_checkpointing={value}", "trainer.max_steps=3", run_dir=value)
+        weights.append(torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
+    # Batch norm sees each batch twice, in both passes; only its running statistics differ.
+    trained = [key for key in weights[0] if "running" not in key and "num_batches" not in key]
+    assert all(torch.allclose(weights[0][key], weights[1][key], atol=1e-6) for key in trained)
+
+
+def test_encoder_that_cannot_checkpoint(train: Train) -> None:
+    with pytest.raises(SkinsegError, match=r"gradient_checkpointing=true: this encoder cannot.*tu-resnet34"):
+        train(
+            "model=unet", "model.encoder_name=resnet18", "model.encoder_weights=null",
+            "gradient_checkpointing=true",
+        )  # fmt: skip

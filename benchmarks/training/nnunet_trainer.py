@@ -43,7 +43,9 @@ def run(work: Work) -> Result:
     trainer.num_epochs = 1
     trainer.num_iterations_per_epoch = work.warmup + work.steps
     trainer.on_train_start()
-    result = cost(trainer.network, work, lambda outputs: sum(output.sum() for output in outputs))
+    # On a GPU nnU-Net compiles its network; below that is the one it made.
+    network = getattr(trainer.network, "_orig_mod", trainer.network)
+    result = cost(network, work, lambda outputs: sum(output.sum() for output in outputs))
     # The body of nnUNetTrainer.run_training, with a clock.
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
@@ -71,7 +73,7 @@ def run(work: Work) -> Result:
         trainer.network,
         trainer.plans_manager,
         trainer.configuration_manager,
-        [trainer.network.state_dict()],
+        [network.state_dict()],
         trainer.dataset_json,
         "nnUNetTrainer",
         None,

@@ -82,9 +82,13 @@ def loader(work: Work, side: str) -> DataLoader[tuple[Tensor, Tensor]]:
         num_workers=work.workers,
         pin_memory=work.device == "cuda",
         persistent_workers=work.workers > 0,
-        # OpenCV's threads in the workers would compete with each other.
-        worker_init_fn=lambda _: cv2.setNumThreads(0),
+        worker_init_fn=one_thread,
     )
+
+
+def one_thread(_worker: int) -> None:
+    """Keeps OpenCV's threads in several loader processes from competing with each other."""
+    cv2.setNumThreads(0)
 
 
 class Training:

@@ -94,7 +94,7 @@ def loader(work: Work, dataset: CachedImages, *, train: bool) -> DataLoader[tupl
         num_workers=work.workers,
         pin_memory=work.device == "cuda",
         persistent_workers=work.workers > 0,
-        worker_init_fn=lambda _: cv2.setNumThreads(0),
+        worker_init_fn=plain.one_thread,
     )
 
 

@@ -30,7 +30,14 @@ COLUMNS = {
 }
 """Measured keys, their heading and how many digits they are shown with."""
 
-HIGHER = ("train_images_per_s", "load_images_per_s", "validate_images_per_s", "predict_images_per_s")
+COMPARED = (
+    "train_images_per_s",
+    "train_cpu_s_per_step",
+    "load_images_per_s",
+    "validate_images_per_s",
+    "predict_images_per_s",
+)
+"""Keys of which ratios are taken. All but processor time are better where they are above 1."""
 PACKAGES = (
     "torch", "torchvision", "lightning", "segmentation-models-pytorch", "albumentations",
     "opencv-python-headless", "numpy", "pillow", "monai", "pytorch-ignite", "nnunetv2",
@@ -52,10 +59,10 @@ def summary(rounds: Rounds) -> dict[str, Any]:
             if values:
                 result[name][key] = spread(values)
         for other in ("plain", "tuned"):
-            if other in names and other != name:
+            if other in names and other != name and (other == "plain" or name.startswith("skinseg")):
                 result[name][f"over_{other}"] = {
                     key: spread([row[name][key] / row[other][key] for row in rounds])
-                    for key in HIGHER
+                    for key in COMPARED
                     if key in rounds[0][name] and key in rounds[0][other]
                 }
         if "tuned" in names and name.startswith("skinseg"):
@@ -109,7 +116,7 @@ def show(report: dict[str, Any]) -> None:
         if "train_gflop_per_image" in row:
             limit = 1000 * rate / row["train_gflop_per_image"]
             share = row["train_images_per_s"]["median"] / limit
-            print(f"{name}: {share:.1%} of the {limit:.0f} img/s which that rate allows")
+            print(f"{name}: {share:.1%} of the {limit:.1f} img/s which that rate allows")
     print("\nScoring a mask of 600 x 450, ms:")
     for name, value in report["scoring_ms"].items():
         print(f"  {name}: {value:.2f}")

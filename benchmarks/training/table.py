@@ -66,7 +66,7 @@ def summary(rounds: Rounds) -> dict[str, Any]:
                     if key in rounds[0][name] and key in rounds[0][other]
                 }
         if "tuned" in names and name.startswith("skinseg"):
-            # Data wait apart, the two do the same: what is left is Lightning, logging and checks.
+            # Apart from data wait: Lightning, logging, checks, clipping, and what skinseg does not fuse.
             result[name]["overhead_ms"] = spread(
                 [row[name]["train_busy_ms"] - row["tuned"]["train_busy_ms"] for row in rounds]
             )

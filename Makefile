@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format type check-configs clean
+.PHONY: help setup demo test test-all lint format type check-configs benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,6 +41,24 @@ type: $(STAMP) ## mypy --strict
 check-configs: $(STAMP) ## compose, check and instantiate every option and every experiment
 	$(BIN)/python -m pytest -n 2 tests/test_configs.py
 
-clean: ## remove .venv and what the tools left; runs in outputs/ stay
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+# The peers come from an environment of their own that also sees the packages of .venv: torch alone is several
+# gigabytes, and everybody runs on the same one.
+BENCHMARK := .venv-benchmark
+BENCHMARK_STAMP := $(BENCHMARK)/.installed
+
+$(BENCHMARK_STAMP): $(STAMP) benchmarks/requirements.txt
+	$(BIN)/python -m venv $(BENCHMARK)
+	@$(BENCHMARK)/bin/python -c 'import pathlib, sys, sysconfig; \
+		(pathlib.Path(sysconfig.get_path("purelib")) / "skinseg.pth").write_text( \
+		f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(BENCHMARK)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement benchmarks/requirements.txt
+	@touch $@
+
+benchmark: $(BENCHMARK_STAMP) ## speed beside other libraries; options: make benchmark ARGS='--size 256 --rounds 3'
+	$(BENCHMARK)/bin/python -m benchmarks.training $(ARGS)
+
+clean: ## remove the environments and what the tools left; runs in outputs/ stay
+	rm -rf .venv $(BENCHMARK) build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

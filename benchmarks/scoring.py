@@ -40,27 +40,38 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40, help="how many masks at most (default: 40)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, the fastest of which counts")
     arguments = parser.parse_args()
-    cv2.setNumThreads(1)
     images = [_image(png) for png in _masks(arguments.folder, arguments.images)]
     # Of empty masks nothing is computed, and MedPy gives up.
     images = [image for image in images if image[1].any() and image[2].any()]
     if not images:
         parser.error(f"There is no PNG with a lesion in {arguments.folder}.")
-    functions = _ours() | _peers()
-    seconds = dict.fromkeys(functions, float("inf"))
-    # Round by round, so that another program's load falls on all of them.
-    for _ in range(arguments.repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            for image in images:
-                function(*image)
-            seconds[name] = min(seconds[name], (time.perf_counter() - start) / len(images))
+    seconds = measure(images, arguments.repeats)
     unit = next(iter(seconds.values()))
     sizes = sorted({image[1].shape for image in images})
     shown = " to ".join(f"{width} x {height}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))
     print(f"{len(images)} images of {shown}")
     for name, value in seconds.items():
         print(f"{name:<58}{1000 * value:9.2f} ms{value / unit:9.1f} x")
+
+
+def measure(images: list[Image], repeats: int) -> dict[str, float]:
+    """Returns seconds per image for each function, the fastest of some rounds, on one thread."""
+    cv2.setNumThreads(1)
+    functions = _ours() | _peers()
+    seconds = dict.fromkeys(functions, float("inf"))
+    # Round by round, so that another program's load falls on all of them.
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            for image in images:
+                function(*image)
+            seconds[name] = min(seconds[name], (time.perf_counter() - start) / len(images))
+    return seconds
+
+
+def drawn_images(count: int) -> list[Image]:
+    """Returns drawn masks with predictions of them."""
+    return [_image(png) for png in _masks(None, count)]
 
 
 def _masks(folder: Path | None, limit: int) -> list[bytes]:

@@ -415,6 +415,7 @@ class _Class:
     members: dict[str, list[_Binding]]
     metaclass: str | None
     bases: tuple[_Class, ...]
+    is_dataclass: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
@@ -439,7 +440,59 @@ def _of_class(found: _Found) -> Signature:
             if any("albumentations" in str(name) for name in metaclasses) and "InitSchema" in cls.members:
                 return Signature(signature.named, signature.required, signature.takes_any, types={})
             return signature
+        if cls.is_dataclass:
+            return _of_fields([base for base in order[order.index(cls) :] if base.is_dataclass])
     return Signature(frozenset(), frozenset(), takes_any=False, types={})
+
+
+def _of_fields(order: Sequence[_Class]) -> Signature:
+    """Reads the constructor of a dataclass: the fields of all its bases, the nearest one's first."""
+    required: dict[str, bool] = {}
+    types: dict[str, Any] = {}
+    for cls in reversed(order):
+        module, node = cls.found.module, cls.found.node
+        assert isinstance(node, ast.ClassDef)
+        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        annotations = {}
+        for part in fields:
+            kind = _last_name(
+                part.annotation.value if isinstance(part.annotation, ast.Subscript) else part.annotation
+            )
+            if not isinstance(part.target, ast.Name) or kind in ("InitVar", "KW_ONLY"):
+                raise NotFollowedError(f"{module.name}.{node.name}: a field of another kind")
+            if kind != "ClassVar":
+                required[part.target.id] = _is_required(part.value)
+                annotations[part.target.id] = part.annotation
+        types |= dict(_types(module, annotations, None))
+    return Signature(
+        named=frozenset(required),
+        required=frozenset(name for name, needed in required.items() if needed),
+        takes_any=False,
+        types=types,
+    )
+
+
+def _is_required(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.Call) and _last_name(value.func) == "field":
+        keywords = {keyword.arg for keyword in value.keywords}
+        if "init" in keywords or None in keywords:
+            raise NotFollowedError("a field that may not be of the constructor")
+        return not keywords & {"default", "default_factory"}
+    return value is None
+
+
+def _is_dataclass(module: _Module, node: ast.ClassDef) -> bool:
+    """Whether the only decorator is `dataclass`, which writes the constructor from the fields."""
+    if len(node.decorator_list) != 1:
+        return False
+    (decorator,) = node.decorator_list
+    call = decorator.func if isinstance(decorator, ast.Call) else decorator
+    keywords = {k.arg for k in decorator.keywords} if isinstance(decorator, ast.Call) else set()
+    return _standard_library(module, call) == "dataclasses.dataclass" and keywords <= {
+        "frozen",
+        "eq",
+        "order",
+    }
 
 
 def _class(found: _Found) -> _Class:
@@ -447,7 +500,9 @@ def _class(found: _Found) -> _Class:
     if not isinstance(node, ast.ClassDef):
         raise NotFollowedError(f"{found.module.name}: a base that is no class statement")
     module = found.module
-    if any(_last_name(decorator) not in _WITHOUT_EFFECT for decorator in node.decorator_list):
+    is_dataclass = _is_dataclass(module, node)
+    other = [d for d in node.decorator_list if _last_name(d) not in _WITHOUT_EFFECT]
+    if other and not is_dataclass:
         raise NotFollowedError(f"{module.name}.{node.name}: decorated")
     if re.search(rf"\b{node.name}\.(__init__|__new__|__signature__)\s*=[^=]", module.text):
         raise NotFollowedError(f"{module.name}.{node.name}: its constructor is replaced")
@@ -470,7 +525,7 @@ def _class(found: _Found) -> _Class:
         base = expression.value if isinstance(expression, ast.Subscript) else expression
         if _qualified(module, base) not in _BARE_BASES:
             bases.append(_class(_of_expression(module, base)))
-    return _Class(found, members, metaclass, tuple(bases))
+    return _Class(found, members, metaclass, tuple(bases), is_dataclass)
 
 
 def _replaces_constructor(binding: _Binding) -> bool:

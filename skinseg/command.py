@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -31,6 +31,7 @@ from skinseg.config import (
     check,
     compose,
     config_dir,
+    missing_keys,
     plain,
     problems_in_source,
 )
@@ -184,9 +185,16 @@ def explain(
         overrides = _overrides(arguments)
         while True:
             try:
-                config = plain(compose([*map(_forced, overrides), *folder], name))
+                cfg = compose([*map(_forced, overrides), *folder], name)
+                missing_values = missing_keys(cfg)
+                for key in missing_values:
+                    problems.append(f"{key}: missing; add {key}=<value>.")
+                    OmegaConf.update(cfg, key, "")
+                config = plain(cfg)
                 if problems:  # reason enough; what only an import can tell has time
-                    problems += problems_in_source(config, schema)
+                    about = tuple(f"{key}{mark}" for key in missing_values for mark in ":=")
+                    found = problems_in_source(config, schema)
+                    problems += [problem for problem in found if not problem.startswith(about)]
                 else:
                     check(config, schema)
                 break
@@ -206,6 +214,11 @@ def explain(
         problems = [_no_such_option(error)]
     if problems:
         return str(ConfigurationError(problems))
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{str(error).splitlines()[0]}\nThe word {error.override!r} cannot be read. A value with a "
+            "space, a comma or = stands in quotes within quotes, such as \"input='my photos, a=b'\"."
+        )
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return f"{error}{cause}"
 

@@ -27,6 +27,10 @@ Node = dict[str, Any]
 Plain = dict[str, Any]
 
 
+class Changes(dict[str, Any]):
+    """Keys that take the place of those of a node which the configuration does not name itself."""
+
+
 class ConfigurationError(SkinsegError):
     """A configuration is refused.
 
@@ -160,6 +164,8 @@ def plain(cfg: DictConfig) -> Plain:
     Raises:
         SkinsegError: A value is missing or an interpolation leads nowhere.
     """
+    if missing := missing_keys(cfg):
+        raise ConfigurationError([f"{key}: missing; add {key}=<value>." for key in missing])
     try:
         resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -169,6 +175,14 @@ def plain(cfg: DictConfig) -> Plain:
     return typing.cast(Plain, resolved)
 
 
+def missing_keys(cfg: DictConfig) -> list[str]:
+    """Returns the keys that have no value yet (`???`), sorted; none where an interpolation leads nowhere."""
+    try:
+        return sorted(OmegaConf.missing_keys(cfg))
+    except OmegaConfBaseException:
+        return []
+
+
 def check(config: Plain, schema: type = RootConfig) -> None:
     """Compares a resolved configuration with the constructors that it names.
 
@@ -176,13 +190,14 @@ def check(config: Plain, schema: type = RootConfig) -> None:
     reported at once: unknown keys with the nearest known one, values of the wrong type, missing arguments,
     targets that cannot be imported.
 
-    Args:
-        config: What `plain` returned.
-        schema: A dataclass with a field for each key at the root. Fields of type `Node` (or `Node | None`)
-            hold a constructor, `dict[str, Node | None] | None` constructors by name, others plain values.
-
     The source of the constructors is looked at first. If it shows a problem, and all of them could be
     followed, nothing is imported; a configuration without a problem is checked against what is imported.
+
+    Args:
+        config: What `plain` returned.
+        schema: A dataclass with a field for each key at the root. Fields of type `Node` (or `Node | None`,
+            or `Node | Changes | None`) hold a constructor, `dict[str, Node | None] | None` constructors by
+            name, others plain values.
 
     Raises:
         ConfigurationError: There is a problem.
@@ -229,14 +244,16 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
         yield f"threshold={threshold}: expected a probability between 0 and 1."
     for key in sorted(known & config.keys()):
         value, kind = config[key], types[key]
-        if kind == Node or (kind == Node | None and value):
+        if kind == Node or (kind in (Node | None, Node | Changes | None) and value):
             if isinstance(value, dict) and "_target_" in value:
                 yield from _node_problems(key, value, signature)
+            elif kind == Node | Changes | None and isinstance(value, dict):
+                continue  # whoever knows the node refuses what it does not take
             else:
                 yield f"{key}: no _target_ (found {value!r}); choose an option, e.g. {_options(key)}."
         elif kind == dict[str, Node | None] | None:
             yield from _collection_problems(key, value or {}, signature)
-        elif kind != Node | None:
+        elif kind not in (Node | None, Node | Changes | None):
             yield from _type_problem(key, value, kind)
 
 

@@ -16,7 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
-from skinseg.config import Node, Plain, check, config_dir, plain
+from skinseg.config import Changes, Node, Plain, check, config_dir, plain
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class EvaluateConfig:
         device: "auto" takes a GPU where there is one.
         precision: "32-true", "bf16-mixed" or "16-mixed". null: that of the checkpoint's run.
         workers: Processes that score. null: by the number of cores.
-        data: The data set.
+        data: The data set; without `data=<option>` that of the checkpoint's run, with these changes.
         group: Runs that belong together, in Weights & Biases.
         job_type: What the run does, in Weights & Biases.
         tags: Words to find the run by.
@@ -89,7 +89,7 @@ class EvaluateConfig:
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None
     workers: int | None
-    data: Node | None
+    data: Node | Changes | None
     group: str | None
     job_type: str
     tags: list[str]

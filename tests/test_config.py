@@ -78,7 +78,7 @@ def test_all_problems_at_once() -> None:
 
 
 def test_a_missing_value_and_a_dangling_interpolation() -> None:
-    with pytest.raises(SkinsegError, match=r"incomplete \(data\.root\)"):
+    with pytest.raises(SkinsegError, match=r"data\.root: missing; add data\.root=<value>"):
         plain(compose(["run_dir=.", "data.root=???"]))
     with pytest.raises(SkinsegError, match=r"incomplete \(.*name\): .*nowhere"):
         plain(compose(["run_dir=.", "name=${nowhere}"]))

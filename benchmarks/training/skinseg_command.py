@@ -126,8 +126,10 @@ def run(work: Work) -> Result:
     result["predict_images_per_s"] = rate(
         work, len(images), lambda: [prediction.probability >= 0.5 for prediction in predictor(images)]
     )
-    batches = build.datamodule(plain(config)).train_dataloader()
-    result["load_images_per_s"] = timed_loading(work, batches)
+    data = build.datamodule(plain(config))
+    data.prepare_data()
+    data.setup("fit")
+    result["load_images_per_s"] = timed_loading(work, data.train_dataloader())
     return result
 
 

@@ -250,6 +250,19 @@ class TestResume:
         resumed = train(*run, f"ckpt_path={last}", run_dir="resumed")
         assert_same_weights(whole / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
 
+    @pytest.mark.parametrize("augment", ["none", "light_device"])
+    def test_within_an_epoch_of_batches_that_are_copied(
+        self, train: Train, augment: str, tmp_path: Path
+    ) -> None:
+        """A thread prepares the next batch; what it has taken from the order must not be lost."""
+        run = (*self.RUN, "trainer.max_epochs=3", f"augment={augment}", "data.cache=memmap")
+        whole = train(*run, run_dir="whole")
+        with pytest.raises(InterruptedRunError):
+            train(*run, "+callbacks.stop={_target_: conftest.InterruptAt, step: 9}", run_dir="stopped")
+        last = tmp_path / "stopped/checkpoints/last.ckpt"
+        resumed = train(*run, f"ckpt_path={last}", run_dir="resumed")
+        assert_same_weights(whole / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
+
     def test_best_checkpoint_of_a_run_folder_that_was_moved(self, train: Train, tmp_path: Path) -> None:
         folder = train(*self.RUN, "trainer.max_epochs=1")
         checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -120,7 +120,9 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
     net = network(config)
     if config["gradient_checkpointing"]:
         checkpoint_gradients(net)
-    module = _segmenter(net, config["model"], config, record, compile_mode=config["compile"])
+    fit = {key: config[key] for key in ("lr_scaling", "lr_reference_batch")}
+    fit["compile_mode"] = config["compile"]
+    module = _segmenter(net, config["model"], config, record, fit)
     if config["init_from"] is not None:
         _take_weights(module, read_checkpoint(config["init_from"], key="init_from"), key="init_from")
     return module
@@ -138,7 +140,7 @@ def _segmenter(
     node: Node,
     config: Plain,
     record: dict[str, Any] | None,
-    compile_mode: str | None = None,
+    fit: Mapping[str, Any] | None = None,
 ) -> LesionSegmenter:
     mean, std = normalization(node.get("encoder_name"), node.get("encoder_weights"))
     return LesionSegmenter(
@@ -151,7 +153,7 @@ def _segmenter(
         threshold=config["threshold"],
         channels_last=config["channels_last"],
         seed=config["seed"],
-        compile_mode=compile_mode,
+        **(fit or {}),
         record=record,
     )
 

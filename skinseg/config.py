@@ -56,6 +56,9 @@ class RootConfig:
         mode: "max" or "min": which direction of `monitor` is better.
         threshold: Lesion is where the probability is at least this.
         channels_last: Memory layout NHWC; faster convolutions on most CPUs and GPUs.
+        lr_scaling: "linear" or "sqrt" multiplies optimizer.lr by the batch of all processes and accumulated
+            steps, or its square root, as a share of lr_reference_batch. "none": as it is.
+        lr_reference_batch: The batch, in images, that optimizer.lr is meant for.
         compile: "default", "reduce-overhead" (CUDA graphs) or "max-autotune" compiles the network for
             training with torch.compile: minutes at the start, then faster steps on most GPUs. Needs a C++
             compiler on the CPU, Triton on a GPU; where it fails the run goes on without and says why.
@@ -93,6 +96,8 @@ class RootConfig:
     mode: typing.Literal["max", "min"]
     threshold: float
     channels_last: bool
+    lr_scaling: typing.Literal["none", "linear", "sqrt"]
+    lr_reference_batch: int
     compile: typing.Literal["default", "reduce-overhead", "max-autotune"] | None
     gradient_checkpointing: bool
     find: typing.Literal["batch_size", "lr"] | None
@@ -118,7 +123,7 @@ class RootConfig:
     logger: dict[str, Node | None] | None
 
 
-_AT_LEAST = {"seed": 0, "threads": 1}
+_AT_LEAST = {"seed": 0, "threads": 1, "lr_reference_batch": 1}
 OURS = {
     "data": {"augment", "seed"},
     "test_data": {"augment", "seed"},

@@ -63,6 +63,11 @@ def find_lr(config: Plain, data: LesionDataModule) -> float:
     """
     if "lr" not in config["optimizer"]:
         raise SkinsegError("find=lr: the optimizer has no lr; leave out find.")
+    if config["lr_scaling"] != "none":
+        raise SkinsegError(
+            f"find=lr finds a rate for this batch, which lr_scaling={config['lr_scaling']} would change; set "
+            "lr_scaling=none."
+        )
     tuner = Tuner(_trainer(config, limit_val_batches=0))
     finder = tuner.lr_find(
         build.segmenter({**config, "compile": None}),

@@ -55,6 +55,11 @@ def test_largest_batch_that_fits(
     assert not list(folder.glob(".scale_batch*"))
 
 
+def test_a_found_rate_is_not_scaled_again(train: Train) -> None:
+    with pytest.raises(SkinsegError, match="set lr_scaling=none"):
+        train(*RUN, "find=lr", "lr_scaling=linear")
+
+
 def test_learning_rate(train: Train) -> None:
     folder = train(*RUN, "find=lr", "trainer.max_steps=1")
     rate = yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["lr"]

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -22,6 +22,7 @@ from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
 
 log = logging.getLogger(__name__)
 
+LrScaling = Literal["none", "linear", "sqrt"]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer, int], dict[str, Any]]
 
@@ -145,6 +146,10 @@ class LesionSegmenter(L.LightningModule):
         threshold: Lesion is where the probability is at least this.
         channels_last: Use the memory layout NHWC.
         seed: Seed of dropout and the like in each step.
+        lr_scaling: How the learning rate grows with the batch of all processes and accumulated steps: "none",
+            "linear" (Goyal et al. 2017, arXiv:1706.02677) or "sqrt", which suits Adam (Malladi et al.,
+            NeurIPS 2022).
+        lr_reference_batch: The batch, in images, that the configured learning rate is meant for.
         compile_mode: How torch.compile compiles the network for training. None: not at all.
         record: Plain values that every checkpoint carries under "skinseg": the resolved config, the split's
             fingerprint.
@@ -165,6 +170,8 @@ class LesionSegmenter(L.LightningModule):
         threshold: float = 0.5,
         channels_last: bool = True,
         seed: int = 0,
+        lr_scaling: LrScaling = "none",
+        lr_reference_batch: int = 16,
         compile_mode: str | None = None,
         record: dict[str, Any] | None = None,
     ) -> None:
@@ -176,6 +183,8 @@ class LesionSegmenter(L.LightningModule):
         self.threshold = threshold
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.seed = seed
+        self._lr_scaling = lr_scaling
+        self._lr_reference_batch = lr_reference_batch
         self._compile_mode = compile_mode
         self._compiled = False
         self.record = record or {}
@@ -219,6 +228,7 @@ class LesionSegmenter(L.LightningModule):
             )
         try:
             optimizer = self._make_optimizer()
+            self._scale_lr(optimizer)
             schedule = self._scheduler(optimizer, max(1, int(steps)))
         except (TypeError, ValueError) as error:
             raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
@@ -238,6 +248,18 @@ class LesionSegmenter(L.LightningModule):
             # refuses to clip in all mixed precisions. Without this mark they are unscaled before.
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         return optimizer
+
+    def _scale_lr(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._lr_scaling == "none":
+            return
+        trainer = self.trainer
+        batch = trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
+        batch *= trainer.accumulate_grad_batches
+        factor = batch / self._lr_reference_batch
+        factor = factor if self._lr_scaling == "linear" else math.sqrt(factor)
+        for group in optimizer.param_groups:
+            group["lr"] *= factor
+        log.info("Learning rate %.3g for batches of %d.", optimizer.param_groups[0]["lr"], batch)
 
     def _steps_fused(self) -> bool:
         """Returns whether this device can; the optimizers tell at their first step, and then by an error."""

@@ -154,3 +154,13 @@ def test_without_a_compiler_the_run_goes_on(
     assert "\n" not in warnings[0]
     plain = weights(train(*FAST, *SMALL, run_dir="plain"))
     assert all(torch.equal(value, plain[key]) for key, value in weights(folder).items())
+
+
+@pytest.mark.parametrize(("scaling", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+def test_learning_rate_grows_with_the_batch(train: Train, scaling: str, factor: float) -> None:
+    """Batches of 4, two of them accumulated, beside a reference of 2."""
+    options = ["trainer.accumulate_grad_batches=2", "scheduler=none", "lr_reference_batch=2", "test=false"]
+    folder = train(*options, f"lr_scaling={scaling}")
+    checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert group["lr"] == pytest.approx(0.002 * factor)

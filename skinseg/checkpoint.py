@@ -114,6 +114,14 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
             f"ckpt_path={config['ckpt_path']} is of another architecture ({found}). "
             "Use the model it was trained with."
         )
+    callbacks = (config["callbacks"] or {}).values()
+    if "weight_average" in checkpoint and not any(
+        "Average" in str((c or {}).get("_target_")) for c in callbacks
+    ):
+        raise SkinsegError(
+            f"ckpt_path={config['ckpt_path']} holds averaged weights; go on with the same callbacks=ema or "
+            "swa, or take the averaged weights as a start with init_from."
+        )
     if record["split"] != fingerprint:
         raise SkinsegError(
             f"ckpt_path={config['ckpt_path']} was trained on the split {record['split']}, this run has "

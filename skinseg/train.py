@@ -57,13 +57,16 @@ def run(cfg: DictConfig) -> float:
     exit_code = 1
     try:
         data = build.datamodule(config)
-        if config["find"] is not None and resumed is None:
-            config = _with_found(config, data)
+        if config["find"] is not None:
+            config = _with_found(config, data, resumed)
             data = build.datamodule(config)
         test_data = build.test_datamodule(config, data)
         _write_record(run_dir, config, data, test_data)
         if resumed is not None:
             check_resumable(resumed, config, data.split.fingerprint)
+        # Before the fit, at whose end a full disk would cost the test side's scores.
+        for module in dict.fromkeys((data, test_data) if config["test"] else (data,)):
+            module.prepare_data()
         stamps = data.split.stamps
         carried: dict[str, Any] = {
             "config": config,
@@ -100,15 +103,19 @@ def run(cfg: DictConfig) -> float:
     return objective
 
 
-def _with_found(config: Plain, data: LesionDataModule) -> Plain:
-    """Returns the configuration with what `find` found in it, so that all records say what was used."""
+def _with_found(config: Plain, data: LesionDataModule, resumed: Plain | None) -> Plain:
+    """Returns the configuration with what `find` found in it, so that all records say what was used.
+
+    A resumed run takes what the first one found.
+    """
     from skinseg.tuning import find_batch_size, find_lr
 
+    before = None if resumed is None else resumed["skinseg"]["config"]
     if config["find"] == "batch_size":
-        found = find_batch_size(config, data)
+        found = find_batch_size(config, data) if before is None else before["data"]["batch_size"]
         log.info("find=batch_size: data.batch_size=%d.", found)
         return {**config, "data": {**config["data"], "batch_size": found}}
-    rate = find_lr(config, data)
+    rate = find_lr(config, data) if before is None else before["optimizer"]["lr"]
     log.info("find=lr: optimizer.lr=%.2e.", rate)
     return {**config, "optimizer": {**config["optimizer"], "lr": rate}}
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.tuner.tuning import Tuner
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from skinseg import build
 from skinseg.checkpoint import WholeCheckpointIO
@@ -24,25 +26,38 @@ def find_batch_size(config: Plain, data: LesionDataModule) -> int:
         data: Its data module, which is of no use afterwards.
 
     Returns:
-        The last number of images that three steps of training and validation went through with, at most half
-        of the training images: two steps are the least of an epoch.
+        The last number of images that three steps of training and a batch of validation went through with,
+        at most half of the training images: two steps are the least of an epoch.
 
     Raises:
         SkinsegError: Several processes, or not even two images fit.
     """
-    most = len(data.dataset("train")) // 2
-    tuner = Tuner(_trainer(config))
-    found = tuner.scale_batch_size(
-        build.segmenter({**config, "compile": None}),
-        datamodule=data,
-        mode="power",
-        init_val=2,
-        max_trials=13,
-        max_val=max(2, most + 1),
-    )
-    if found is None or found < 1:
-        raise SkinsegError("find=batch_size: not even one image fits; lower data.image_size.")
-    return min(found, max(1, most))
+    most = max(2, len(data.dataset("train")) // 2)
+    found: int | None = None
+    sizes = itertools.takewhile(lambda size: size < most, (1 << k for k in itertools.count(1)))
+    for size in [*sizes, most]:
+        data.batch_size = size
+        if not _fits(config, data):
+            break
+        found = size
+    if found is None:
+        raise SkinsegError(
+            "find=batch_size: not even two images fit; lower data.image_size, or take another network."
+        )
+    return found
+
+
+def _fits(config: Plain, data: LesionDataModule) -> bool:
+    trainer = _trainer(config, max_epochs=1, limit_train_batches=3, limit_val_batches=1)
+    try:
+        trainer.fit(build.segmenter({**config, "compile": None}), datamodule=data)
+    except RuntimeError as error:
+        if not is_oom_error(error):
+            raise
+        return False
+    finally:
+        garbage_collection_cuda()
+    return True
 
 
 def find_lr(config: Plain, data: LesionDataModule) -> float:
@@ -97,7 +112,6 @@ def _trainer(config: Plain, **options: Any) -> L.Trainer:
         devices=1,
         precision=node.get("precision", "32-true"),
         gradient_clip_val=node.get("gradient_clip_val"),
-        max_epochs=1000,  # the searches end by steps
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -106,5 +120,5 @@ def _trainer(config: Plain, **options: Any) -> L.Trainer:
         num_sanity_val_steps=0,
         default_root_dir=config["run_dir"],
         plugins=[WholeCheckpointIO()],
-        **options,
+        **{"max_epochs": 1000, **options},  # the search of a rate ends by steps
     )

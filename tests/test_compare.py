@@ -323,8 +323,12 @@ def test_a_failed_job_of_a_sweep_is_named(
     shutil.copytree(sweep / "seeds", tmp_path / "seeds")
     for name in ("scores.csv", "summary.json"):
         (tmp_path / "seeds/bce_1" / name).unlink()
+    # What Hydra leaves in a run folder is no run.
+    (tmp_path / "seeds/bce_0/.hydra").mkdir()
+    (tmp_path / "seeds/bce_0/.hydra/config.yaml").write_text("")
     compare(tmp_path, str(tmp_path / "seeds"))
     assert f"{tmp_path / 'seeds/bce_1'} has no scores" in caplog.text
+    assert caplog.text.count("has no scores") == 1
 
 
 def test_runs_one_by_one(sweep: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from skinseg.config import check, compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig, run
 from skinseg.evaluation.gallery import outlines
+from skinseg.evaluation.identity import method_identity
 from skinseg.evaluation.scorings import LOG
 from skinseg.predict import run as predict
 from skinseg.scoring.metrics import HEADLINE, METRICS
@@ -533,3 +534,21 @@ def test_annotators_stand_beside_the_network(tmp_path: Path) -> None:
     # Boxes five pixels wide, of which a shift leaves 5 - shift in common.
     assert (dice["annotators"], dice["model"]) == pytest.approx((4 / 5, 2 / 5))
     assert "Human ceiling" in (tmp_path / "evaluation/report.html").read_text()
+
+
+def test_a_line_of_the_log_that_was_cut_short_counts_and_swallows_none(place: Path) -> None:
+    log = place / "run" / LOG
+    log.write_text(log.read_text()[:-20])
+    _, evaluation = read(evaluate(place))
+    assert evaluation["scorings"]["count"] == 2
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_where_the_data_lie_and_how_fast_it_ran_is_not_the_method(place: Path) -> None:
+    config = json.loads((place / "run/summary.json").read_text())["config"]
+    other = {**config, "compile": "default", "gradient_checkpointing": True, "matmul_precision": "high"}
+    other["data"] = {**config["data"], "root": "/elsewhere", "cache_dir": "/scratch"}
+    assert method_identity(other) == method_identity(config)
+    tested = {**config, "test_data": {**config["data"], "cache_dir": "/a"}}
+    moved = {**config, "test_data": {**config["data"], "cache_dir": "/b", "root": "/c"}}
+    assert method_identity(tested) == method_identity(moved) != method_identity(config)

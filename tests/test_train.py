@@ -205,6 +205,24 @@ def test_decoded_images_are_kept_and_change_no_score(
     assert f"Decoded images: {folder}" in caplog.text
 
 
+def test_the_cache_of_other_test_data_is_made_before_the_fit(
+    train: Train, write_ham: WriteHam, tmp_path: Path
+) -> None:
+    write_ham(30, root=tmp_path / "more")
+    other = ("test_data=ham10000", f"test_data.root={tmp_path / 'more'}", "test_overlap=exclude")
+    train(*other, "data.cache=none", f"data.cache_dir={tmp_path / 'cache'}", run_dir="without")
+    assert not (tmp_path / "cache").exists()
+    limit = 45 * 32 * 32 * 4 / 1e9  # enough for the 40 images of the training, not for 60
+    with pytest.raises(SkinsegError, match=r"60 images of 32x32 take .* data\.cache_limit_gb"):
+        train(*other, f"data.cache_limit_gb={limit}", f"data.cache_dir={tmp_path / 'cache'}", run_dir="with")
+    assert not (tmp_path / "with/checkpoints").exists(), "nothing was trained for nothing"
+
+
+def test_optimizer_that_refuses_its_arguments(train: Train) -> None:
+    with pytest.raises(SkinsegError, match=r"optimizer or scheduler: arguments refused: .*foreach"):
+        train("+optimizer.foreach=true")
+
+
 class TestResume:
     RUN = ("trainer.max_epochs=6", "callbacks=minimal", "test=false", "logger=none")
 

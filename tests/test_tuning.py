@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import yaml
 from conftest import Train
 
-from skinseg.errors import SkinsegError
+from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import LesionSegmenter
 
 RUN = ("callbacks=minimal", "logger=none", "test=false")
@@ -41,7 +42,7 @@ def test_out_of_memory_names_the_settings(train: Train, monkeypatch: pytest.Monk
         assert setting in message
 
 
-@pytest.mark.parametrize(("fits", "found"), [(5, 4), (1000, 14)])
+@pytest.mark.parametrize(("fits", "found"), [(5, 4), (10, 8), (1000, 14)])
 def test_largest_batch_that_fits(
     train: Train, monkeypatch: pytest.MonkeyPatch, fits: int, found: int
 ) -> None:
@@ -53,6 +54,45 @@ def test_largest_batch_that_fits(
     record = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["skinseg"]["config"]
     assert record["data"]["batch_size"] == found
     assert not list(folder.glob(".scale_batch*"))
+
+
+def test_not_even_two_images_fit(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(monkeypatch, 1)
+    with pytest.raises(SkinsegError, match="not even two images fit"):
+        train(*RUN, "find=batch_size")
+
+
+def test_validation_has_to_fit_too(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = LesionSegmenter.validation_step
+
+    def limited(self: LesionSegmenter, batch: dict[str, Any], batch_idx: int) -> None:
+        if len(batch["image"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        evaluate(self, batch, batch_idx)
+
+    monkeypatch.setattr(LesionSegmenter, "validation_step", limited)
+    folder = train(*RUN, "find=batch_size", "trainer.max_steps=1")
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["batch_size"] == 2
+
+
+def test_a_resumed_run_takes_what_the_first_one_found(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit_memory(monkeypatch, 9)
+    run = (*RUN, "find=batch_size", "trainer.max_epochs=2")
+    whole = train(*run, run_dir="whole")
+    with pytest.raises(InterruptedRunError):
+        train(*run, "+callbacks.stop={_target_: conftest.InterruptAt, step: 4}", run_dir="stopped")
+    monkeypatch.setattr("skinseg.tuning.find_batch_size", lambda *_: pytest.fail("searched again"))
+    last = tmp_path / "stopped/checkpoints/last.ckpt"
+    resumed = train(*run, f"ckpt_path={last}", run_dir="resumed")
+    weights = [
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for folder in (whole, resumed)
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    with pytest.raises(SkinsegError, match=r"middle of an epoch with data\.batch_size=8 on 1 processes"):
+        train(*RUN, "trainer.max_epochs=2", f"ckpt_path={last}", run_dir="other")
 
 
 def test_a_found_rate_is_not_scaled_again(train: Train) -> None:

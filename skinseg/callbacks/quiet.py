@@ -15,6 +15,7 @@ _KNOWN = (
     r"The number of training batches .* is smaller than the logging interval",  # epochs are logged anyway
     r"You're resuming from a checkpoint that ended before the epoch ended",  # EpochSampler goes on there
     r".*ModelCheckpoint\(monitor=.*could not find the monitored key",  # a run that ends before validation
+    r"It is recommended to use `self.log\('(val|test)/",  # every rank has gathered the scores of all
     r"The dirpath has changed from",  # BestAndLast takes the best checkpoint along
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call of PyTorch
 )

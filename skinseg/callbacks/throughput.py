@@ -15,8 +15,8 @@ class Throughput(Callback):
 
     - `train/images_per_s`: over all processes.
     - `train/data_wait`: share of the epoch's time, in [0, 1], from the end of a step to the next batch: the
-      loader's time that the device's work did not cover. On a GPU steps are queued, so that this is the time
-      in which the host cannot queue the next one.
+      loader's time that the device's work did not cover, and on a processor that of `DeviceAugment`. On a GPU
+      steps are queued, so that this is the time in which the host cannot queue the next one.
     - `train/gpu_memory_gib`: the most that PyTorch held at once on this process's GPU.
     - `train/gpu_utilisation`: share of time, in [0, 1], in which the GPU worked, by NVML: the mean of a
       sample every `sample_every` steps. Left out where NVML gives none.
@@ -33,6 +33,7 @@ class Throughput(Callback):
         self._started = 0.0
         self._ended = 0.0
         self._waited = 0.0
+        self._validating = 0.0
         self._utilisation: list[int] = []
         self._nvml = True
 
@@ -63,6 +64,16 @@ class Throughput(Callback):
         if pl_module.device.type == "cuda" and batch_idx % self.sample_every == 0:
             self._sample(pl_module.device)
         self._ended = time.monotonic()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stops the clock."""
+        self._validating = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lets the clock go on as if there had been no validation."""
+        away = time.monotonic() - self._validating
+        self._started += away
+        self._ended += away
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Logs the epoch's means."""

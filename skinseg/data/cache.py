@@ -11,10 +11,10 @@ import errno
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -129,7 +129,7 @@ class Pixels:
 
     @property
     def images(self) -> Tensor:
-        """uint8 tensor of shape (rows, height, width, 3), RGB; writing to it does not reach the file."""
+        """uint8 tensor of shape (rows, height, width, 3), RGB; to be read only."""
         if self._images is None:
             self._images = self._mapped("images.u8", self.layout.image_shape)
         return self._images
@@ -143,8 +143,11 @@ class Pixels:
 
     def _mapped(self, name: str, shape: tuple[int, ...]) -> Tensor:
         assert self.folder is not None
-        path, size = str(self.folder / name), math.prod(shape)
-        return torch.from_file(path, shared=False, size=size, dtype=torch.uint8).view(shape)
+        # torch.from_file would count as memory that may be written to, of which there may be too little.
+        array = np.memmap(self.folder / name, dtype=np.uint8, mode="r", shape=shape)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(array)
 
     def __getstate__(self) -> dict[str, Any]:
         """A process that gets a copy maps the files itself; mapped pixels would be sent by value."""
@@ -222,7 +225,10 @@ def mapped_pixels(
             if not store.is_whole():
                 store.fill(files)
     log.info("Decoded images: %s (%.2f GB)", store.folder, layout.bytes / 1e9)
-    return Pixels([file.image_id for file in files], layout, folder=store.folder)
+    pixels = Pixels([file.image_id for file in files], layout, folder=store.folder)
+    # Mapped here, since warnings cannot be silenced in the thread that reads ahead.
+    assert pixels.images.shape[:3] == pixels.masks.shape
+    return pixels
 
 
 class _Store:

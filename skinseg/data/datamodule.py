@@ -107,6 +107,8 @@ class LesionDataModule(L.LightningDataModule):
         for name, (value, lowest) in least.items():
             if value is not None and value < lowest:
                 raise SkinsegError(f"data.{name}={value}: expected {lowest} or more.")
+        if not cache_dir:
+            raise SkinsegError("data.cache_dir is empty (or SKINSEG_CACHE is); name a folder.")
         self._reader = reader
         self._make_split = split
         self.root = Path(root)

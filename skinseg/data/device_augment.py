@@ -67,10 +67,10 @@ class BatchTransform:
         for field in fields(self):
             if field.name in self.bounds:
                 pair = getattr(self, field.name)
-                if len(pair) != 2 or pair[0] > pair[1]:
+                if not isinstance(pair, Sequence) or len(pair) != 2 or pair[0] > pair[1]:
                     raise SkinsegError(
-                        f"augment: {type(self).__name__}.{field.name}={list(pair)}: expected two increasing "
-                        "numbers."
+                        f"augment: {type(self).__name__}.{field.name}={pair}: expected two increasing "
+                        "numbers, such as [-30, 30]."
                     )
                 self._check(field.name, pair, self.bounds[field.name])
                 object.__setattr__(self, field.name, tuple(pair))
@@ -292,6 +292,7 @@ class CoarseDropout(BatchTransform):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check("fill", (self.fill,), (0, 255))
+        object.__setattr__(self, "num_holes_range", tuple(map(int, self.num_holes_range)))
 
     def holes(self, numbers: Array, height: int, width: int) -> Iterator[tuple[slice, slice]]:
         """Draws one image's rectangles.

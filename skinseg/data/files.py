@@ -221,6 +221,7 @@ class _Inspection:
     height: int = 0
     problem: tuple[str, str] | None = None
     resized: bool = False
+    stamps: list[int] | None = None
 
 
 class PassedFiles:
@@ -233,23 +234,27 @@ class PassedFiles:
         path: A JSON file, which need not be there yet.
     """
 
+    _VERSION = 1  # of what is a problem, and of the file
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, list[int]] = {}
         self._changed = False
-        with suppress(OSError, ValueError):
-            self._known = dict(json.loads(path.read_text(encoding="utf-8")))
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["version"] == self._VERSION:
+                self._known = dict(content["files"])
 
-    def find(self, image: Path, mask: Path | None) -> tuple[int, int, bool] | None:
+    def find(self, image: Path, mask: Path | None, stamps: list[int]) -> tuple[int, int, bool] | None:
         """Returns width, height and whether the mask has another size; None where they have to be decoded."""
         known = self._known.get(self._key(image, mask))
-        if known is None or known[:-3] != self._stamps(image, mask):
+        if known is None or known[:-3] != stamps:
             return None
         return known[-3], known[-2], bool(known[-1])
 
-    def add(self, image: Path, mask: Path | None, found: tuple[int, int, bool]) -> None:
-        """Notes what was found."""
-        entry = [*self._stamps(image, mask), *map(int, found)]
+    def add(self, image: Path, mask: Path | None, stamps: list[int], found: tuple[int, int, bool]) -> None:
+        """Notes what was found in files that had these stamps before they were decoded."""
+        entry = [*stamps, *map(int, found)]
         if self._known.get(self._key(image, mask)) != entry:
             self._known[self._key(image, mask)] = entry
             self._changed = True
@@ -258,14 +263,20 @@ class PassedFiles:
         """Writes the file where there is something new; where that cannot be done, the next run decodes."""
         if self._changed:
             with suppress(SkinsegError), replacing(self._path) as temporary:
-                temporary.write_text(json.dumps(self._known), encoding="utf-8")
+                content = {"version": self._VERSION, "files": self._known}
+                temporary.write_text(json.dumps(content), encoding="utf-8")
 
     @staticmethod
     def _key(image: Path, mask: Path | None) -> str:
         return f"{image}\n{mask}"
 
     @staticmethod
-    def _stamps(image: Path, mask: Path | None) -> list[int]:
+    def stamps(image: Path, mask: Path | None) -> list[int]:
+        """Returns size in bytes and time of change in ns of both files.
+
+        Raises:
+            OSError: One is not there.
+        """
         found = [path.stat() for path in (image, mask) if path is not None]
         return [number for stat in found for number in (stat.st_size, stat.st_mtime_ns)]
 
@@ -300,16 +311,19 @@ def inspect_files(
     passed = problems.passed if verify is True else None
 
     def inspect(image: Path, mask: Path | None) -> _Inspection:
-        with suppress(OSError):
-            if passed is not None and (known := passed.find(image, mask)) is not None:
-                return _Inspection(known[0], known[1], resized=known[2])
+        stamps = None
+        if passed is not None:
+            with suppress(OSError):  # of a missing file the decoder tells
+                stamps = passed.stamps(image, mask)
+        if passed is not None and stamps and (known := passed.find(image, mask, stamps)) is not None:
+            return _Inspection(known[0], known[1], resized=known[2])
         try:
             if verify is True:
                 height, width = read_image(image).shape[:2]
             else:
                 height, width = image_size(image)
             if mask is None:
-                return _Inspection(width, height)
+                return _Inspection(width, height, stamps=stamps)
             if verify is True:
                 mask_height, mask_width = read_mask(mask).shape
             else:
@@ -321,7 +335,8 @@ def inspect_files(
         if not same_proportions((mask_width, mask_height), (width, height)):
             found = f"{mask}: {mask_width}x{mask_height}, its image is {width}x{height}"
             return _Inspection(width, height, ("mask_size", found))
-        return _Inspection(width, height, resized=(mask_width, mask_height) != (width, height))
+        resized = (mask_width, mask_height) != (width, height)
+        return _Inspection(width, height, resized=resized, stamps=stamps)
 
     # Pillow decodes outside the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -329,8 +344,8 @@ def inspect_files(
     for image_id, image, mask, result in zip(image_ids, images, masks, results, strict=True):
         if result.problem is not None:
             problems.add(result.problem[0], image_id, result.problem[1])
-        elif passed is not None:
-            passed.add(image, mask, (result.width, result.height, result.resized))
+        elif passed is not None and result.stamps is not None:
+            passed.add(image, mask, result.stamps, (result.width, result.height, result.resized))
     size = np.array([(r.width, r.height) for r in results], dtype=np.int64).reshape(-1, 2)
     return size, [image_id for image_id, r in zip(image_ids, results, strict=True) if r.resized]
 

@@ -21,6 +21,10 @@ _NOT_THE_METHOD = frozenset(
         "callbacks",
         "ckpt_path",
         "threads",
+        "matmul_precision",
+        "compile",
+        "gradient_checkpointing",
+        "find",  # what it found is the batch size or the learning rate
         "test",
     }
 )
@@ -38,7 +42,9 @@ def digest(parts: Iterable[str]) -> str:
 def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns of a run's resolved configuration what is the method: all but seed, fold and places."""
     method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
-    method["data"] = {k: v for k, v in config["data"].items() if k not in _NOT_OF_THE_DATA}
+    for key in ("data", "test_data"):
+        node = config.get(key) or {}
+        method[key] = {name: value for name, value in node.items() if name not in _NOT_OF_THE_DATA}
     split = method["data"].get("split") or {}
     method["data"]["split"] = {key: value for key, value in split.items() if key != "fold"}
     return method

@@ -137,12 +137,17 @@ def find_runs(entries: Sequence[str]) -> list[Path]:
 
 def find_unscored(entries: Sequence[str]) -> list[Path]:
     """Finds the runs below folders of several that left no scores: failed, interrupted, or without a test."""
-    return [
-        path.parent
-        for entry in entries
-        for path in sorted(Path(entry).expanduser().glob("*/config.yaml"))
-        if not (path.parent / "scores.csv").is_file()
-    ]
+    found = []
+    for entry in entries:
+        folder = Path(entry).expanduser()
+        paths = (
+            path for depth in range(1, _DEEPEST + 1) for path in folder.glob("*/" * depth + "config.yaml")
+        )
+        for path in sorted(paths):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if not hidden and not (path.parent / "scores.csv").is_file():
+                found.append(path.parent)
+    return found
 
 
 def _scored_below(folder: Path, depth: int) -> Iterable[Path]:

@@ -40,8 +40,11 @@ def log_scoring(run_dir: Path, **what: Any) -> None:
     """
     check_log(run_dir)
     line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **what}, default=str)
+    whole = (run_dir / LOG).read_bytes()
+    # A line that was cut short must not swallow this one.
+    start = "\n" if whole and not whole.endswith(b"\n") else ""
     with (run_dir / LOG).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+        file.write(f"{start}{line}\n")
 
 
 def scorings(run_dir: Path) -> list[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -230,7 +231,7 @@ class LesionSegmenter(L.LightningModule):
             optimizer = self._make_optimizer()
             self._scale_lr(optimizer)
             schedule = self._scheduler(optimizer, max(1, int(steps)))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
         if "monitor" in schedule:
             # Between two validations the score stays as it is, which is no lack of improvement.
@@ -364,7 +365,29 @@ class LesionSegmenter(L.LightningModule):
                     f"The weights are not finite at epoch {self.current_epoch}, step {self.global_step}; "
                     "this checkpoint is not written. Lower optimizer.lr or set trainer.gradient_clip_val."
                 )
-        checkpoint["skinseg"] = self.record
+        checkpoint["skinseg"] = {**self.record, "world_size": self.trainer.world_size}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to go on within an epoch with batches that would not meet the rest of its images.
+
+        Raises:
+            SkinsegError: The batch or the number of processes is another one.
+        """
+        if self.trainer.state.fn != TrainerFn.FITTING or "config" not in checkpoint["skinseg"]:
+            return
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        if not progress["current"]["completed"] or progress["is_last_batch"]:
+            return
+        record = checkpoint["skinseg"]
+        there = record["config"]["data"]["batch_size"], record.get("world_size", 1)
+        here = self.trainer.datamodule.batch_size, self.trainer.world_size  # type: ignore[attr-defined]
+        if there != here:
+            raise SkinsegError(
+                "ckpt_path: this run stopped in the middle of an epoch with data.batch_size="
+                f"{there[0]} on {there[1]} processes, and would go on with {here[0]} on {here[1]}: images "
+                "of that epoch would be left out or come twice. Use the same, or a checkpoint from the end "
+                "of an epoch (best.ckpt)."
+            )
 
     def _evaluate(self, side: str, batch: dict[str, Any]) -> None:
         logits = self(batch["image"]).float()

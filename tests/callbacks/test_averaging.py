@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from skinseg import build
 from skinseg.callbacks.averaging import WeightAverage
 from skinseg.callbacks.scores import score_table
-from skinseg.errors import InterruptedRunError
+from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.scoring.overlap import OVERLAP_METRICS
 
 RUN = ("trainer.max_epochs=4", "logger=none", "callbacks.panels=null", "callbacks.early_stopping=null")
@@ -119,3 +119,9 @@ def test_resume_is_exact(train: Train, tmp_path: Path, average: tuple[str, ...],
 def test_shares_are_checked() -> None:
     with pytest.raises(ValueError, match=r"decay=1\.0: expected"):
         WeightAverage("ema", decay=1.0)
+
+
+def test_averaged_weights_are_not_gone_on_with_alone(train: Train) -> None:
+    folder = train(*EMA, "trainer.max_epochs=1")
+    with pytest.raises(SkinsegError, match=r"holds averaged weights; go on with the same callbacks=ema"):
+        train(*RUN, f"ckpt_path={folder}/checkpoints/last.ckpt", run_dir="resumed")

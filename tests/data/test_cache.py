@@ -363,3 +363,26 @@ def test_an_image_with_a_problem_never_passes(root: Path, monkeypatch: pytest.Mo
         with pytest.raises(SkinsegError, match=f"{changed.stem}.jpg: not an image"):
             decodings(root, monkeypatch)
         assert changed.stem in decodings(root, monkeypatch, on_unreadable="drop")
+
+
+def test_a_file_that_changes_while_it_is_looked_at_has_not_passed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = sorted(root.rglob("*.jpg"))[5]
+    original = files.read_mask
+
+    def read(path: Path, *rest: Any) -> Any:
+        if path.stem.startswith(victim.stem):  # its image was decoded before
+            victim.write_bytes(victim.read_bytes()[:400])
+        return original(path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "read_mask", read)
+        decodings(root, monkeypatch)
+    with pytest.raises(SkinsegError, match=victim.stem):
+        decodings(root, monkeypatch)
+
+
+def test_no_folder_by_an_empty_name(root: Path) -> None:
+    with pytest.raises(SkinsegError, match="cache_dir is empty"):
+        module(root, "memmap", cache_dir="")

@@ -483,6 +483,7 @@ def test_bad_batches(change: dict[str, Any], message: str) -> None:
     ("override", "message"),
     [
         ("affine.scale=[1.2,0.8]", r"Affine.scale=\[1.2, 0.8\]: expected two increasing numbers"),
+        ("affine.rotate=30", r"Affine.rotate=30: expected two increasing numbers"),
         ("affine.scale=[-1,1]", "Affine.scale: found -1, expected 0.01 to 100"),
         ("horizontal_flip.p=2", "HorizontalFlip.p: found 2"),
         ("noise.std_range=[0,2]", "GaussianNoise.std_range: found 2"),

@@ -312,6 +312,9 @@ def test_seeds_of_a_sweep_are_one_method(sweep: Path, tmp_path: Path) -> None:
         "bce": "skinseg.models.losses.BCE",
         "dice": "skinseg.models.losses.Dice",
     }
+    keys = {row["key"]: row["values"] for row in content(tmp_path)["settings"]}
+    assert keys["loss.smooth"] == {"bce": "\N{EN DASH}", "dice": "1.0"}
+    assert worse["wilcoxon"] is None, "it knows nothing of the spread between trainings"
     assert "not known of runs that were not evaluated" in str(content(tmp_path)["protocol"])
     assert worse["parameters"] > 0
     assert worse["training_seconds"] > 0

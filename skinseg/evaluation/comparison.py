@@ -167,9 +167,9 @@ class Comparison:
         flat = {m.name: _flat(method_settings(m.runs[0].config)) for m in self.ranked if m.runs[0].config}
         keys = dict.fromkeys(key for values in flat.values() for key in values)
         return [
-            {"key": key, "values": {name: str(values.get(key)) for name, values in flat.items()}}
+            {"key": key, "values": {name: _word(values, key) for name, values in flat.items()}}
             for key in keys
-            if len({str(values.get(key)) for values in flat.values()}) > 1
+            if len({_word(values, key) for values in flat.values()}) > 1
         ]
 
     def _stamps(self) -> list[str]:
@@ -194,6 +194,7 @@ class Comparison:
         found = method.estimates(self.metrics, draws=self.draws, level=self.level, seed=self.seed)
         test = self.tests[rank - 2] if rank > 1 else None
         costs = pd.DataFrame([dict(run.cost) for run in method.runs]).mean()
+        several = any(len(one.trainings) > 1 for one in (method, self.ranked[0]))
         difference = won = None
         if test is not None:
             # Shown as this method minus the best, which is how a ranked table is read.
@@ -214,7 +215,8 @@ class Comparison:
             "difference": difference,
             "p": None if test is None else test.p,
             "p_corrected": None if test is None else float(self.corrected[rank - 2]),
-            "wilcoxon": None if test is None else test.wilcoxon,
+            # Of several trainings it would only ask about these.
+            "wilcoxon": None if test is None or several else test.wilcoxon,
             "effect_size": None if test is None else -test.effect_size,
             "won": won,
             **{
@@ -246,6 +248,14 @@ class Comparison:
         test, metric = self.tests[place], METRICS[self.metric]
         ends = sorted((abs(test.low), abs(test.high)))
         return f"{name}, by {metric.text(abs(test.mean))} ({' to '.join(map(metric.text, ends))})"
+
+
+def _word(values: dict[str, Any], key: str) -> str:
+    """Writes a value as a configuration does; a key that is not there as a dash."""
+    if key not in values:
+        return "\N{EN DASH}"
+    value = values[key]
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:

@@ -90,7 +90,7 @@ def main_of(
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
             return 130
-        except Exception:
+        except Exception:  # a bug, raised as it is; its traceback is also for whoever finds the run folder
             _keep_in_log(traceback.format_exc())
             raise
         return 0

@@ -108,7 +108,8 @@ def run(cfg: DictConfig) -> Comparison:
         for entry in entries
     ]
     found = [load_run(path) for path in find_runs(entries)]
-    for path in find_unscored(entries):
+    unscored = find_unscored(entries)
+    for path in unscored:
         log.warning("%s has no scores (failed, interrupted or not tested); it is left out.", path)
     if len(found) < 2:
         raise SkinsegError(f"runs: found {len(found)} run; a comparison needs two. Name further folders.")
@@ -119,8 +120,10 @@ def run(cfg: DictConfig) -> Comparison:
             "another method, or set pool=false to compare the runs one by one."
         )
     comparison = Comparison(methods, config["metric"], config["draws"], config["level"], config["seed"])
-    pictures = _gallery(comparison, config["gallery"])
-    page = comparison_page(comparison.content, pictures)
+    if unscored:
+        names = ", ".join(path.name for path in unscored)
+        comparison.content["protocol"].append(["Left out", f"{len(unscored)} runs without scores: {names}"])
+    page = comparison_page(comparison.content, _gallery(comparison, config["gallery"]))
     write_csv(folder / "differ.csv", comparison.differ)
     write_csv(folder / "ranking.csv", _flat(comparison))
     write_json(folder / "comparison.json", comparison.content)

@@ -332,6 +332,8 @@ def test_a_failed_job_of_a_sweep_is_named(
     compare(tmp_path, str(tmp_path / "seeds"))
     assert f"{tmp_path / 'seeds/bce_1'} has no scores" in caplog.text
     assert caplog.text.count("has no scores") == 1
+    assert ["Left out", "1 runs without scores: bce_1"] in content(tmp_path)["protocol"]
+    assert "1 runs without scores: bce_1" in (tmp_path / "comparison/report.html").read_text()
 
 
 def test_runs_one_by_one(sweep: Path, tmp_path: Path) -> None:

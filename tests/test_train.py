@@ -260,10 +260,15 @@ class TestResume:
         assert objectives[0] == objectives[1]
 
     def test_after_ctrl_c_between_accumulated_batches(self, train: Train, tmp_path: Path) -> None:
-        run = (*self.RUN, "trainer.accumulate_grad_batches=3")
-        whole = train(*run, run_dir="accumulated")
+        self.stopped_and_resumed(train, tmp_path, "batch: 1", "trainer.accumulate_grad_batches=3")
+
+    def stopped_and_resumed(self, train: Train, tmp_path: Path, moment: str, *options: str) -> None:
+        """Trains as a whole, and with Ctrl-C at a moment; the weights must be the same."""
+        run = (*self.RUN, *options)
+        whole = train(*run, run_dir="uninterrupted")
+        stop = f"+callbacks.stop={{_target_: conftest.InterruptAt, {moment}}}"
         with pytest.raises(InterruptedRunError):
-            train(*run, "+callbacks.stop={_target_: conftest.InterruptAt, batch: 1}", run_dir="stopped")
+            train(*run, stop, run_dir="stopped")
         last = tmp_path / "stopped/checkpoints/last.ckpt"
         resumed = train(*run, f"ckpt_path={last}", run_dir="resumed")
         assert_same_weights(whole / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
@@ -273,13 +278,8 @@ class TestResume:
         self, train: Train, augment: str, tmp_path: Path
     ) -> None:
         """A thread prepares the next batch; what it has taken from the order must not be lost."""
-        run = (*self.RUN, "trainer.max_epochs=3", f"augment={augment}", "data.cache=memmap")
-        whole = train(*run, run_dir="whole")
-        with pytest.raises(InterruptedRunError):
-            train(*run, "+callbacks.stop={_target_: conftest.InterruptAt, step: 9}", run_dir="stopped")
-        last = tmp_path / "stopped/checkpoints/last.ckpt"
-        resumed = train(*run, f"ckpt_path={last}", run_dir="resumed")
-        assert_same_weights(whole / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
+        options = ("trainer.max_epochs=3", f"augment={augment}", "data.cache=memmap")
+        self.stopped_and_resumed(train, tmp_path, "step: 9", *options)
 
     def test_best_checkpoint_of_a_run_folder_that_was_moved(self, train: Train, tmp_path: Path) -> None:
         folder = train(*self.RUN, "trainer.max_epochs=1")

@@ -72,10 +72,16 @@ def truth(path: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def loader(work: Work, side: str) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Returns the batches of a side."""
+    return batches_of(work, Images(work, side), train=side == "train")
+
+
+def batches_of(
+    work: Work, dataset: Dataset[tuple[Tensor, Tensor]], *, train: bool
+) -> DataLoader[tuple[Tensor, Tensor]]:
     """Returns batches; those for training are shuffled."""
-    train = side == "train"
     return DataLoader(
-        Images(work, side),
+        dataset,
         batch_size=work.batch,
         shuffle=train,
         drop_last=train,

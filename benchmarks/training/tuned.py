@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from benchmarks.training import plain
 from benchmarks.training.work import (
@@ -84,29 +84,15 @@ class TunedTraining(plain.Training):
         return torch.sigmoid(self.forward(images).float())
 
 
-def loader(work: Work, dataset: CachedImages, *, train: bool) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Returns batches; those for training are shuffled."""
-    return DataLoader(
-        dataset,
-        batch_size=work.batch,
-        shuffle=train,
-        drop_last=train,
-        num_workers=work.workers,
-        pin_memory=work.device == "cuda",
-        persistent_workers=work.workers > 0,
-        worker_init_fn=plain.one_thread,
-    )
-
-
 def run(work: Work) -> Result:
     """Measures speed. Prediction is left out: new images are in no cache, as in the plain script."""
     training = TunedTraining(work)
     cached = CachedImages(work, "train")
-    result = timed_steps(work, loader(work, cached, train=True), training.step) | peak_memory(work)
+    result = timed_steps(work, plain.batches_of(work, cached, train=True), training.step) | peak_memory(work)
     masks = work.files("val")[1]
-    batches = loader(work, CachedImages(work, "val"), train=False)
+    batches = plain.batches_of(work, CachedImages(work, "val"), train=False)
     result["validate_images_per_s"] = rate(
         work, len(masks), lambda: plain.mean_dice(training, batches, masks)
     )
-    result["load_images_per_s"] = timed_loading(work, loader(work, cached, train=True))
+    result["load_images_per_s"] = timed_loading(work, plain.batches_of(work, cached, train=True))
     return result

@@ -40,7 +40,7 @@ def digest(parts: Iterable[str]) -> str:
 
 
 def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns of a run's resolved configuration what is the method: all but seed, fold and places."""
+    """Returns of a run's configuration what is the method: not seed, fold, places, or how fast it runs."""
     method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
     for key in ("data", "test_data"):
         node = config.get(key) or {}
@@ -57,7 +57,7 @@ def method_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         config: The run's resolved configuration.
 
     Returns:
-        method (name and fingerprint of all that is not seed, fold or place), seed, fold (None: no folds).
+        method (name and fingerprint of what `method_settings` returns), seed, fold (None: no folds).
     """
     method = method_settings(config)
     split = config["data"].get("split") or {}

@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-import json
 import logging
 import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,7 +18,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -36,19 +33,6 @@ from skinseg.config import (
     problems_in_source,
 )
 from skinseg.errors import SkinsegError
-
-# Set by torchrun, Slurm and Lightning for their ranks; a sweep's job starts its own.
-_RANK_VARIABLES = (
-    "RANK",
-    "LOCAL_RANK",
-    "GROUP_RANK",
-    "NODE_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
-
 
 _CHECKS: dict[str, Callable[[Plain], object]] = {}
 """What refuses a configuration, by command."""
@@ -128,23 +112,25 @@ class RefuseEarly(Callback):
             return
         before = HydraConfig.instance().cfg
         try:
-            checked(plain(_as_the_job_sees_it(config)))
+            checked(plain(as_the_job_sees_it(config, Path(str(config.hydra.run.dir)).absolute())))
         except SkinsegError as error:
             end_with_message(error)
         finally:
             HydraConfig.instance().cfg = before
 
 
-def _as_the_job_sees_it(config: DictConfig) -> DictConfig:
-    """Returns a copy without Hydra's node, and lets `${hydra:...}` find what it will find in the job."""
+def as_the_job_sees_it(config: DictConfig, folder: Path) -> DictConfig:
+    """Returns a copy without Hydra's node, and lets `${hydra:...}` find what it will find in the job.
+
+    Args:
+        config: What Hydra composed, with its own node. It becomes that of `HydraConfig`.
+        folder: Of the job's run.
+    """
     config = copy.deepcopy(config)
+    with read_write(config), read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = str(folder)
     HydraConfig.instance().set_config(config)
-    folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
-    with read_write(config), read_write(config.hydra.runtime), open_dict(config):
-        with open_dict(config.hydra.runtime):
-            config.hydra.runtime.output_dir = str(folder)
-        HydraConfig.instance().set_config(config)
-        own = copy.deepcopy(config)
+    own = copy.deepcopy(config)
     with read_write(own), open_dict(own):
         del own["hydra"]
     return own
@@ -228,11 +214,19 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
     from hydra._internal.utils import get_args_parser  # the only one that knows Hydra's own options
 
     parsed = get_args_parser().parse_args(list(arguments))
-    overrides: list[str] = list(parsed.overrides)
+    overrides = [_first_value(override) for override in parsed.overrides]
     if parsed.config_dir is not None:
         quoted = str(Path(parsed.config_dir).absolute()).replace("\\", "\\\\").replace("'", "\\'")
         overrides.append(f"hydra.searchpath=['file://{quoted}']")
     return overrides
+
+
+def _first_value(argument: str) -> str:
+    """Returns an override as the first job of a sweep has it."""
+    override = OverridesParser.create().parse_override(argument)
+    if not override.is_discrete_sweep():
+        return argument
+    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
 def _asks_for(argument: str, missing: MissingConfigException) -> bool:
@@ -263,47 +257,3 @@ def _forced(argument: str) -> str:
         return argument
     plain_value = override.is_delete() is False and not override.is_add() and not override.is_force_add()
     return f"++{argument}" if plain_value and not group else argument
-
-
-def run_in_child(module: str) -> float | None:
-    """Runs a job of a multirun as a process of its own.
-
-    Ranks, W&B runs and crashes of the jobs stay apart that way: Lightning would start the ranks of a job
-    with the command line of the whole sweep.
-
-    Args:
-        module: The command, e.g. "skinseg.train".
-
-    Returns:
-        The job's objective. None if this is no multirun, and nothing was done.
-
-    Raises:
-        SkinsegError: The job failed; its own message is above this one.
-    """
-    hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN:
-        return None
-    folder = Path(hydra.runtime.output_dir)
-    sources = [
-        f"--config-dir={source.path}"
-        for source in hydra.runtime.config_sources
-        if source.provider == "command-line"
-    ]
-    searchpath = [o for o in hydra.overrides.hydra if o.lstrip("+").startswith("hydra.searchpath=")]
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    overrides = [*hydra.overrides.task, *searchpath, f"hydra.run.dir='{quoted}'"]
-    command = [sys.executable, "-m", module, *sources, *overrides]
-    environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
-    with subprocess.Popen(command, env=environment, cwd=hydra.runtime.cwd) as job:
-        try:
-            code = job.wait()
-        except KeyboardInterrupt:
-            # The job has got the signal too; it saves and says how to resume.
-            job.wait()
-            raise
-    if code:
-        raise SkinsegError(
-            f"Job {hydra.job.num} ({hydra.job.override_dirname}) ended with exit code {code}; see {folder}."
-        )
-    objective = json.loads((folder / "summary.json").read_text())["objective"]["value"]
-    return float(objective)

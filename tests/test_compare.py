@@ -396,7 +396,6 @@ def test_one_training_with_two_thresholds_is_refused(sweep: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("runs", "said"),
     [
-        ("[{0}/seeds/bce_0,{0}/seeds/bce_1]", "all 2 are of one method"),
         ("[{0}/seeds/bce_0,{0}/copy,{0}/seeds/dice_0]", "of one training"),
         ("[{0}/seeds/bce_0,{0}/again,{0}/seeds/dice_0]", "one method and one seed"),
         ("{0}/leaky", "folds of one method that share lesions"),

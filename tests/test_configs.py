@@ -18,7 +18,7 @@ ROOT = config_dir()
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in ROOT.glob("*/*.yaml")
-    if path.parent.name not in ("experiment", "debug") and not path.stem.startswith("base")
+    if path.parent.name not in ("experiment", "debug", "sweep") and not path.stem.startswith("base")
 )
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
 DEBUG = sorted(path.stem for path in (ROOT / "debug").glob("*.yaml"))

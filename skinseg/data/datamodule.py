@@ -224,6 +224,10 @@ class LesionDataModule(L.LightningDataModule):
         # A last batch of one image would crash networks that normalise pooled features over the batch.
         return self._loader(dataset, sampler, drop_last=per_rank >= self.batch_size)
 
+    def train_batches(self, world_size: int) -> int:
+        """Returns how many batches an epoch has in each of so many processes."""
+        return max(1, -(-len(self.dataset("train")) // world_size) // self.batch_size)
+
     def val_dataloader(self) -> DataLoader[Any]:
         """Returns validation batches in order, with masks at native size."""
         return self._scored_loader("val")

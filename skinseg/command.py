@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import itertools
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,6 +34,9 @@ from skinseg.config import (
     problems_in_source,
 )
 from skinseg.errors import SkinsegError
+
+# Of a sweep that Hydra refuses as a whole, so many are looked through for further problems.
+_MOST_JOBS = 100
 
 _CHECKS: dict[str, Callable[[Plain], object]] = {}
 """What refuses a configuration, by command."""
@@ -69,7 +73,7 @@ def main_of(
             if not _raised_in_hydra(error):
                 _keep_in_log(traceback.format_exc())
                 raise
-            print(explain(error, sys.argv[1:], name, schema), file=sys.stderr)
+            print(ConfigurationError(explain(error, sys.argv[1:], name, schema)), file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
@@ -149,7 +153,7 @@ def _raised_in_hydra(error: Exception) -> bool:
 
 def explain(
     error: Exception, arguments: Sequence[str], name: str = "train", schema: type = RootConfig
-) -> str:
+) -> list[str]:
     """Says what is wrong with a command line that Hydra refused.
 
     Hydra stops at the first key or option that it does not know and names no near one; here all of them are
@@ -162,13 +166,34 @@ def explain(
         schema: Likewise.
 
     Returns:
-        A message.
+        A sentence for each problem; what only Hydra can tell in its own words.
     """
+    problems: list[str] = []
+    try:
+        for overrides in _jobs(_overrides(arguments)):
+            found = _problems_of(overrides, name, schema)
+            problems += [problem for problem in found if problem not in problems]
+    except Exception:  # the command line is wrong in a way that only Hydra can tell
+        pass
+    if not problems and isinstance(error, MissingConfigException):
+        problems = [_no_such_option(error)]
+    if problems:
+        return problems
+    if isinstance(error, OverrideParseException):
+        return [
+            f"{str(error).splitlines()[0]}\nThe word {error.override!r} cannot be read. A value with a "
+            "space, a comma or = stands in quotes within quotes, such as \"input='my photos, a=b'\"."
+        ]
+    cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    return [f"{error}{cause}"]
+
+
+def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
+    """Finds what is wrong with the overrides of one job; Hydra's own errors leave it."""
     # Only a command knows its run folder.
     folder = ["run_dir=."] if "run_dir" in {field.name for field in fields(schema)} else []
     problems: list[str] = []
     try:
-        overrides = _overrides(arguments)
         while True:
             try:
                 cfg = compose([*map(_forced, overrides), *folder], name)
@@ -194,19 +219,22 @@ def explain(
         problems += refused.problems
     except SkinsegError as refused:
         problems.append(str(refused))
-    except Exception:  # the command line is wrong in a way that only Hydra can tell
-        pass
-    if not problems and isinstance(error, MissingConfigException):
-        problems = [_no_such_option(error)]
-    if problems:
-        return str(ConfigurationError(problems))
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{str(error).splitlines()[0]}\nThe word {error.override!r} cannot be read. A value with a "
-            "space, a comma or = stands in quotes within quotes, such as \"input='my photos, a=b'\"."
-        )
-    cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-    return f"{error}{cause}"
+    return problems
+
+
+def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Yields the overrides of each job of a sweep; of one that is none, the overrides."""
+    parser = OverridesParser.create()
+    values: list[list[str]] = []
+    for text in overrides:
+        override = parser.parse_override(text)
+        if override.is_discrete_sweep():
+            key = override.get_key_element()
+            values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            values.append([text])
+    for job in itertools.islice(itertools.product(*values), _MOST_JOBS):
+        yield list(job)
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
@@ -214,19 +242,11 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
     from hydra._internal.utils import get_args_parser  # the only one that knows Hydra's own options
 
     parsed = get_args_parser().parse_args(list(arguments))
-    overrides = [_first_value(override) for override in parsed.overrides]
+    overrides: list[str] = list(parsed.overrides)
     if parsed.config_dir is not None:
         quoted = str(Path(parsed.config_dir).absolute()).replace("\\", "\\\\").replace("'", "\\'")
         overrides.append(f"hydra.searchpath=['file://{quoted}']")
     return overrides
-
-
-def _first_value(argument: str) -> str:
-    """Returns an override as the first job of a sweep has it."""
-    override = OverridesParser.create().parse_override(argument)
-    if not override.is_discrete_sweep():
-        return argument
-    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
 def _asks_for(argument: str, missing: MissingConfigException) -> bool:

@@ -422,7 +422,7 @@ def _unknown(key: str, known: set[str], *, where: str) -> str:
     near = difflib.get_close_matches(last, names, n=1, cutoff=0.6)
     if near:
         return f"{key}: unknown key of {where}; did you mean {'.'.join([*path, near[0]])}?"
-    return f"{key}: unknown key of {where}; known: {', '.join(names)}."
+    return f"{key}: unknown key of {where}; known: {', '.join(names) or 'none'}."
 
 
 def imported_signature(target: str) -> Signature:

@@ -95,8 +95,10 @@ def plan_grid(config: DictConfig) -> Plan:
             f"hydra.sweep.dir={folder} already holds a sweep. Go on with it by sweep.resume=true, or name "
             "another folder."
         )
-    composed = _compose_all(config, grid)
-    jobs = _jobs(grid, composed, folder, f"{config.name}_{folder.name}")
+    differing = [len(set(values)) > 1 for values in zip(*grid, strict=True)]
+    words = [[word for word, differs in zip(job, differing, strict=True) if differs] for job in grid]
+    composed = _compose_all(config, grid, words)
+    jobs = _jobs(grid, words, composed, folder, f"{config.name}_{folder.name}")
     _check_folders(jobs)
     if resume:
         jobs = _going_on(jobs, folder)
@@ -114,16 +116,22 @@ def _grid(config: DictConfig) -> list[list[str]]:
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
-def _compose_all(config: DictConfig, grid: Sequence[Sequence[str]]) -> list[DictConfig]:
+def _compose_all(
+    config: DictConfig, grid: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
+) -> list[DictConfig]:
+    hydra = GlobalHydra.instance().hydra
     loader = GlobalHydra.instance().config_loader()
     composed: list[DictConfig] = []
     problems: dict[str, list[str]] = {}
-    for words in grid:
+    for overrides, own in zip(grid, words, strict=True):
         try:
-            composed.append(loader.load_sweep_config(config, list(words)))
+            composed.append(loader.load_sweep_config(config, list(overrides)))
         except (HydraException, OmegaConfBaseException) as error:
-            refused = explain(error, [*words, *config.hydra.overrides.hydra])
-            problems.setdefault(refused, []).append(" ".join(words))
+            # To explain it, the configuration is composed in other ways, for which Hydra has to be free.
+            GlobalHydra.instance().clear()
+            for problem in explain(error, [*overrides, *config.hydra.overrides.hydra]):
+                problems.setdefault(problem, []).append(" ".join(own))
+            GlobalHydra.instance().hydra = hydra
     _refuse(problems, len(grid))
     return composed
 
@@ -139,27 +147,29 @@ def _refuse(problems: dict[str, list[str]], jobs: int) -> None:
 
 
 def _jobs(
-    grid: Sequence[Sequence[str]], composed: Sequence[DictConfig], sweep: Path, group: str
+    grid: Sequence[Sequence[str]],
+    words: Sequence[Sequence[str]],
+    composed: Sequence[DictConfig],
+    sweep: Path,
+    group: str,
 ) -> list[Job]:
-    differing = [len(set(words)) > 1 for words in zip(*grid, strict=True)]
     jobs: list[Job] = []
     problems: dict[str, list[str]] = {}
     before = HydraConfig.instance().cfg
-    for number, (overrides, cfg) in enumerate(zip(grid, composed, strict=True)):
-        words = [word for word, differs in zip(overrides, differing, strict=True) if differs]
+    for number, (overrides, own, cfg) in enumerate(zip(grid, words, composed, strict=True)):
         cfg = copy.deepcopy(cfg)
         with read_write(cfg), open_dict(cfg), read_write(cfg.hydra), open_dict(cfg.hydra):
             cfg.hydra.job.num = cfg.hydra.job.id = number
         folder = sweep / str(cfg.hydra.sweep.subdir)
         try:
-            config = _named(as_the_job_sees_it(cfg, folder), words, group)
+            config = _named(as_the_job_sees_it(cfg, folder), own, group)
             check(config)
         except SkinsegError as error:
             for problem in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
-                problems.setdefault(problem, []).append(" ".join(words))
+                problems.setdefault(problem, []).append(" ".join(own))
             continue
         mark = fingerprint(config)
-        jobs.append(Job(number, list(overrides), words, folder, mark, "start", None, config))
+        jobs.append(Job(number, overrides, own, folder, mark, "start", None, config))
     HydraConfig.instance().cfg = before
     _refuse(problems, len(grid))
     return jobs
@@ -220,8 +230,17 @@ def _in_group(job: Job, group: str | None) -> Job:
 
 
 def _with_room(job: Job, sweep: Path) -> Job:
-    """Moves aside what is left of a job in the folder that another one is about to use."""
-    if job.action == "skip" or not (job.folder / JOB).is_file():
+    """Moves aside what an interrupted job has left in the folder that it is about to use again."""
+    if not (job.folder / JOB).is_file():
+        return job
+    there = Job.read(job.folder)
+    if there.fingerprint != job.fingerprint:
+        raise SkinsegError(
+            f"{job.folder} holds another job than {job.label}: {' '.join(there.words)}. A sweep of "
+            "other jobs needs a folder of its own, from which it finds those that are done; leave out "
+            f"hydra.sweep.dir, or name one in {sweep.parent}."
+        )
+    if job.action == "skip":
         return job
     number = 1
     while (aside := sweep / _ASIDE / f"{job.folder.name}-{number}").exists():

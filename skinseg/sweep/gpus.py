@@ -7,17 +7,21 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from skinseg.errors import InterruptedRunError
+
 _POLL_S = 1.0
 
 
 @contextlib.contextmanager
-def reserved(trainer: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def reserved(
+    trainer: Mapping[str, Any], stopping: Callable[[], bool] = lambda: False
+) -> Iterator[dict[str, str]]:
     """Waits until as many GPUs are free as a job asks for, and keeps other jobs from them.
 
     All jobs of the machine's user are seen, whichever sweep they are of and whatever started them; what
@@ -25,13 +29,19 @@ def reserved(trainer: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
     Args:
         trainer: The job's node of that name: `accelerator`, `devices`.
+        stopping: Asked while it waits whether to wait no longer.
 
     Yields:
         Environment variables that show the job its GPUs and no others; none where it uses no GPU or there is
         no choice.
+
+    Raises:
+        InterruptedRunError: `stopping` said so.
     """
     there = visible_gpus() if trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") else []
     devices = trainer.get("devices", 1)
+    if devices in ("auto", "-1"):
+        devices = -1
     if not there or not isinstance(devices, int):  # a list of numbers is the user's own choice
         yield {}
         return
@@ -39,11 +49,18 @@ def reserved(trainer: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     folder = Path(tempfile.gettempdir()) / f"skinseg_gpus_{os.getuid()}"
     folder.mkdir(exist_ok=True)
     with contextlib.ExitStack() as held:
-        gpus = _take(there, wanted, folder, held)
+        gpus = _take(there, wanted, folder, held, stopping)
         yield {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
-def _take(there: list[str], wanted: int, folder: Path, held: contextlib.ExitStack) -> list[str]:
+def _take(
+    there: list[str],
+    wanted: int,
+    folder: Path,
+    held: contextlib.ExitStack,
+    stopping: Callable[[], bool],
+) -> list[str]:
+    names = _identities(there)
     while True:
         gpus: list[str] = []
         with contextlib.ExitStack() as attempt:
@@ -51,12 +68,14 @@ def _take(there: list[str], wanted: int, folder: Path, held: contextlib.ExitStac
                 if len(gpus) == wanted:
                     break
                 with contextlib.suppress(Timeout):
-                    attempt.enter_context(FileLock(folder / gpu.replace("/", "_"), timeout=0))
+                    attempt.enter_context(FileLock(folder / names[gpu].replace("/", "_"), timeout=0))
                     gpus.append(gpu)
             if len(gpus) == wanted:
                 held.enter_context(attempt.pop_all())
                 return gpus
         # Those taken were given back: two jobs that each hold a part would wait for ever.
+        if stopping():
+            raise InterruptedRunError("The sweep was stopped while a job waited for a GPU.")
         time.sleep(_POLL_S)
 
 
@@ -65,6 +84,20 @@ def visible_gpus() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
+    return _listed()
+
+
+def _identities(gpus: list[str]) -> dict[str, str]:
+    """Returns what a GPU is called by all processes.
+
+    A number will not do: it counts from the first GPU that Slurm lets a job see, and those of several jobs
+    on one machine are different ones.
+    """
+    listed = _listed()
+    return {gpu: listed[int(gpu)] if gpu.isdigit() and int(gpu) < len(listed) else gpu for gpu in gpus}
+
+
+def _listed() -> list[str]:
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],

@@ -271,7 +271,9 @@ def _no_such_option(missing: MissingConfigException) -> str:
     group, _, option = (missing.missing_cfg_file or "").rpartition("/")
     if group == "hydra/launcher" and option in _PLUGINS:
         extra = _PLUGINS[option]
-        return f"hydra/launcher: this one needs {extra}, which is not installed: pip install 'skinseg[{extra}]'."
+        return (
+            f"hydra/launcher: this one needs {extra}, which is not installed: pip install 'skinseg[{extra}]'."
+        )
     # Of a group of several Hydra gives none.
     there = missing.options or [path.stem for path in (config_dir() / group).glob("*.yaml")]
     # Files named base are parts of options.

@@ -89,6 +89,10 @@ def _end_on_request() -> None:
         signal.raise_signal(signal.SIGINT)
 
     signal.signal(END, press)
+    # Ray's workers keep Ctrl-C from all that they start, a shell from what it starts in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, END})
     if sys.platform == "linux":
         import ctypes
 

@@ -24,6 +24,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from lightning.pytorch.callbacks import Callback
 
+from skinseg.callbacks.interrupt import SaveOnInterrupt
 from skinseg.command import explain
 from skinseg.config import config_dir
 from skinseg.errors import SkinsegError
@@ -79,22 +80,20 @@ class Act(Callback):
             time.sleep(0.05)
 
 
-class Slow(Callback):
-    """Leaves the process's number after some steps, and takes its time, but not once it has been stopped."""
+class Pause(Callback):
+    """Leaves the process's number in the second epoch, of seven steps as the first, and waits to be stopped."""
 
     def __init__(self, folder: str, seed: int) -> None:
         self.folder = Path(folder)
         self.seed = seed
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        mark = self.folder / f"{self.seed}.pid"
-        if trainer.global_step == 9:  # within the second epoch of seven steps
-            mark.write_text(str(os.getpid()))
-        if trainer.global_step >= 9 and not (self.folder / "go").exists():
-            time.sleep(0.1)
-            trainer.fit_loop.max_epochs = 10_000
-        else:
-            trainer.fit_loop.max_epochs = 2
+        if trainer.global_step != 9:
+            return
+        (self.folder / f"{self.seed}.pid").write_text(str(os.getpid()))
+        stop = next(callback for callback in trainer.callbacks if isinstance(callback, SaveOnInterrupt))
+        while not stop._asked and not (self.folder / "go").exists():
+            time.sleep(0.05)
 
 
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
@@ -165,7 +164,7 @@ def test_option(launcher: str, monkeypatch: pytest.MonkeyPatch, hydra_as_it_was:
 def test_a_missing_plugin_is_named(option: str) -> None:
     missing = MissingConfigException("not found", f"hydra/launcher/{option}", ["basic"])
     extra = option.split("_")[0]
-    assert f"pip install 'skinseg[{extra}]'" in explain(missing, ["hydra/launcher=parallel"])
+    assert f"pip install 'skinseg[{extra}]'" in explain(missing, ["hydra/launcher=parallel"])[0]
 
 
 @pytest.mark.slow
@@ -227,7 +226,7 @@ def test_no_process_is_left(launcher: str, how: str, write_ham: WriteHam, tmp_pa
     command = [
         f"data.root={write_ham(20)}", f"hydra/launcher={launcher}", "seed=0,1,2", "trainer.max_epochs=2",
         "sweep.compare=false", "test=false",
-        f"+callbacks.slow={{_target_: test_launchers.Slow, folder: '{tmp_path}', seed: '${{seed}}'}}",
+        f"+callbacks.pause={{_target_: test_launchers.Pause, folder: '{tmp_path}', seed: '${{seed}}'}}",
     ]  # fmt: skip
     sweep = start(*command, cwd=tmp_path, SKINSEG_TEST_MARK=mark)
     pids = [tmp_path / f"{seed}.pid" for seed in (0, 1)]
@@ -246,19 +245,21 @@ def test_no_process_is_left(launcher: str, how: str, write_ham: WriteHam, tmp_pa
     assert sweep.returncode == expected.get(how, 130), output
     if how == "worker killed":
         assert "The launcher has lost a job" in output
-    if how != "sweep killed":
-        assert "Traceback" not in output
+    if how != "sweep killed" and (launcher, how) != ("slurm_local", "Ctrl-C"):
+        assert "Traceback" not in output  # submitit's own processes say so at Ctrl-C, which is to them, too
     stopped = [0] if how == "worker killed" else [0, 1]
     for job in stopped:
         last = torch.load(tmp_path / f"sweep/{job}/checkpoints/last.ckpt", weights_only=True)
-        assert last["global_step"] > 7, "the end of the first epoch is all that was kept"
+        assert last["global_step"] == 9, "the end of the first epoch is all that was kept"
         assert not (tmp_path / f"sweep/{job}/failed.json").exists()
 
     (tmp_path / "go").touch()
     resumed = start(*command, "sweep.resume=true", cwd=tmp_path)
     output = resumed.communicate(timeout=300)[0]
     assert resumed.returncode == 0, output
-    assert f"{len(stopped)} go on" in output
+    # joblib kills all workers when it has lost one, and with them their jobs.
+    going_on = 2 if launcher == "parallel" else len(stopped)
+    assert f"{going_on} go on" in output
 
 
 @pytest.mark.slow
@@ -269,7 +270,7 @@ def test_a_job_that_is_preempted_goes_on(launcher: str, write_ham: WriteHam, tmp
     sweep = start(
         f"data.root={write_ham(20)}", f"hydra/launcher={launcher}", "seed=0,1", "trainer.max_epochs=2",
         "sweep.compare=false", "test=false",
-        f"+callbacks.slow={{_target_: test_launchers.Slow, folder: '{tmp_path}', seed: '${{seed}}'}}", cwd=tmp_path,
+        f"+callbacks.pause={{_target_: test_launchers.Pause, folder: '{tmp_path}', seed: '${{seed}}'}}", cwd=tmp_path,
     )  # fmt: skip
     pids = [tmp_path / f"{seed}.pid" for seed in (0, 1)]
     wait_for(*pids, of=sweep)
@@ -289,7 +290,14 @@ def test_a_job_that_is_preempted_goes_on(launcher: str, write_ham: WriteHam, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["parallel", "slurm_local"], indirect=True)
 def test_two_processes_within_a_job(launcher: str, write_ham: WriteHam, tmp_path: Path) -> None:
-    slurm = {"NTASKS": "1", "NTASKS_PER_NODE": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "7"}
+    slurm = {
+        "NTASKS": "1",
+        "NTASKS_PER_NODE": "1",
+        "PROCID": "0",
+        "LOCALID": "0",
+        "NODEID": "0",
+        "JOB_ID": "7",
+    }
     sweep = start(
         *TWO, f"data.root={write_ham(20)}", f"hydra/launcher={launcher}", "optimizer.lr=0.001,0.002",
         "test=false", "+callbacks.rank={_target_: conftest.RecordRank, folder: '${run_dir}'}",

@@ -45,7 +45,9 @@ def stop_at_interrupt(sweep: Path) -> None:
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, before)
-        print("\nStopping: the running jobs save and end. Ctrl-C again does not wait for them.", file=sys.stderr)
+        print(
+            "\nStopping: the running jobs save and end. Ctrl-C again does not wait for them.", file=sys.stderr
+        )
         if sweep.is_dir():
             flag.touch()
         while running_below(sweep):
@@ -72,6 +74,10 @@ def run_child(
     """
     parent = os.getppid()
     told = False
+
+    def alone() -> bool:
+        return os.getppid() != parent
+
     with (
         console.open("a", encoding="utf-8") as output,
         subprocess.Popen(
@@ -87,9 +93,13 @@ def run_child(
             while True:
                 try:
                     code = child.wait(_POLL_S)
+                    if (
+                        told and alone()
+                    ):  # with nobody to take a result a worker of joblib would stay for minutes
+                        os._exit(InterruptedRunError.exit_code)
                     return InterruptedRunError.exit_code if told and code else code
                 except subprocess.TimeoutExpired:
-                    if not told and (is_stopping(sweep) or os.getppid() != parent):
+                    if not told and (is_stopping(sweep) or alone()):
                         child.send_signal(END)
                         told = True
         except BaseException:  # a signal to this process, from a terminal or at the end of a Slurm job's time

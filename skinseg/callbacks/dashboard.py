@@ -77,7 +77,7 @@ def dashboard(
             workspaces.Section(name=title, panels=panels, is_open=True) for title, panels in sections.items()
         ],
         runset_settings=workspaces.RunsetSettings(
-            filters=[expr.Metric("Group") == group],
+            filters=expr.And(expr.Metric("Group") == group),
             order=[expr.Ordering(expr.Summary(metric), ascending=False)],
             pinned_columns=[f"summary:{metric}", *(f"config:{column}" for column in columns)],
         ),

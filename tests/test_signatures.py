@@ -60,7 +60,9 @@ def test_every_target_of_the_configuration_is_followed(target: str) -> None:
         "torch.optim",
         "torch.optim.lr_scheduler",
         "skinseg.data.augment",
+        "skinseg.models.boundary_losses",
         "skinseg.models.losses",
+        "skinseg.models.robust_losses",
         "skinseg.models.schedulers",
     ],
 )

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 _PARTS = 4
@@ -257,7 +257,8 @@ class _GatedAttention(nn.Module):
         parts = zip(self.dilated, features.chunk(_PARTS, dim=1), strict=True)
         features = self.mix(torch.cat([convolution(part) for convolution, part in parts], dim=1))
         gated = torch.sigmoid(self.gate(features)) * F.gelu(self.values(features))
-        return F.gelu(self.output(gated)) + self.shortcut(features)
+        out: Tensor = F.gelu(self.output(gated)) + self.shortcut(features)
+        return out
 
 
 class _ChannelBridge(nn.Module):
@@ -299,7 +300,7 @@ class _Dilated(nn.Conv2d):
         # segmentation fault.
         assert self.bias is not None
         with torch.autocast("cpu", enabled=False):
-            result = self._conv_forward(features.float(), self.weight.float(), self.bias.float())
+            result: Tensor = self._conv_forward(features.float(), self.weight.float(), self.bias.float())
         return result.to(features.dtype)
 
 

@@ -23,6 +23,7 @@ from skinseg.data.datamodule import LesionDataModule, default_workers
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
+from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
 
@@ -122,6 +123,9 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
         checkpoint_gradients(net)
     fit = {key: config[key] for key in ("lr_scaling", "lr_reference_batch")}
     fit["compile_mode"] = config["compile"]
+    if config["deep_supervision"] is not None:
+        height, width = config["data"]["image_size"]
+        fit["deep_supervision"] = DeepSupervision(net, config["deep_supervision"], image_size=(height, width))
     module = _segmenter(net, config["model"], config, record, fit)
     if config["init_from"] is not None:
         _take_weights(module, read_checkpoint(config["init_from"], key="init_from"), key="init_from")

@@ -1,4 +1,4 @@
-"""Networks of segmentation-models-pytorch: which pairs work, and encoder weights from a local file."""
+"""Builds networks: which pairs of segmentation-models-pytorch work, and encoder weights from a local file."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def build_network(
 
     Args:
         constructor: A class of segmentation-models-pytorch, or anything that returns a module which maps
-            (B, 3, H, W) to logits (B, 1, H, W).
+            (B, 3, H, W) to logits (B, 1, H, W). A module's `size_step`, if it has one, is the multiple of
+            pixels that height and width have to be.
         options: Its arguments. `encoder_weights` is "imagenet" or another set that the library knows, None,
             or the path of a local .safetensors, .pth or .pt file.
         image_size: Height and width of the images, in pixels.
@@ -114,6 +115,8 @@ def build_network(
         raise
     if path is not None:
         load_encoder_weights(network, path)
+    if isinstance(step := getattr(network, "size_step", None), int):
+        _check_size(type(network).__name__, image_size, step)
     _try_forward(network, image_size, batch_size)
     return network
 
@@ -293,12 +296,7 @@ def check_network(
     if decoder == "DPT":
         _check_vit_size(encoder, image_size)
     step = _step_of(decoder, options)
-    if any(side % step for side in image_size):
-        nearest = [max(step, round(side / step) * step) for side in image_size]
-        raise SkinsegError(
-            f"data.image_size={list(image_size)}: {decoder} with the encoder {encoder} needs multiples of "
-            f"{step} pixels; the nearest is data.image_size={nearest}."
-        )
+    _check_size(f"{decoder} with the encoder {encoder}", image_size, step)
     if decoder == "PAN" and min(image_size) < 8 * step:
         raise SkinsegError(
             f"data.image_size={list(image_size)}: PAN halves its deepest features three times and needs "
@@ -314,6 +312,15 @@ def check_network(
             f"data.batch_size=1: {decoder} with the encoder {encoder} normalises features of one pixel over "
             "the batch, which takes two images or more. Take data.batch_size=2 with "
             "trainer.accumulate_grad_batches, or another model."
+        )
+
+
+def _check_size(network: str, image_size: tuple[int, int], step: int) -> None:
+    if any(side % step for side in image_size):
+        nearest = [max(step, round(side / step) * step) for side in image_size]
+        raise SkinsegError(
+            f"data.image_size={list(image_size)}: {network} needs multiples of {step} pixels; the nearest is "
+            f"data.image_size={nearest}."
         )
 
 

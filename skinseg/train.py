@@ -75,9 +75,11 @@ def run(cfg: DictConfig) -> float:
             "stamps": stamps,
         }
         segmenter = build.segmenter(config, carried)
+        callbacks = build.callbacks(config)
+        build.check_sizes(callbacks, segmenter, config)
         loggers = build.loggers(config, resumed["skinseg"]["wandb_run"] if resumed is not None else None)
         carried["wandb_run"] = run_id(loggers)
-        trainer = build.trainer(config, build.callbacks(config), loggers)
+        trainer = build.trainer(config, callbacks, loggers)
         for logger in loggers:
             logger.log_hyperparams({**config, "stamps": stamps} if stamps else config)
         objective = _fit_and_score(trainer, segmenter, data, test_data, config)

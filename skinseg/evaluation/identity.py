@@ -29,6 +29,9 @@ _NOT_THE_METHOD = frozenset(
     }
 )
 
+# Callbacks are not, but for those that change what is trained or kept.
+_METHOD_CALLBACKS = ("weight_average", "progressive_resizing")
+
 _NOT_OF_THE_DATA = frozenset(
     {"root", "num_workers", "verify", "cache", "cache_dir", "cache_limit_gb", "cache_check"}
 )
@@ -47,6 +50,11 @@ def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         method[key] = {name: value for name, value in node.items() if name not in _NOT_OF_THE_DATA}
     split = method["data"].get("split") or {}
     method["data"]["split"] = {key: value for key, value in split.items() if key != "fold"}
+    nodes = config.get("callbacks") or {}
+    # Progressive resizing that starts at the full size is none.
+    active = [name for name in _METHOD_CALLBACKS if nodes.get(name) and nodes[name].get("start") != 1]
+    if active:
+        method["callbacks"] = {name: nodes[name] for name in active}
     return method
 
 

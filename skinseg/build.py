@@ -20,7 +20,7 @@ from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
 from skinseg.config import Node, Plain
-from skinseg.data.datamodule import LesionDataModule, default_workers
+from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
@@ -195,6 +195,8 @@ def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:
     for key, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
         if value is not None and value < least:
             raise SkinsegError(f"{key}={value}: expected {least} or more.")
+    if num_workers is not None:
+        warn_of_workers("num_workers", num_workers)
     return Predictor(
         segmenter,
         input_size=(height, width),

@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> float:
         The best validation score (`monitor`), the objective of a sweep.
 
     Raises:
-        SkinsegError: A mistake in the configuration or the data, or Ctrl-C.
+        SkinsegError: A mistake in the configuration or the data, or Ctrl-C or SIGTERM.
     """
     config = plain(cfg)
     check(config)
@@ -95,7 +95,7 @@ def run(cfg: DictConfig) -> float:
                 "it said nothing it was killed, often for want of memory. " + _how_to_resume(run_dir)
             ) from error
         raise
-    except SystemExit as error:  # how Lightning ends a fit at Ctrl-C
+    except SystemExit as error:  # how Lightning ends a fit at Ctrl-C and SIGTERM
         exit_code = InterruptedRunError.exit_code
         raise InterruptedRunError(_how_to_resume(run_dir)) from error
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
+from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
 from skinseg.config import Node, Plain
-from skinseg.data.datamodule import LesionDataModule, default_workers
+from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
@@ -198,6 +199,8 @@ def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:
     for key, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
         if value is not None and value < least:
             raise SkinsegError(f"{key}={value}: expected {least} or more.")
+    if num_workers is not None:
+        warn_of_workers("num_workers", num_workers)
     return Predictor(
         segmenter,
         input_size=(height, width),
@@ -216,6 +219,18 @@ def callbacks(config: Plain) -> list[Callback]:
         return built
     # Lightning refuses it where nothing could take its numbers.
     return [callback for callback in built if not isinstance(callback, LearningRateMonitor)]
+
+
+def check_sizes(callbacks: Iterable[Callback], segmenter: LesionSegmenter, config: Plain) -> None:
+    """Refuses a size of progressive resizing that the network does not train at.
+
+    Raises:
+        SkinsegError: There is one.
+    """
+    height, width = config["data"]["image_size"]
+    for callback in callbacks:
+        if isinstance(callback, ProgressiveResizing):
+            callback.check(segmenter.network, (height, width), config["data"]["batch_size"])
 
 
 def loggers(config: Plain, run_id: str | None = None) -> list[Logger]:

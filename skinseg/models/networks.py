@@ -117,37 +117,56 @@ def build_network(
         load_encoder_weights(network, path)
     if isinstance(step := getattr(network, "size_step", None), int):
         _check_size(type(network).__name__, image_size, step)
-    _try_forward(network, image_size, batch_size)
+    problem = training_problem(network, image_size, batch_size)
+    if problem is not None:
+        raise SkinsegError(f"model: {problem} Change data.image_size, data.batch_size or the model.")
     return network
 
 
-def _try_forward(network: nn.Module, image_size: tuple[int, int], batch_size: int) -> None:
-    """Passes noise through the network as in training: what no rule knows of fails here, not in the run."""
+def training_problem(network: nn.Module, image_size: tuple[int, int], batch_size: int) -> str | None:
+    """Passes noise through a network as in training: what no rule knows of fails here, not in the run.
+
+    Args:
+        network: On the CPU; it is left as it was.
+        image_size: Height and width of the images, in pixels.
+        batch_size: Images in a training step; two of them are enough here.
+
+    Returns:
+        Why it cannot train on them, a sentence. None: it can.
+    """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     training = network.training
     batch = min(2, batch_size)
+    name, what = type(network).__name__, f"{batch} images of {image_size[0]}x{image_size[1]} pixels"
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = network.train()(torch.randn(batch, 3, *image_size))
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        height, width = image_size
-        raise SkinsegError(
-            f"model: {type(network).__name__} cannot train on {batch} images of "
-            f"{height}x{width} pixels: {reason}. Change data.image_size, data.batch_size or the model."
-        ) from error
+        return f"{name} cannot train on {what}: {reason.rstrip('.')}."
     finally:
         network.train(training)
-        for name, buffer in network.named_buffers():
-            buffer.copy_(buffers[name])
+        for key, buffer in network.named_buffers():
+            buffer.copy_(buffers[key])
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
-    found = shape or f"a {type(logits).__name__}"
-    if shape != (batch, 1, *image_size):
-        raise SkinsegError(
-            f"model: {type(network).__name__} returns {found} for {batch} images of "
-            f"{image_size[0]}x{image_size[1]} pixels; expected logits of shape {(batch, 1, *image_size)} "
-            "(model.classes=1)."
-        )
+    if shape == (batch, 1, *image_size):
+        return None
+    return (
+        f"{name} returns {shape or f'a {type(logits).__name__}'} for {what}; expected logits of shape "
+        f"{(batch, 1, *image_size)} (model.classes=1)."
+    )
+
+
+def size_step(network: nn.Module) -> int:
+    """Returns the multiple of pixels that the sides of a network's images should be.
+
+    Args:
+        network: One of segmentation-models-pytorch says so itself; of others 32 is assumed, which is the
+            stride of most encoders' deepest features.
+    """
+    if not getattr(network, "requires_divisible_input_shape", True):
+        return 1  # it crops and pads by itself
+    return int(getattr(getattr(network, "encoder", None), "output_stride", 32))
 
 
 def checkpoint_gradients(network: nn.Module) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPOSITORY
@@ -69,7 +70,8 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(_: float) -> None:
         raise WaitedError
 
-    monkeypatch.setattr(gpus.time, "sleep", wait)
+    # Not time.sleep itself, with which subprocess waits for nvidia-smi.
+    monkeypatch.setattr(gpus, "time", SimpleNamespace(sleep=wait))
 
 
 def list_gpus(folder: Path, *names: str) -> str:

@@ -135,7 +135,7 @@ def test_what_cannot_be_one_predictor(sweep: Path, tmp_path: Path) -> None:
         (str(sweep / "0"), "found 1 checkpoint; an ensemble needs two or more"),
         (f"[{sweep / '0'},{sweep / '0/checkpoints/best.ckpt'}]", "named twice"),
         (f"[{joined},{sweep / '0'}]", "is an ensemble already"),
-        (f"[{sweep / '0'},{other}]", r"data.image_size is \[32, 32\] for .*best.ckpt and \[64, 32\] for"),
+        (f"[{sweep / '0'},{other}]", r"data.image_size is \[32, 32\] for .*best.ckpt, \[64, 32\] for"),
         (str(tmp_path / "nowhere"), "nowhere: neither a checkpoint, nor a folder"),
     ):
         with pytest.raises(SkinsegError, match=message):

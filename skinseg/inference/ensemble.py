@@ -49,7 +49,7 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
         other = next((path for path in values if values[path] != _at(first, key)), None)
         if other is not None:
             raise SkinsegError(
-                f"runs: {key} is {_at(first, key)} for {next(iter(members))} and {values[other]} for {other}. "
+                f"runs: {key} is {_at(first, key)} for {next(iter(members))}, {values[other]} for {other}. "
                 "One predictor has one; take runs that agree in it."
             )
     leaky = any(config["data"]["split"].get("unit") == "image" for config in configs)

@@ -97,6 +97,9 @@ class RootConfig:
             null: not compiled.
         gradient_checkpointing: Compute the encoder's features again in the backward pass instead of keeping
             them: less memory, more time. For the encoders of timm that can (`tu-...`).
+        deep_supervision: Weights of further losses in training, of what the decoder's blocks before the last
+            give, the finest first: part of train/loss, not of val/loss. For model=unet, unetplusplus, manet,
+            linknet, plain_unet, resunet and egeunet. null: the loss of the output alone.
         find: "batch_size" looks for the largest batch that fits the device, "lr" for a learning rate, before
             the run, which then uses it and has it in its config.yaml. null: what is configured.
         threads: Threads of PyTorch on the CPU. null: PyTorch's choice.
@@ -134,6 +137,7 @@ class RootConfig:
     lr_reference_batch: int
     compile: typing.Literal["default", "reduce-overhead", "max-autotune"] | None
     gradient_checkpointing: bool
+    deep_supervision: list[float] | None
     find: typing.Literal["batch_size", "lr"] | None
     threads: int | None
     matmul_precision: typing.Literal["highest", "high", "medium"]

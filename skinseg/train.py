@@ -40,7 +40,7 @@ def run(cfg: DictConfig) -> float:
         The best validation score (`monitor`), the objective of a sweep.
 
     Raises:
-        SkinsegError: A mistake in the configuration or the data, or Ctrl-C.
+        SkinsegError: A mistake in the configuration or the data, or Ctrl-C or SIGTERM.
     """
     config = plain(cfg)
     check(config)
@@ -62,6 +62,9 @@ def run(cfg: DictConfig) -> float:
         if config["find"] is not None:
             config = _with_found(config, data, resumed)
             data = build.datamodule(config)
+        steps = _budget_steps(config, data, resumed)
+        if config["budget"]["minutes"] is not None:
+            data = build.datamodule(config)
         test_data = build.test_datamodule(config, data)
         _write_record(run_dir, config, data, test_data)
         if resumed is not None:
@@ -76,12 +79,14 @@ def run(cfg: DictConfig) -> float:
             "sides": data.split.table.to_dict("list"),
             "stamps": stamps,
         }
-        if (steps := _budget_steps(config, data, resumed)) is not None:
+        if steps is not None:
             carried["budget_steps"] = steps
         segmenter = build.segmenter(config, carried)
+        callbacks = build.callbacks(config)
+        build.check_sizes(callbacks, segmenter, config)
         loggers = build.loggers(config, resumed["skinseg"]["wandb_run"] if resumed is not None else None)
         carried["wandb_run"] = run_id(loggers)
-        trainer = build.trainer(config, build.callbacks(config), loggers)
+        trainer = build.trainer(config, callbacks, loggers)
         if steps is not None:
             _limit(trainer, steps, data, config)
         for logger in loggers:
@@ -99,7 +104,7 @@ def run(cfg: DictConfig) -> float:
                 "it said nothing it was killed, often for want of memory. " + _how_to_resume(run_dir)
             ) from error
         raise
-    except SystemExit as error:  # how Lightning ends a fit at Ctrl-C
+    except SystemExit as error:  # how Lightning ends a fit at Ctrl-C and SIGTERM
         exit_code = InterruptedRunError.exit_code
         raise InterruptedRunError(_how_to_resume(run_dir)) from error
     finally:

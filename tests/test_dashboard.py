@@ -22,7 +22,9 @@ VIEW = ("entity=us", "group=loss_seeds", "save=false")
 
 @pytest.fixture
 def workspaces() -> None:
-    pytest.importorskip("wandb_workspaces", reason="no wandb-workspaces here: pip install 'skinseg[dashboard]'")
+    pytest.importorskip(
+        "wandb_workspaces", reason="no wandb-workspaces here: pip install 'skinseg[dashboard]'"
+    )
 
 
 def panels(view: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

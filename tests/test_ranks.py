@@ -133,3 +133,29 @@ def test_checkpoints_move_between_two_processes_and_one(write_ham: WriteHam, tmp
         before = torch.load(last, weights_only=True)
         assert resumed["global_step"] > before["global_step"]
         assert resumed["state_dict"].keys() == before["state_dict"].keys()
+
+
+class SizesOf(Callback):
+    """Writes the size of each rank's batches."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        with (self.folder / f"sizes{trainer.global_rank}.txt").open("a") as file:
+            file.write("{}x{}\n".format(*batch["image"].shape[-2:]))
+
+
+@pytest.mark.slow
+def test_ranks_train_at_the_same_size(write_ham: WriteHam, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    call(
+        *TINY, *TWO, f"data.root={write_ham(20)}", f"hydra.run.dir={folder}", "trainer.max_epochs=2",
+        "test=false", "logger=none", "callbacks.progressive_resizing.start=0.5",
+        f"+callbacks.sizes={{_target_: test_ranks.SizesOf, folder: '{folder}'}}", cwd=tmp_path,
+    )  # fmt: skip
+    one, other = ((folder / f"sizes{rank}.txt").read_text().split() for rank in (0, 1))
+    assert one == other
+    assert sorted(set(one)) == ["16x16", "32x32"]

@@ -49,7 +49,10 @@ _WATCHING = (
 
 
 def _trains(node: Mapping[str, Any]) -> bool:
-    return not str(node.get("_target_")).startswith(_WATCHING)
+    target = str(node.get("_target_"))
+    if target.endswith(".ProgressiveResizing") and node.get("start") == 1:  # which is none
+        return False
+    return not target.startswith(_WATCHING)
 
 
 def digest(parts: Iterable[str]) -> str:

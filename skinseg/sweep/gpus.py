@@ -60,7 +60,7 @@ def _take(
     held: contextlib.ExitStack,
     stopping: Callable[[], bool],
 ) -> list[str]:
-    names = _identities(there)
+    names = _names(there)
     while True:
         gpus: list[str] = []
         with contextlib.ExitStack() as attempt:
@@ -87,11 +87,10 @@ def visible_gpus() -> list[str]:
     return _listed()
 
 
-def _identities(gpus: list[str]) -> dict[str, str]:
-    """Returns what a GPU is called by all processes.
+def _names(gpus: list[str]) -> dict[str, str]:
+    """Returns what each GPU is called by all processes.
 
-    A number will not do: it counts from the first GPU that Slurm lets a job see, and those of several jobs
-    on one machine are different ones.
+    A number counts from the first GPU that a process is shown, which a scheduler may choose for each job.
     """
     listed = _listed()
     return {gpu: listed[int(gpu)] if gpu.isdigit() and int(gpu) < len(listed) else gpu for gpu in gpus}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPOSITORY
@@ -61,6 +62,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+class WaitedError(Exception):
+    """A job had to wait for a GPU."""
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(_: float) -> None:
+        raise WaitedError
+
+    # Not time.sleep itself, with which subprocess waits for nvidia-smi.
+    monkeypatch.setattr(gpus, "time", SimpleNamespace(sleep=wait))
+
+
 def list_gpus(folder: Path, *names: str) -> str:
     """Writes an nvidia-smi that lists these; returns a PATH on which it comes first."""
     folder.mkdir(exist_ok=True)
@@ -112,12 +126,6 @@ def test_a_job_sees_what_it_asked_for(
         assert environment == ({} if shown is None else {"CUDA_VISIBLE_DEVICES": shown})
 
 
-def test_without_a_gpu_nothing_is_hidden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "visible_gpus", list)
-    with reserved({"accelerator": "gpu", "devices": 1}) as environment:
-        assert environment == {}
-
-
 def test_a_wait_ends_when_the_sweep_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ["0"])
     with (
@@ -126,6 +134,12 @@ def test_a_wait_ends_when_the_sweep_is_stopped(folder: Path, monkeypatch: pytest
         reserved({"devices": 1}, lambda: True),
     ):
         pass
+
+
+def test_without_a_gpu_nothing_is_hidden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "visible_gpus", list)
+    with reserved({"accelerator": "gpu", "devices": 1}) as environment:
+        assert environment == {}
 
 
 def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +154,7 @@ def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus() == []
 
 
+@pytest.mark.usefixtures("no_waiting")
 def test_a_gpu_is_the_same_by_number_and_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sweep was started with CUDA_VISIBLE_DEVICES, the other without."""
     monkeypatch.setenv("PATH", list_gpus(folder / "two", "GPU-a", "GPU-b"))
@@ -148,10 +163,11 @@ def test_a_gpu_is_the_same_by_number_and_by_name(folder: Path, monkeypatch: pyte
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
         with reserved({"devices": 1}) as second:
             assert (first, second) == ({"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "GPU-a"})
-            with pytest.raises(InterruptedRunError), reserved({"devices": 1}, lambda: True):
+            with pytest.raises(WaitedError), reserved({"devices": 1}):
                 pass
 
 
+@pytest.mark.usefixtures("no_waiting")
 def test_the_first_gpu_of_two_slurm_jobs_is_not_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,5 +176,5 @@ def test_the_first_gpu_of_two_slurm_jobs_is_not_the_same(
     monkeypatch.setenv("PATH", list_gpus(folder / "one", "GPU-a"))
     with reserved({"devices": 1}):
         monkeypatch.setenv("PATH", list_gpus(folder / "other", "GPU-b"))
-        with reserved({"devices": 1}, lambda: True) as environment:
+        with reserved({"devices": 1}) as environment:
             assert environment == {"CUDA_VISIBLE_DEVICES": "0"}

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class PlanSweep(Callback):
             config: What Hydra composed, with its own node, without the swept keys.
             **kwargs: `config_name`: the command.
         """
+        if config.get("search") is not None:
+            end_with_message(
+                SkinsegError("search and --multirun: a search makes its own trials; give one of them.")
+            )
         if config.hydra.sweeper._target_ != _GRID:
             return  # another sweeper makes its jobs up as it goes
         try:
@@ -162,7 +166,7 @@ def _jobs(
             cfg.hydra.job.num = cfg.hydra.job.id = number
         folder = sweep / str(cfg.hydra.sweep.subdir)
         try:
-            config = _named(as_the_job_sees_it(cfg, folder), own, group)
+            config = named(as_the_job_sees_it(cfg, folder), own, group)
             check(config)
         except SkinsegError as error:
             for problem in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
@@ -175,7 +179,7 @@ def _jobs(
     return jobs
 
 
-def _named(own: DictConfig, words: Sequence[str], group: str) -> Plain:
+def named(own: DictConfig, words: Sequence[str], group: str) -> Plain:
     """Returns a job's plain configuration with its names in Weights & Biases, where the user gave none.
 
     Args:
@@ -292,7 +296,8 @@ def run_job(cfg: DictConfig) -> float | None:
         last = job.earlier / "checkpoints" / "last.ckpt"
         job = replace(job, config={**job.config, "ckpt_path": str(last)})
         job.write()
-    code = _run_in_child(job, hydra)
+    # Side by side the jobs' progress bars would write over each other.
+    code = run_in_child(job, cwd=hydra.runtime.cwd, alone=hydra.launcher._target_ == _IN_TURN)
     if code:
         if code != InterruptedRunError.exit_code and not (folder / FAILED).is_file():
             reason = f"killed by signal {-code}." if code < 0 else f"ended with exit code {code}."
@@ -306,7 +311,7 @@ def _unplanned(cfg: DictConfig, folder: Path) -> Job:
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir).absolute()
     words = hydra.overrides.task
-    config = _named(copy.deepcopy(cfg), words, f"{cfg.name}_{sweep.name}")
+    config = named(copy.deepcopy(cfg), words, f"{cfg.name}_{sweep.name}")
     check(config)
     job = Job(
         int(hydra.job.num), list(words), list(words), folder, fingerprint(config), "start", None, config
@@ -315,11 +320,21 @@ def _unplanned(cfg: DictConfig, folder: Path) -> Job:
     return job
 
 
-def _run_in_child(job: Job, hydra: Any) -> int:
+def run_in_child(job: Job, *, cwd: str, alone: bool, variables: Mapping[str, str] | None = None) -> int:
+    """Runs a job as a process of its own and returns its exit code.
+
+    Args:
+        job: Written.
+        cwd: Its working directory.
+        alone: Whether no other job writes to this terminal; else its output goes to its console.log.
+        variables: Further environment variables.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the job has ended.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
+    environment |= variables or {}
     command = [sys.executable, "-m", "skinseg.job", str(job.folder)]
-    # Side by side the jobs' progress bars would write over each other.
-    alone = hydra.launcher._target_ == _IN_TURN
     with contextlib.ExitStack() as stack:
         output = None if alone else stack.enter_context((job.folder / "console.log").open("a"))
         environment |= stack.enter_context(reserved(job.config["trainer"]))
@@ -327,7 +342,7 @@ def _run_in_child(job: Job, hydra: Any) -> int:
             subprocess.Popen(
                 command,
                 env=environment,
-                cwd=hydra.runtime.cwd,
+                cwd=cwd,
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
             )

@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -235,8 +236,14 @@ def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
     Returns:
         The composed configuration.
     """
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return hydra_compose(name, list(overrides))
+    # Hydra holds one command line at a time; within a command that is the command's own.
+    own = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return hydra_compose(name, list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = own
 
 
 def plain(cfg: DictConfig) -> Plain:
@@ -376,6 +383,12 @@ def _search_problems(config: Plain, signature: Callable[[str], Signature]) -> It
     if problems:
         return
     yield from problems_of(search["space"])
+    where = search["storage"]
+    if where is not None and "://" not in where and not where.endswith(".log"):
+        yield (
+            f"search.storage={where}: expected a path that ends in .log, or a URL such as sqlite:///search.db or "
+            "postgresql://host/database."
+        )
     if config.get("test") is True:
         yield (
             "test=true: a search chooses by validation and never scores the test side; leave it out, and set "

@@ -185,8 +185,10 @@ def _compose(overrides: Sequence[str], words: Sequence[str], folder: Path, group
             own.search, own.test = None, False
             return named(own, words, group)
     except (HydraException, OmegaConfBaseException) as error:
-        header, _, problems = explain(error, [*task, *master.hydra.overrides.hydra]).partition("\n  ")
-        raise SkinsegError(problems.replace("\n  ", "\n- ") or header) from error
+        refused = explain(error, [*task, *master.hydra.overrides.hydra])
+        # Without the header where it is that of `ConfigurationError`; what others have to say is one problem.
+        header, _, problems = refused.partition(":\n  ")
+        raise ConfigurationError(problems.split("\n  ") if "configuration" in header else [refused]) from error
     finally:
         HydraConfig.instance().cfg = master
 

@@ -107,7 +107,7 @@ def problems_of(space: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if not space:
         yield (
             "search.space: empty; name at least one key, e.g. "
-            "'search.space={optimizer.lr:{low:1e-5,high:1e-2,log:true}}'."
+            "'++search.space={optimizer.lr:{low:1e-5,high:1e-2,log:true}}'."
         )
     for key, spec in space.items():
         yield from _dimension_problems(key, spec)

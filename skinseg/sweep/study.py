@@ -37,8 +37,10 @@ _SQLITE_WAIT_S = 60.0
 _ATTEMPTS = 3
 _LOCK = ".trial"
 _IDENTITY = "search"
+_DRIVERS = {"psycopg": "pip install 'psycopg[binary]'", "psycopg2": "pip install psycopg2-binary"}
 _GIVEN_BACK = "given_back"
 _AGAIN = 2
+_NAMED = 5
 _ENOUGH = 10
 
 
@@ -87,11 +89,6 @@ def open_study(
 def _storage(where: str) -> BaseStorage:
     if "://" in where:
         return _database(where)
-    if not where.endswith(".log"):
-        raise SkinsegError(
-            f"search.storage={where}: expected a path that ends in .log, or a URL such as "
-            "sqlite:///search.db or postgresql://host/database."
-        )
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -115,9 +112,11 @@ def _database(url: str) -> BaseStorage:
         try:
             return RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
+            cause = error.__cause__ or error
+            missing = str(getattr(cause, "name", None))
             raise SkinsegError(
                 f"search.storage={without_password(url)}: the database's driver is not installed "
-                f"({error.__cause__ or error}). For PostgreSQL: pip install psycopg2-binary."
+                f"({cause}). {_DRIVERS.get(missing, 'Install it.')}"
             ) from error
         except SQLAlchemyError as error:
             # Two processes that start together make the same tables.
@@ -230,9 +229,14 @@ def agree(study: Study, identity: Mapping[str, Any]) -> None:
     differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
     if not differing:
         return
-    lines = [f"  {key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing[:5]]
-    if len(differing) > 5:
-        lines.append(f"  and {len(differing) - 5} more")
+    # A changed key also changes each choice.
+    differing = [key for key in differing if not key.startswith("choices.")] or differing
+    lines = [
+        f"  {key.removeprefix('config.')}: {theirs.get(key)} there, {ours.get(key)} here"
+        for key in differing[:_NAMED]
+    ]
+    if len(differing) > _NAMED:
+        lines.append(f"  and {len(differing) - _NAMED} more")
     raise SkinsegError(
         f"search.study={study.study_name}: the storage holds another search of that name. Differing:\n"
         + "\n".join(lines)
@@ -276,7 +280,7 @@ def whereabouts(trial: FrozenTrial) -> Literal["alive", "ending", "abandoned"]:
         assert trial.datetime_start is not None
         return "abandoned" if time.time() - trial.datetime_start.timestamp() > _SILENT_S else "alive"
     folder = Path(attributes["folder"])
-    if attributes["host"] == platform.node() and (folder / _LOCK).is_file():
+    if attributes["host"] == platform.node() and folder.is_dir():
         try:
             with FileLock(folder / _LOCK, timeout=0):
                 return "ending" if is_running(folder) else "abandoned"

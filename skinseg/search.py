@@ -26,7 +26,6 @@ from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -177,7 +176,9 @@ def _compose(overrides: Sequence[str], words: Sequence[str], folder: Path, group
     loader = GlobalHydra.instance().config_loader()
     master: Any = HydraConfig.instance().cfg
     assert master is not None
-    task = [*master.hydra.overrides.task, *overrides]
+    # As they were written: an interpolation in them is the trial's.
+    given: Any = OmegaConf.to_container(master.hydra.overrides, resolve=False)
+    task = [*given["task"], *overrides]
     try:
         composed = loader.load_sweep_config(master, task)
         own = as_the_job_sees_it(composed, folder)
@@ -185,10 +186,12 @@ def _compose(overrides: Sequence[str], words: Sequence[str], folder: Path, group
             own.search, own.test = None, False
             return named(own, words, group)
     except (HydraException, OmegaConfBaseException) as error:
-        refused = explain(error, [*task, *master.hydra.overrides.hydra])
+        refused = explain(error, [*task, *given["hydra"]])
         # Without the header where it is that of `ConfigurationError`; what others have to say is one problem.
         header, _, problems = refused.partition(":\n  ")
-        raise ConfigurationError(problems.split("\n  ") if "configuration" in header else [refused]) from error
+        raise ConfigurationError(
+            problems.split("\n  ") if "configuration" in header else [refused]
+        ) from error
     finally:
         HydraConfig.instance().cfg = master
 
@@ -217,15 +220,6 @@ def _comparable(config: Plain) -> Plain:
     folder = json.dumps(str(config["run_dir"]))[1:-1]
     comparable: Plain = json.loads(json.dumps(compared, default=str).replace(folder, "<run_dir>"))
     return comparable
-
-
-def _object(key: str, node: Plain) -> Any:
-    """Builds a sampler or a pruner. `skinseg.build` would do, and import PyTorch first."""
-    try:
-        return instantiate(OmegaConf.create(node), _convert_="all")
-    except HydraException as error:
-        reason = error.__cause__ or error
-        raise SkinsegError(f"{key}: {node['_target_']} refused its arguments: {reason}") from error
 
 
 # ---------------------------------------------------------------- the trials
@@ -272,16 +266,18 @@ class _Search:
     """The trials of this process, of a study that others may share."""
 
     def __init__(self, config: Plain, ends: dict[str, Plain]) -> None:
+        from skinseg.build import instance
+
         self.config = config
         self.options = config["search"]
         self.folder = Path(config["run_dir"]).absolute()
         self.dimensions = dimensions(self.options["space"])
         self.where = self._where()
         node = self.options["sampler"]
-        sampler = _object("search.sampler", node)
+        sampler = instance("search.sampler", node)
         if (seed := node.get("seed")) is not None:
-            sampler = seeded(lambda number: _object("search.sampler", {**node, "seed": number}), seed)
-        pruner = _object("search.pruner", self.options["pruner"]) if self.options["pruner"] else None
+            sampler = seeded(lambda number: instance("search.sampler", {**node, "seed": number}), seed)
+        pruner = instance("search.pruner", self.options["pruner"]) if self.options["pruner"] else None
         self.study = open_study(
             self.where, self.options["study"], mode=config["mode"], sampler=sampler, pruner=pruner
         )

@@ -102,7 +102,7 @@ def _storage(where: str) -> BaseStorage:
 
 def _database(url: str) -> BaseStorage:
     from optuna.storages import RDBStorage
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
     # Each trial has its connections, and a search holds none while its trials train.
     options: dict[str, Any] = {"pool_pre_ping": True}
@@ -119,8 +119,9 @@ def _database(url: str) -> BaseStorage:
                 f"({cause}). {_DRIVERS.get(missing, 'Install it.')}"
             ) from error
         except SQLAlchemyError as error:
-            # Two processes that start together make the same tables.
-            if "already exists" not in str(error) or attempt == _ATTEMPTS:
+            # Processes that start together make the same tables.
+            made_by_another = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not made_by_another or attempt == _ATTEMPTS:
                 raise
             time.sleep(attempt)
     raise AssertionError
@@ -143,7 +144,8 @@ def told(where: str) -> Iterator[None]:
     try:
         yield
     except (OptunaError, SQLAlchemyError, OSError, KeyError, JSONDecodeError) as error:
-        cause = error.__cause__ if error.__cause__ is not None else error
+        cause = error.__cause__ or error
+        cause = getattr(cause, "orig", None) or cause  # the database's own words
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         held = "another process holds it" if "locked" in reason else "it cannot be reached or written"
         raise SkinsegError(

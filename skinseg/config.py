@@ -386,8 +386,8 @@ def _search_problems(config: Plain, signature: Callable[[str], Signature]) -> It
     where = search["storage"]
     if where is not None and "://" not in where and not where.endswith(".log"):
         yield (
-            f"search.storage={where}: expected a path that ends in .log, or a URL such as sqlite:///search.db or "
-            "postgresql://host/database."
+            f"search.storage={where}: expected a path that ends in .log, or a URL such as "
+            "sqlite:///search.db or postgresql://host/database."
         )
     if config.get("test") is True:
         yield (

@@ -136,7 +136,7 @@ class TestRefused:
             (["search.space={optimizer.lr:{low:1,high:0.1}}"], r"optimizer\.lr: low=1 is above high=0\.1"),
             (
                 ["++search.space={optimizer.lrr:{low:1,high:2}}"],
-                r"did you mean optimizer\.lr\?.*lrr=1, .*lrr=2",
+                r"you mean optimizer\.lr\?.*lrr=1, .*lrr=2",
             ),
             (["++search.space={loss:{choices:[dice,bcee]}}"], r"did you mean loss=bce\?.*with loss=bcee"),
             (["++search.space={seed:{low:-1,high:3}}"], r"seed=-1: expected 0 or more\. \(with seed=-1\)"),
@@ -274,9 +274,7 @@ class TestTrials:
         assert len(table(tmp_path)) == 3
 
     def test_no_trial_with_a_score(self, start: Start) -> None:
-        with pytest.raises(
-            SkinsegError, match=r"No trial of the search has a score: 2 of 2 failed\.\n- no disk"
-        ):
+        with pytest.raises(SkinsegError, match=r"No trial .* has a score: 2 of 2 failed\.\n- no disk"):
             start(lambda job: "no disk", "search.trials=2")
 
     def test_no_trial_starts_after_the_hours(self, start: Start, tmp_path: Path) -> None:
@@ -445,8 +443,7 @@ def test_a_search_with_a_pruned_and_a_failing_trial(write_ham: WriteHam, tmp_pat
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["scores"]["test"] is None
         assert summary["objective"]["value"] == pytest.approx(trials["score"][number], abs=1e-6)
-        scored = pd.read_csv(folder / "scores.csv")
-        assert "test" not in scored.get("side", pd.Series(dtype=str)).tolist()
+        assert not (folder / "scores.csv").exists()  # those of the test side
     # One split for all, and what was found can be trained as it is written.
     assert len({(tmp_path / f"search/trials/{n}/split.csv").read_text() for n in (0, 1)}) == 1
     best = yaml.safe_load((tmp_path / "search/best.yaml").read_text())

@@ -256,7 +256,7 @@ class TestStorageThatFails:
     def test_no_driver_and_no_password_in_the_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for driver in ("psycopg", "psycopg2"):
             monkeypatch.setitem(__import__("sys").modules, driver, None)
-        with pytest.raises(SkinsegError, match="driver is not installed.*pip install") as refused:
+        with pytest.raises(SkinsegError, match=r"driver is not installed.*pip install") as refused:
             open_study("postgresql://me:secret@localhost/searches", "a", mode="max")
         assert "secret" not in str(refused.value)
         assert "postgresql://me:***@localhost/searches" in str(refused.value)

@@ -15,7 +15,6 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -236,14 +235,8 @@ def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
     Returns:
         The composed configuration.
     """
-    # Hydra holds one command line at a time; within a command that is the command's own.
-    own = GlobalHydra.instance().hydra
-    GlobalHydra.instance().hydra = None
-    try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return hydra_compose(name, list(overrides))
-    finally:
-        GlobalHydra.instance().hydra = own
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return hydra_compose(name, list(overrides))
 
 
 def plain(cfg: DictConfig) -> Plain:

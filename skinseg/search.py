@@ -186,12 +186,12 @@ def _compose(overrides: Sequence[str], words: Sequence[str], folder: Path, group
             own.search, own.test = None, False
             return named(own, words, group)
     except (HydraException, OmegaConfBaseException) as error:
-        refused = explain(error, [*task, *given["hydra"]])
-        # Without the header where it is that of `ConfigurationError`; what others have to say is one problem.
-        header, _, problems = refused.partition(":\n  ")
-        raise ConfigurationError(
-            problems.split("\n  ") if "configuration" in header else [refused]
-        ) from error
+        # To explain it, the configuration is composed in other ways, for which Hydra has to be free.
+        hydra = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
+        problems = explain(error, [*task, *given["hydra"]])
+        GlobalHydra.instance().hydra = hydra
+        raise ConfigurationError(problems) from error
     finally:
         HydraConfig.instance().cfg = master
 

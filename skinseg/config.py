@@ -339,7 +339,7 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
             yield from _collection_problems(key, value or {}, signature)
         elif kind == SearchConfig | None:
             if value is not None:
-                yield from _search_problems(config, signature)
+                yield from _search_problems(config)
         elif is_dataclass(kind):
             yield from _group_problems(key, value, typing.get_type_hints(kind))
         elif kind not in (Node | None, Node | Changes | None):
@@ -362,7 +362,7 @@ def _group_problems(key: str, values: object, types: Mapping[str, Any]) -> Itera
             yield f"{key}.{name}={values[name]}: expected more than 0."
 
 
-def _search_problems(config: Plain, signature: Callable[[str], Signature]) -> Iterator[str]:
+def _search_problems(config: Plain) -> Iterator[str]:
     from skinseg.sweep.space import problems_of
 
     search = config["search"]
@@ -400,7 +400,8 @@ def _search_problems(config: Plain, signature: Callable[[str], Signature]) -> It
     for name, kind in nodes.items():
         node = search.get(name)
         if isinstance(node, dict) and "_target_" in node:
-            yield from _node_problems(f"search.{name}", node, signature)
+            # Optuna's decorators hide arguments from who reads the source; its import is a short one.
+            yield from _node_problems(f"search.{name}", node, imported_signature)
         elif node or kind == Node:
             yield f"search.{name}={node!r}: no _target_; choose an option, e.g. {_options(name)}."
 

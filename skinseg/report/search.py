@@ -12,7 +12,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from skinseg.record import replacing
 from skinseg.sweep.space import Dimension, short
@@ -116,6 +116,9 @@ def draw_parameters(
                 _dots(axes, drawn, values)
                 if dimension.log:
                     axes.set_xscale("log")
+                    margin = (dimension.high / dimension.low) ** 0.04
+                    axes.set_xlim(dimension.low / margin, dimension.high * margin)
+                    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_major_locator(MaxNLocator(5))
             if place % columns == 0:
                 axes.set_ylabel(monitor)

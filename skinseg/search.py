@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
 from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -506,7 +507,10 @@ class _Search:
         values = [(d.key, d.value(leading.params[d.key])) for d in self.dimensions]
         words = [override(*item) for item in values]
         last = ["search=null", "test=true", f"hydra.run.dir={self.folder / 'best'}"]
-        return shlex.join(["python", "-m", "skinseg.train", *sys.argv[1:], *words, *last])
+        given = get_args_parser().parse_args(sys.argv[1:]).overrides
+        # Hydra wants all overrides together.
+        options = [word for word in sys.argv[1:] if word not in given]
+        return shlex.join(["python", "-m", "skinseg.train", *options, *given, *words, *last])
 
     def _write_best(self, leading: FrozenTrial, trials: int, command: str) -> None:
         content = {

@@ -42,6 +42,7 @@ class ReportTrial(Callback):
         self.mode = mode
         self.pruner = pruner
         self._validations = 0
+        self._silent = False
         self._opened: Study | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -53,7 +54,9 @@ class ReportTrial(Callback):
             try:
                 stop = self._report(float(trainer.callback_metrics[self.monitor]))
             except SkinsegError as error:
-                log.warning("This validation is not reported. %s", error)
+                if not self._silent:
+                    log.warning("The scores of this trial are not reported. %s", error)
+                self._silent = True
         self._validations += 1
         if trainer.strategy.broadcast(stop):
             trainer.should_stop = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-import itertools
 import logging
 import os
 import sys
@@ -34,9 +33,6 @@ from skinseg.config import (
     problems_in_source,
 )
 from skinseg.errors import SkinsegError
-
-# Of a sweep that Hydra refuses as a whole, so many are looked through for further problems.
-_MOST_JOBS = 100
 
 _CHECKS: dict[str, Callable[[Plain], object]] = {}
 """What refuses a configuration, by command."""
@@ -223,7 +219,7 @@ def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
 
 
 def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Yields the overrides of each job of a sweep; of one that is none, the overrides."""
+    """Yields overrides of single jobs, in which each value of a sweep occurs; of none, the overrides."""
     parser = OverridesParser.create()
     values: list[list[str]] = []
     for text in overrides:
@@ -233,8 +229,11 @@ def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
             values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
             values.append([text])
-    for job in itertools.islice(itertools.product(*values), _MOST_JOBS):
-        yield list(job)
+    first = [choices[0] for choices in values]
+    yield first
+    for place, choices in enumerate(values):
+        for value in choices[1:]:
+            yield [*first[:place], value, *first[place + 1 :]]
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:

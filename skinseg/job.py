@@ -57,8 +57,7 @@ def _run(job: Job) -> int:
         return error.exit_code
     except SkinsegError as error:
         logging.getLogger("skinseg").error("%s", error)
-        _leave_reason(job, error.exit_code, str(error))
-        return error.exit_code
+        code, reason = error.exit_code, str(error)
     except KeyboardInterrupt:
         return InterruptedRunError.exit_code
     except Exception as error:  # a bug, raised as it is; the sweep's end says which job it was
@@ -67,7 +66,11 @@ def _run(job: Job) -> int:
         )
         _leave_reason(job, 1, f"{type(error).__name__}: {error}")
         raise
-    return 0
+    else:
+        return 0
+    # Not before the error is gone, for it may hold open the very file that has filled the disk.
+    _leave_reason(job, code, reason)
+    return code
 
 
 def _leave_reason(job: Job, exit_code: int, error: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -70,6 +71,8 @@ class PlanSweep(Callback):
             return  # another sweeper makes its jobs up as it goes
         try:
             plan = plan_grid(config)
+            for job in plan.jobs:
+                job.write()
             plan.write()
         except SkinsegError as error:
             end_with_message(error)
@@ -107,7 +110,7 @@ def plan_grid(config: DictConfig) -> Plan:
     if resume:
         jobs = _going_on(jobs, folder)
     _let_hydra_take(dict(zip(map(tuple, grid), composed, strict=True)))
-    return Plan(folder, str(config.name), str(jobs[0].config["group"]), jobs)
+    return Plan(folder, jobs)
 
 
 def _grid(config: DictConfig) -> list[list[str]]:
@@ -219,7 +222,7 @@ def _going_on(jobs: Sequence[Job], sweep: Path) -> list[Job]:
         log.info("sweep.resume=true: %(skip)d done before, %(resume)d go on, %(start)d start.", counts)
     marks = {job.fingerprint for job in jobs}
     group = next((job.config["group"] for job in before if job.fingerprint in marks), None)
-    return [_with_room(_in_group(job, group), sweep) for job in jobs]
+    return [_resuming(_with_room(_in_group(job, group), sweep)) for job in jobs]
 
 
 def _in_group(job: Job, group: str | None) -> Job:
@@ -252,6 +255,13 @@ def _with_room(job: Job, sweep: Path) -> Job:
     aside.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(job.folder, aside)
     return replace(job, earlier=aside) if job.earlier == job.folder else job
+
+
+def _resuming(job: Job) -> Job:
+    if job.action != "resume" or job.earlier is None:
+        return job
+    last = job.earlier / "checkpoints" / "last.ckpt"
+    return replace(job, config={**job.config, "ckpt_path": str(last)})
 
 
 def _let_hydra_take(composed: dict[tuple[str, ...], DictConfig]) -> None:
@@ -291,11 +301,6 @@ def run_job(cfg: DictConfig) -> float | None:
     if job.action == "skip":
         log.info("%s has finished before, in %s.", job.label, job.earlier)
         return _objective(job)
-    if job.action == "resume":
-        assert job.earlier is not None
-        last = job.earlier / "checkpoints" / "last.ckpt"
-        job = replace(job, config={**job.config, "ckpt_path": str(last)})
-        job.write()
     # Side by side the jobs' progress bars would write over each other.
     code = run_in_child(job, cwd=hydra.runtime.cwd, alone=hydra.launcher._target_ == _IN_TURN)
     if code:
@@ -393,15 +398,13 @@ def _show(plan: Plan, states: Sequence[Plain]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    monitor = plan.jobs[0].config["monitor"]
-    table = Table(title=f"{plan.name}: {len(plan.jobs)} jobs", title_style="bold", title_justify="left")
+    config = plan.jobs[0].config
+    monitor, sign = config["monitor"], -1 if config["mode"] == "max" else 1
+    table = Table(title=f"{config['name']}: {len(plan.jobs)} jobs", title_style="bold", title_justify="left")
     for column in ("job", "overrides", "state", monitor, "test/dice", "steps", "minutes"):
         table.add_column(column, justify="left" if column in ("overrides", "state") else "right")
-    order = sorted(range(len(states)), key=lambda k: -(states[k].get("objective") or float("-inf")))
-    if plan.jobs[0].config["mode"] == "min":
-        order = sorted(range(len(states)), key=lambda k: states[k].get("objective") or float("inf"))
-    for place in order:
-        job, state = plan.jobs[place], states[place]
+    pairs = zip(plan.jobs, states, strict=True)
+    for job, state in sorted(pairs, key=lambda pair: sign * pair[1].get("objective", sign * math.inf)):
         table.add_row(
             str(job.number),
             " ".join(job.words),
@@ -424,16 +427,19 @@ def _compare(plan: Plan, states: Sequence[Plain]) -> None:
     """Compares the jobs that have test scores; what cannot be compared is said and no failure."""
     from skinseg import compare
 
-    settings = plan.jobs[0].config["sweep"]
+    config = plan.jobs[0].config
+    settings = config["sweep"]
     scored = [job for job, state in zip(plan.jobs, states, strict=True) if state.get("dice") is not None]
     if not settings["compare"] or len(scored) < 2:
         return
     folder = plan.folder / "comparison"
-    wandb = (plan.jobs[0].config["logger"] or {}).get("wandb")
-    logging_to = [] if wandb is None else ["logger=wandb", f"logger.wandb.project={wandb['project']}"]
-    cfg = compose([f"metric={settings['metric']}", *logging_to, "runs=[]", "run_dir=."], "compare")
+    wandb = (config["logger"] or {}).get("wandb")
+    logger = "none" if wandb is None else "wandb"
+    cfg = compose([f"metric={settings['metric']}", f"logger={logger}", "runs=[]", "run_dir=."], "compare")
     with open_dict(cfg):
-        cfg.run_dir, cfg.group, cfg.name = str(folder), plan.group, plan.name
+        if wandb is not None:
+            cfg.logger.wandb.project, cfg.logger.wandb.entity = wandb["project"], wandb["entity"]
+        cfg.run_dir, cfg.group, cfg.name = str(folder), config["group"], config["name"]
         cfg.runs = [str(job.scores) for job in scored]
     try:
         compare.run(cfg)

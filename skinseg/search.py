@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import shlex
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
 from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -507,10 +505,12 @@ class _Search:
         values = [(d.key, d.value(leading.params[d.key])) for d in self.dimensions]
         words = [override(*item) for item in values]
         last = ["search=null", "test=true", f"hydra.run.dir={self.folder / 'best'}"]
-        given = get_args_parser().parse_args(sys.argv[1:]).overrides
-        # Hydra wants all overrides together.
-        options = [word for word in sys.argv[1:] if word not in given]
-        return shlex.join(["python", "-m", "skinseg.train", *options, *given, *words, *last])
+        hydra = HydraConfig.get()
+        given: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
+        places = [place.path for place in hydra.runtime.config_sources if place.provider == "command-line"]
+        options = [word for path in places for word in ("--config-dir", path)]
+        command = ["python", "-m", "skinseg.train", *options, *given["task"], *given["hydra"]]
+        return shlex.join([*command, *words, *last])
 
     def _write_best(self, leading: FrozenTrial, trials: int, command: str) -> None:
         content = {

@@ -63,6 +63,9 @@ def run(cfg: DictConfig) -> float:
         if config["find"] is not None:
             config = _with_found(config, data, resumed)
             data = build.datamodule(config)
+        steps = _budget_steps(config, data, resumed)
+        if config["budget"]["minutes"] is not None:
+            data = build.datamodule(config)
         test_data = build.test_datamodule(config, data)
         _write_record(run_dir, config, data, test_data)
         if resumed is not None:
@@ -77,7 +80,7 @@ def run(cfg: DictConfig) -> float:
             "sides": data.split.table.to_dict("list"),
             "stamps": stamps,
         }
-        if (steps := _budget_steps(config, data, resumed)) is not None:
+        if steps is not None:
             carried["budget_steps"] = steps
         segmenter = build.segmenter(config, carried)
         callbacks = build.callbacks(config)

@@ -125,7 +125,7 @@ def steps_of(minutes: float, config: Plain, data: LesionDataModule) -> int:
     Args:
         minutes: Of training, validation not counted.
         config: The resolved configuration.
-        data: Its data module.
+        data: Its data module, which is of no use afterwards.
 
     Raises:
         SkinsegError: Several processes.

@@ -336,6 +336,24 @@ def test_a_failed_job_of_a_sweep_is_named(
     assert "1 runs without scores: bce_1" in (tmp_path / "comparison/report.html").read_text()
 
 
+def test_runs_of_one_method_are_one_score(sweep: Path, tmp_path: Path) -> None:
+    runs = "[{0}/bce_0,{0}/bce_1]".format(sweep / "seeds")
+    compare(tmp_path, runs)
+    found = content(tmp_path)
+    (entry,) = found["runs"]
+    both = (scores_of(sweep / "seeds/bce_0") + scores_of(sweep / "seeds/bce_1")) / 2
+    assert entry["scores"]["dice"]["mean"] == pytest.approx(both.mean())
+    assert entry["difference"] is None
+    assert "over 2 trainings: seeds" in found["verdict"]
+    assert found["title"] == "bce: 2 trainings"
+    assert found["differ"] == []
+    images = pd.read_csv(tmp_path / "comparison/images.csv").set_index("image_id")
+    assert images["dice"].sort_index().to_numpy() == pytest.approx(both.to_numpy())
+    page = (tmp_path / "comparison/report.html").read_text()
+    assert "2 trainings on the same" in page
+    assert ["Budget", "10 steps for every training"] in found["protocol"]
+
+
 def test_runs_one_by_one(sweep: Path, tmp_path: Path) -> None:
     found = compare(tmp_path, str(sweep / "seeds"), "pool=false")
     names = {method.name for method in found.methods}

@@ -562,5 +562,10 @@ def test_what_changes_the_weights_is_the_method(place: Path) -> None:
         nodes["progressive_resizing"] = {**nodes["progressive_resizing"], **changed}
         return method_identity({**config, "callbacks": nodes})
 
-    assert identity() == identity(until=0.5) == method_identity({**config, "callbacks": None})
+    def only(*names: str) -> dict[str, Any]:
+        nodes = {name: config["callbacks"][name] for name in names}
+        return method_identity({**config, "callbacks": nodes})
+
+    assert identity() == identity(until=0.5) == only("early_stopping")
+    assert only() == only("panels") == only("learning_rate") != only("early_stopping")
     assert identity(start=0.5) not in (identity(), identity(start=0.5, until=0.5))

@@ -89,9 +89,9 @@ def test_does_not_grow_with_the_images(place: Path, command: str, kept: int, wor
             loading["evaluate"] = "workers={0}"
         elif name == "evaluate":
             arguments.append("data.batch_size=4")
-        held.append(
-            peak(place, name, *arguments, *loading[name].format(workers).split(),
-                 f"hydra.run.dir=log{count}_{workers}_{kept}", *(["overwrite=true"] if name == "predict" else []))
-        )  # fmt: skip
+        if name == "predict":
+            arguments.append("overwrite=true")
+        arguments += [*loading[name].format(workers).split(), f"hydra.run.dir=log{count}_{workers}_{kept}"]
+        held.append(peak(place, name, *arguments))
     growth, pictures = held[1] - held[0], (MANY - FEW) * WIDTH * HEIGHT * kept
     assert growth < pictures / 2, f"{growth / 1e6:.0f} MB more; the pictures have {pictures / 1e6:.0f} MB"

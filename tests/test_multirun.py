@@ -50,6 +50,13 @@ def plan(*overrides: str, folder: Path, study: str | None = None) -> Plan:
         return plan_grid(cfg)
 
 
+def write(planned: Plan) -> None:
+    """What a sweep leaves on the disk before its first job starts."""
+    for job in planned.jobs:
+        job.write()
+    planned.write()
+
+
 def refused(*overrides: str, folder: Path) -> str:
     with pytest.raises(SkinsegError) as caught:
         plan(*overrides, folder=folder)
@@ -99,7 +106,7 @@ def test_named_sweep_is_checked_whole(name: str, tmp_path: Path) -> None:
 def test_sweep_of_a_study_is_checked_whole(study: str, tmp_path: Path) -> None:
     found = plan("model.encoder_weights=null", "+sweep=study", folder=tmp_path / "sweep", study=study)
     assert {job.config["seed"] for job in found.jobs} >= {0, 1, 2}
-    assert found.name == study
+    assert {job.config["name"] for job in found.jobs} == {study}
 
 
 def test_jobs_know_what_tells_them_apart(tmp_path: Path) -> None:
@@ -147,8 +154,7 @@ def test_two_jobs_with_one_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_a_sweep(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    first = plan("model=tiny", "seed=1,2", folder=folder)
-    first.write()
+    write(plan("model=tiny", "seed=1,2", folder=folder))
     assert "already holds a sweep" in refused("model=tiny", "seed=1,2", folder=folder)
     (folder / "0/summary.json").write_text("{}")
     other = ["model=tiny", "seed=3,1", "sweep.resume=true"]
@@ -173,8 +179,7 @@ def test_the_fingerprint_is_of_what_matters(tmp_path: Path) -> None:
 
 
 def test_a_running_job_is_not_started_twice(tmp_path: Path) -> None:
-    first = plan("model=tiny", "seed=1,2", folder=tmp_path / "sweep")
-    first.write()
+    write(plan("model=tiny", "seed=1,2", folder=tmp_path / "sweep"))
     with running(tmp_path / "sweep/1"):
         assert is_running(tmp_path / "sweep/1")
         said = refused("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "sweep")
@@ -195,6 +200,24 @@ def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_pa
     assert states(folder) == ["failed", "done"]
     assert read(folder / "0/failed.json")["exit_code"] == 2
     assert "multiples of 32" in (folder / "0/train.log").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again(write_ham: WriteHam, tmp_path: Path) -> None:
+    """In the folder of the first sweep, too, where the jobs' own files lie."""
+    jobs = [f"data.root={write_ham(20)}", "callbacks=minimal", "seed=1,2"]
+    finished(sweep(*jobs, cwd=tmp_path))
+    folder = tmp_path / "sweeps/first"
+    files = ("scores.csv", "summary.json", "train.log")
+    left = [folder / f"{job}/{name}" for job in (0, 1) for name in files]
+    before = [path.stat().st_mtime_ns for path in left]
+    for _ in range(2):
+        out = finished(sweep(*jobs, "sweep.resume=true", cwd=tmp_path))
+        assert "2 done before, 0 go on, 0 start" in out
+        assert out.count("has finished before") == 2
+        assert [path.stat().st_mtime_ns for path in left] == before
+        assert states(folder) == ["done", "done"]
+        assert read(folder / "comparison/comparison.json")["runs"][0]["members"] == 2
 
 
 @pytest.mark.slow

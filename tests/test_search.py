@@ -20,6 +20,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, TINY, WriteHam
 from hydra import compose, initialize_config_dir
+from hydra.conf import ConfigSourceInfo
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
@@ -67,6 +68,7 @@ def prepare(tmp_path: Path) -> Prepare:
             cfg.hydra.overrides.hydra = []
             cfg.hydra.job.config_name = "train"
             cfg.hydra.runtime.cwd = str(tmp_path)
+            cfg.hydra.runtime.config_sources = [ConfigSourceInfo("own", "file", "command-line")]
         folder = tmp_path / "search"
         folder.mkdir(exist_ok=True)
         return as_the_job_sees_it(cfg, folder)
@@ -206,11 +208,11 @@ class TestTrials:
         assert len(losses) > 1
 
     def test_what_is_left_at_the_end(
-        self, start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+        self, start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(sys, "argv", ["train.py", "+sweep=hpo", "data.root=a b", "--config-dir", "own"])
+        given = ["search.trials=12", "data.root='a b'"]
         with caplog.at_level("INFO"):
-            children = start(rate, "search.trials=12")
+            children = start(rate, *given)
         folder = tmp_path / "search"
         leading = max(children.jobs, key=rate)
         found = yaml.safe_load((folder / "best.yaml").read_text())
@@ -219,8 +221,8 @@ class TestTrials:
         assert found["command"] in caplog.text
         words = shlex.split(found["command"])
         assert words[:3] == ["python", "-m", "skinseg.train"]
-        assert words[3:7] == ["--config-dir", "own", "+sweep=hpo", "data.root=a b"]
-        assert words[7:-3] == list(leading.overrides)
+        assert words[3:5] == ["--config-dir", "own"]
+        assert words[5:-3] == [*SMALL, *given, *leading.overrides]
         assert words[-3:] == ["search=null", "test=true", f"hydra.run.dir={folder / 'best'}"]
         assert table(tmp_path)["score"].tolist() == [rate(job) for job in children.jobs]
         for picture in ("history.png", "parameters.png"):

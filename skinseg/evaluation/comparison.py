@@ -270,10 +270,11 @@ class Comparison:
         method, metric = self.methods[0], METRICS[self.metric]
         found = method.estimates([self.metric], draws=self.draws, level=self.level, seed=self.seed)
         over = "folds, each image scored by the fold that did not train on it" if method.folds else "seeds"
-        return (
-            f"{method.name}: {metric.label} {metric.text(found.mean[0])} ({metric.text(found.low[0])} to "
-            f"{metric.text(found.high[0])}) over {len(method.runs)} trainings: {over}."
-        )
+        interval = f"{metric.text(found.low[0])} to {metric.text(found.high[0])}"
+        if np.isnan(found.low[0]):
+            interval = "too few lesions for an interval"
+        mean = metric.text(found.mean[0])
+        return f"{method.name}: {metric.label} {mean} ({interval}) over {len(method.runs)} trainings: {over}."
 
     def _worse(self, name: str) -> str:
         place = next(k for k, method in enumerate(self.ranked[1:]) if method.name == name)

@@ -23,7 +23,8 @@ from skinseg.scoring.appearance import APPEARANCE, appearance
 from skinseg.scoring.calibration import calibration_counts
 from skinseg.scoring.metrics import METRICS, image_scores
 
-# Jobs for each worker. Twice as many left the heap in more pieces: 0.2 GB more after 960 probabilities of 4 MB.
+# Jobs for each worker. Twice as many left the heap in more pieces: 0.2 GB more after 960 probabilities of
+# 4 MB.
 _WAITING = 2
 
 T = TypeVar("T")

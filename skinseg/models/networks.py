@@ -115,8 +115,8 @@ def build_network(
         raise
     if path is not None:
         load_encoder_weights(network, path)
-    if isinstance(step := getattr(network, "size_step", None), int):
-        _check_size(type(network).__name__, image_size, step)
+    if hasattr(network, "size_step"):
+        _check_size(type(network).__name__, image_size, size_step(network))
     problem = training_problem(network, image_size, batch_size)
     if problem is not None:
         raise SkinsegError(f"model: {problem} Change data.image_size, data.batch_size or the model.")
@@ -161,9 +161,11 @@ def size_step(network: nn.Module) -> int:
     """Returns the multiple of pixels that the sides of a network's images should be.
 
     Args:
-        network: One of segmentation-models-pytorch says so itself; of others 32 is assumed, which is the
-            stride of most encoders' deepest features.
+        network: Ours have a `size_step`, those of segmentation-models-pytorch an encoder with a stride; of
+            others 32 is assumed, which is that of most encoders' deepest features.
     """
+    if isinstance(own := getattr(network, "size_step", None), int):
+        return own
     if not getattr(network, "requires_divisible_input_shape", True):
         return 1  # it crops and pads by itself
     return int(getattr(getattr(network, "encoder", None), "output_stride", 32))

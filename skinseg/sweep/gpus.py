@@ -32,6 +32,8 @@ def reserved(trainer: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """
     there = visible_gpus() if trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") else []
     devices = trainer.get("devices", 1)
+    if devices in ("auto", "-1"):
+        devices = -1
     if not there or not isinstance(devices, int):  # a list of numbers is the user's own choice
         yield {}
         return
@@ -44,6 +46,7 @@ def reserved(trainer: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _take(there: list[str], wanted: int, folder: Path, held: contextlib.ExitStack) -> list[str]:
+    names = _names(there)
     while True:
         gpus: list[str] = []
         with contextlib.ExitStack() as attempt:
@@ -51,7 +54,7 @@ def _take(there: list[str], wanted: int, folder: Path, held: contextlib.ExitStac
                 if len(gpus) == wanted:
                     break
                 with contextlib.suppress(Timeout):
-                    attempt.enter_context(FileLock(folder / gpu.replace("/", "_"), timeout=0))
+                    attempt.enter_context(FileLock(folder / names[gpu].replace("/", "_"), timeout=0))
                     gpus.append(gpu)
             if len(gpus) == wanted:
                 held.enter_context(attempt.pop_all())
@@ -65,6 +68,19 @@ def visible_gpus() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
+    return _listed()
+
+
+def _names(gpus: list[str]) -> dict[str, str]:
+    """Returns what each GPU is called by all processes.
+
+    A number counts from the first GPU that a process is shown, which a scheduler may choose for each job.
+    """
+    listed = _listed()
+    return {gpu: listed[int(gpu)] if gpu.isdigit() and int(gpu) < len(listed) else gpu for gpu in gpus}
+
+
+def _listed() -> list[str]:
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],

@@ -91,26 +91,17 @@ class Plan:
 
     Attributes:
         folder: Of the sweep.
-        name: Of the experiment.
-        group: In Weights & Biases.
         jobs: In the order in which they start.
     """
 
     folder: Path
-    name: str
-    group: str
     jobs: Sequence[Job]
 
     def write(self) -> None:
-        """Writes `sweep.json`, with the state of each job, and the jobs whose folders are not there yet."""
-        for job in self.jobs:
-            if not (job.folder / JOB).is_file():
-                job.write()
+        """Writes `sweep.json`: the jobs, each with its state."""
         write_json(
             self.folder / PLAN,
             {
-                "name": self.name,
-                "group": self.group,
                 "jobs": [
                     {
                         "number": job.number,

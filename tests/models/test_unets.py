@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from skinseg.build import datamodule, load_segmenter
 from skinseg.errors import SkinsegError
 from skinseg.models.light_unets import EGEUNet, MALUNet
-from skinseg.models.networks import IMAGENET_MEAN, build_network
+from skinseg.models.networks import IMAGENET_MEAN, build_network, size_step
 from skinseg.models.segmenter import confusion_counts
 from skinseg.models.unets import PlainUNet, ResUNet
 from skinseg.scoring.overlap import overlap_scores
@@ -42,6 +42,12 @@ def operations(network: nn.Module, size: int = 256) -> float:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(torch.zeros(1, 3, size, size))
     return counter.get_total_flops() / 2e9
+
+
+@every_network
+def test_progressive_resizing_takes_its_own_step(name: str) -> None:
+    constructor, options, step = NETWORKS[name]
+    assert size_step(constructor(**options)) == step
 
 
 def test_published_size_of_egeunet() -> None:

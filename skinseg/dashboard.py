@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         What is saved of it.
 
     Raises:
-        SkinsegError: A mistake in the configuration, a package or a key that is missing, or the server refuses.
+        SkinsegError: A mistake in the configuration, a missing package or key, or the server refuses.
     """
     config = plain(cfg)
     check(config, DashboardConfig)

@@ -81,7 +81,7 @@ class Act(Callback):
 
 
 class Pause(Callback):
-    """Leaves the process's number in the second epoch, of seven steps as the first, and waits to be stopped."""
+    """Leaves the process's number in the second epoch, of seven steps, and waits to be stopped."""
 
     def __init__(self, folder: str, seed: int) -> None:
         self.folder = Path(folder)
@@ -270,7 +270,8 @@ def test_a_job_that_is_preempted_goes_on(launcher: str, write_ham: WriteHam, tmp
     sweep = start(
         f"data.root={write_ham(20)}", f"hydra/launcher={launcher}", "seed=0,1", "trainer.max_epochs=2",
         "sweep.compare=false", "test=false",
-        f"+callbacks.pause={{_target_: test_launchers.Pause, folder: '{tmp_path}', seed: '${{seed}}'}}", cwd=tmp_path,
+        f"+callbacks.pause={{_target_: test_launchers.Pause, folder: '{tmp_path}', seed: '${{seed}}'}}",
+        cwd=tmp_path,
     )  # fmt: skip
     pids = [tmp_path / f"{seed}.pid" for seed in (0, 1)]
     wait_for(*pids, of=sweep)

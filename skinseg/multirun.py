@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,10 @@ class PlanSweep(Callback):
             config: What Hydra composed, with its own node, without the swept keys.
             **kwargs: `config_name`: the command.
         """
+        if config.get("search") is not None:
+            end_with_message(
+                SkinsegError("search and --multirun: a search makes its own trials; give one of them.")
+            )
         if config.hydra.launcher._target_ != _IN_TURN:
             stop_at_interrupt(Path(str(config.hydra.sweep.dir)).absolute())
         if config.hydra.sweeper._target_ != _GRID:
@@ -187,7 +193,7 @@ def _jobs(
             cfg.hydra.job.num = cfg.hydra.job.id = number
         folder = sweep / str(cfg.hydra.sweep.subdir)
         try:
-            config = _named(as_the_job_sees_it(cfg, folder), own, group)
+            config = named(as_the_job_sees_it(cfg, folder), own, group)
             check(config)
         except SkinsegError as error:
             for problem in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
@@ -200,7 +206,7 @@ def _jobs(
     return jobs
 
 
-def _named(own: DictConfig, words: Sequence[str], group: str) -> Plain:
+def named(own: DictConfig, words: Sequence[str], group: str) -> Plain:
     """Returns a job's plain configuration with its names in Weights & Biases, where the user gave none.
 
     Args:
@@ -332,7 +338,8 @@ def run_job(cfg: DictConfig) -> float | None:
         return None
     folder = Path(hydra.runtime.output_dir)
     sweep = Path(hydra.sweep.dir).absolute()
-    if is_stopping(sweep):
+    in_turn = hydra.launcher._target_ == _IN_TURN
+    if not in_turn and is_stopping(sweep):
         raise SkinsegError("Not started: the sweep was stopped.")
     job = Job.read(folder) if (folder / JOB).is_file() else _unplanned(cfg, folder)
     if job.action == "skip":
@@ -342,7 +349,7 @@ def run_job(cfg: DictConfig) -> float | None:
         # Slurm has stopped it, at the end of its time or for a job of more weight, and starts it again.
         job = _resuming(replace(job, action="resume", earlier=folder))
         job.write()
-    code = _run_in_child(job, hydra, sweep)
+    code = run_in_child(job, cwd=hydra.runtime.cwd, alone=in_turn, sweep=None if in_turn else sweep)
     if code:
         if code != InterruptedRunError.exit_code and not (folder / FAILED).is_file():
             reason = f"killed by signal {-code}." if code < 0 else f"ended with exit code {code}."
@@ -356,7 +363,7 @@ def _unplanned(cfg: DictConfig, folder: Path) -> Job:
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir).absolute()
     words = hydra.overrides.task
-    config = _named(copy.deepcopy(cfg), words, f"{cfg.name}_{sweep.name}")
+    config = named(copy.deepcopy(cfg), words, f"{cfg.name}_{sweep.name}")
     check(config)
     job = Job(
         int(hydra.job.num), list(words), list(words), folder, fingerprint(config), "start", None, config
@@ -365,22 +372,52 @@ def _unplanned(cfg: DictConfig, folder: Path) -> Job:
     return job
 
 
-def _run_in_child(job: Job, hydra: Any, sweep: Path) -> int:
+def run_in_child(
+    job: Job,
+    *,
+    cwd: str,
+    alone: bool,
+    variables: Mapping[str, str] | None = None,
+    sweep: Path | None = None,
+) -> int:
+    """Runs a job as a process of its own and returns its exit code.
+
+    Args:
+        job: Written.
+        cwd: Its working directory.
+        alone: Whether no other job writes to this terminal; else its output goes to its console.log.
+        variables: Further environment variables.
+        sweep: Folder of the sweep that tells the job to end. None: the terminal tells it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the job has ended.
+        InterruptedRunError: The sweep was stopped while the job waited for a GPU.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
+    environment |= variables or {}
     command = [sys.executable, "-m", "skinseg.job", str(job.folder)]
-    folder = str(hydra.runtime.cwd)
-    with reserved(job.config["trainer"], lambda: is_stopping(sweep)) as gpus:
-        environment |= gpus
-        if hydra.launcher._target_ != _IN_TURN:
-            console = job.folder / "console.log"
-            return run_child(command, sweep=sweep, console=console, environment=environment, folder=folder)
-        with subprocess.Popen(command, env=environment, cwd=folder) as child:
-            try:
-                return child.wait()
-            except KeyboardInterrupt:
-                # The job has got the signal too; it saves and says how to resume.
-                child.wait()
-                raise
+    with contextlib.ExitStack() as stack:
+        stopping = (lambda: False) if sweep is None else partial(is_stopping, sweep)
+        environment |= stack.enter_context(reserved(job.config["trainer"], stopping))
+        console = job.folder / "console.log"
+        if sweep is not None:
+            return run_child(command, sweep=sweep, console=console, environment=environment, folder=cwd)
+        output = None if alone else stack.enter_context(console.open("a"))
+        child = stack.enter_context(
+            subprocess.Popen(
+                command,
+                env=environment,
+                cwd=cwd,
+                stdout=output,
+                stderr=None if output is None else subprocess.STDOUT,
+            )
+        )
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            # The job has got the signal too; it saves and says how to resume.
+            child.wait()
+            raise
 
 
 def _objective(job: Job) -> float:

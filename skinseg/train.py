@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from skinseg import search
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -311,17 +312,17 @@ def _how_to_resume(run_dir: Path) -> str:
 
 @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
 def task(cfg: DictConfig) -> float:
-    """Runs the job; each job of a multirun in a process of its own."""
+    """Runs the job, or the trials of a search; each job of a multirun in a process of its own."""
     objective = run_job(cfg)
     if objective is not None:
         return objective
     try:
-        return run(cfg)
+        return run(cfg) if cfg.search is None else search.run(cfg)
     except SkinsegError as error:
         end_with_message(error)
 
 
-main = main_of(partial(conclude, task))
+main = main_of(partial(conclude, task), checked=search.check_whole)
 
 if __name__ == "__main__":
     sys.exit(main())

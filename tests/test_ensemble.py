@@ -95,7 +95,7 @@ def test_seeds_are_tested_on_what_all_of_them_left(sweep: Path, tmp_path: Path) 
     assert found["ensemble"]["identity"]["method"] != found["best"]["identity"]["method"]
     assert found["ensemble"]["name"] == "ensemble"
     assert found["ensemble"]["costs"]["parameters"] == 2 * found["best"]["costs"]["parameters"]
-    assert ["Network", "Ensemble, input 32x32"] in found["ensemble"]["protocol"]
+    assert ["Network", "Ensemble of 2, input 32x32"] in found["ensemble"]["protocol"]
     assert (tmp_path / "both/checkpoints/ensemble.MODEL_CARD.md").is_file()
 
 

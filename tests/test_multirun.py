@@ -27,7 +27,7 @@ from skinseg.errors import SkinsegError
 from skinseg.multirun import plan_grid
 from skinseg.sweep.jobs import Plan, is_running, running
 
-SWEEPS = sorted(path.stem for path in (config_dir() / "sweep").glob("*.yaml"))
+SWEEPS = sorted({path.stem for path in (config_dir() / "sweep").glob("*.yaml")} - {"hpo"})  # no grid
 STUDIES = sorted(path.parents[1].name for path in (REPOSITORY / "experiments").glob("*/sweep/study.yaml"))
 
 

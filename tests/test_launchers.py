@@ -81,7 +81,7 @@ class Act(Callback):
 
 
 class Pause(Callback):
-    """Leaves the process's number in the second epoch, of seven steps and waits to be stopped."""
+    """Leaves the process's number in the second epoch, of seven steps, and waits to be stopped."""
 
     def __init__(self, folder: str, seed: int) -> None:
         self.folder = Path(folder)

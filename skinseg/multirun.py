@@ -338,8 +338,7 @@ def run_job(cfg: DictConfig) -> float | None:
         return None
     folder = Path(hydra.runtime.output_dir)
     sweep = Path(hydra.sweep.dir).absolute()
-    in_turn = hydra.launcher._target_ == _IN_TURN
-    if not in_turn and is_stopping(sweep):
+    if is_stopping(sweep):
         raise SkinsegError("Not started: the sweep was stopped.")
     job = Job.read(folder) if (folder / JOB).is_file() else _unplanned(cfg, folder)
     if job.action == "skip":
@@ -349,7 +348,8 @@ def run_job(cfg: DictConfig) -> float | None:
         # Slurm has stopped it, at the end of its time or for a job of more weight, and starts it again.
         job = _resuming(replace(job, action="resume", earlier=folder))
         job.write()
-    code = run_in_child(job, cwd=hydra.runtime.cwd, alone=in_turn, sweep=None if in_turn else sweep)
+    alone = hydra.launcher._target_ == _IN_TURN
+    code = run_in_child(job, cwd=hydra.runtime.cwd, alone=alone, sweep=None if alone else sweep)
     if code:
         if code != InterruptedRunError.exit_code and not (folder / FAILED).is_file():
             reason = f"killed by signal {-code}." if code < 0 else f"ended with exit code {code}."
@@ -377,8 +377,8 @@ def run_in_child(
     *,
     cwd: str,
     alone: bool,
-    variables: Mapping[str, str] | None = None,
     sweep: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> int:
     """Runs a job as a process of its own and returns its exit code.
 
@@ -386,8 +386,9 @@ def run_in_child(
         job: Written.
         cwd: Its working directory.
         alone: Whether no other job writes to this terminal; else its output goes to its console.log.
+        sweep: Folder of the sweep, where its jobs are not started in this process and are to be told when it
+            stops.
         variables: Further environment variables.
-        sweep: Folder of the sweep that tells the job to end. None: the terminal tells it.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the job has ended.
@@ -396,12 +397,13 @@ def run_in_child(
     environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
     environment |= variables or {}
     command = [sys.executable, "-m", "skinseg.job", str(job.folder)]
+    console = job.folder / "console.log"
     with contextlib.ExitStack() as stack:
-        stopping = (lambda: False) if sweep is None else partial(is_stopping, sweep)
+        stopping = partial(is_stopping, sweep) if sweep is not None else None
         environment |= stack.enter_context(reserved(job.config["trainer"], stopping))
-        console = job.folder / "console.log"
         if sweep is not None:
             return run_child(command, sweep=sweep, console=console, environment=environment, folder=cwd)
+        # Side by side the jobs' progress bars would write over each other.
         output = None if alone else stack.enter_context(console.open("a"))
         child = stack.enter_context(
             subprocess.Popen(

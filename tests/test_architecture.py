@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 PACKAGE = REPOSITORY / "skinseg"
 COMMANDS = (
     "train", "evaluate", "predict", "compare", "audit", "split", "preview", "download", "job", "multirun",
-    "ensemble", "search", "dashboard",
+    "dashboard", "ensemble", "search",
 )  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -20,7 +20,7 @@ _POLL_S = 1.0
 
 @contextlib.contextmanager
 def reserved(
-    trainer: Mapping[str, Any], stopping: Callable[[], bool] = lambda: False
+    trainer: Mapping[str, Any], stopping: Callable[[], bool] | None = None
 ) -> Iterator[dict[str, str]]:
     """Waits until as many GPUs are free as a job asks for, and keeps other jobs from them.
 
@@ -29,7 +29,7 @@ def reserved(
 
     Args:
         trainer: The job's node of that name: `accelerator`, `devices`.
-        stopping: Asked while it waits whether to wait no longer.
+        stopping: Asked while it waits whether to wait no longer. None: it waits.
 
     Yields:
         Environment variables that show the job its GPUs and no others; none where it uses no GPU or there is
@@ -58,7 +58,7 @@ def _take(
     wanted: int,
     folder: Path,
     held: contextlib.ExitStack,
-    stopping: Callable[[], bool],
+    stopping: Callable[[], bool] | None,
 ) -> list[str]:
     names = _names(there)
     while True:
@@ -74,7 +74,7 @@ def _take(
                 held.enter_context(attempt.pop_all())
                 return gpus
         # Those taken were given back: two jobs that each hold a part would wait for ever.
-        if stopping():
+        if stopping is not None and stopping():
             raise InterruptedRunError("The sweep was stopped while a job waited for a GPU.")
         time.sleep(_POLL_S)
 

@@ -284,6 +284,7 @@ def test_a_killed_sweep_lets_its_job_save_and_goes_on(write_ham: WriteHam, tmp_p
         assert time.monotonic() < deadline, "the job goes on without its sweep"
         time.sleep(0.1)
     assert "To go on" in (first / "train.log").read_text()
+    (tmp_path / "sweeps/first/.stop").touch()  # as a launcher's sweep leaves it that was stopped
     again = sweep(*jobs, "trainer.max_epochs=3000", "sweep.resume=true", cwd=tmp_path)
     aside, resumed = tmp_path / "sweeps/first/.interrupted/0-1", first / "train.log"
     wait_for(lambda: aside.is_dir() and resumed.is_file() and "epoch" in resumed.read_text(), again)

@@ -20,12 +20,14 @@ from conftest import REPOSITORY, TINY, WriteHam
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 
 from skinseg.config import config_dir
 from skinseg.errors import SkinsegError
-from skinseg.multirun import plan_grid
-from skinseg.sweep.jobs import Plan, is_running, running
+from skinseg.multirun import plan_grid, run_job
+from skinseg.sweep.jobs import Job, Plan, is_running, running
 
 SWEEPS = sorted({path.stem for path in (config_dir() / "sweep").glob("*.yaml")} - {"hpo"})  # no grid
 STUDIES = sorted(path.parents[1].name for path in (REPOSITORY / "experiments").glob("*/sweep/study.yaml"))
@@ -187,6 +189,31 @@ def test_a_running_job_is_not_started_twice(tmp_path: Path) -> None:
     assert not is_running(tmp_path / "sweep/1")
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_stopped_sweep_goes_on_in_turn(
+    at_once: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What Ctrl-C has left for a launcher's workers is not for jobs that run one after the other."""
+    earlier, folder = tmp_path / "earlier", tmp_path / "0"
+    earlier.mkdir()
+    (earlier / "summary.json").write_text('{"objective": {"value": 0.5}}')
+    Job(0, [], [], folder, "", "skip", earlier, {}).write()
+    (tmp_path / ".stop").touch()
+    launcher = "some.Launcher" if at_once else "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    hydra = {
+        "mode": RunMode.MULTIRUN,
+        "runtime": {"output_dir": str(folder)},
+        "sweep": {"dir": str(tmp_path)},
+        "launcher": {"_target_": launcher},
+    }
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
+    if at_once:
+        with pytest.raises(SkinsegError, match="the sweep was stopped"):
+            run_job(OmegaConf.create())
+    else:
+        assert run_job(OmegaConf.create()) == 0.5
+
+
 def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_path: Path) -> None:
     root = write_ham(20)
     jobs = ["data.image_size=[33,33],[32,32]", "model=fpn", "model.encoder_weights=null"]
@@ -284,7 +311,6 @@ def test_a_killed_sweep_lets_its_job_save_and_goes_on(write_ham: WriteHam, tmp_p
         assert time.monotonic() < deadline, "the job goes on without its sweep"
         time.sleep(0.1)
     assert "To go on" in (first / "train.log").read_text()
-    (tmp_path / "sweeps/first/.stop").touch()  # as a launcher's sweep leaves it that was stopped
     again = sweep(*jobs, "trainer.max_epochs=3000", "sweep.resume=true", cwd=tmp_path)
     aside, resumed = tmp_path / "sweeps/first/.interrupted/0-1", first / "train.log"
     wait_for(lambda: aside.is_dir() and resumed.is_file() and "epoch" in resumed.read_text(), again)

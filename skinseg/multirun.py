@@ -328,7 +328,8 @@ def run_job(cfg: DictConfig) -> float | None:
         return None
     folder = Path(hydra.runtime.output_dir)
     sweep = Path(hydra.sweep.dir).absolute()
-    if is_stopping(sweep):
+    alone = hydra.launcher._target_ == _IN_TURN
+    if not alone and is_stopping(sweep):  # one that was stopped may go on in turn
         raise SkinsegError("Not started: the sweep was stopped.")
     job = Job.read(folder) if (folder / JOB).is_file() else _unplanned(cfg, folder)
     if job.action == "skip":
@@ -338,7 +339,6 @@ def run_job(cfg: DictConfig) -> float | None:
         # Slurm has stopped it, at the end of its time or for a job of more weight, and starts it again.
         job = _resuming(replace(job, action="resume", earlier=folder))
         job.write()
-    alone = hydra.launcher._target_ == _IN_TURN
     code = run_in_child(job, cwd=hydra.runtime.cwd, alone=alone, sweep=None if alone else sweep)
     if code:
         if code != InterruptedRunError.exit_code and not (folder / FAILED).is_file():

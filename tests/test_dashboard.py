@@ -71,9 +71,9 @@ def test_runs_of_the_group_by_rank(tmp_path: Path) -> None:
     (order,) = runs["sort"]["keys"]
     assert order == {"key": {"section": "summary", "name": "test/jaccard"}, "ascending": False}
     columns = panels(view)["Settings"][0]["config"]["columns"]
-    assert [column["accessor"] for column in columns] == [
-        "config:seed.value", "config:optimizer.value.lr", "summary:test/jaccard",
-    ]  # fmt: skip
+    names = ["config:seed.value", "config:optimizer.value.lr", "summary:test/jaccard"]
+    assert [column["accessor"] for column in columns] == names
+    assert runs["runFeed"]["columnPinned"].keys() == {"run:displayName", *names}
 
 
 @pytest.mark.usefixtures("workspaces")

@@ -79,9 +79,15 @@ def dashboard(
         runset_settings=workspaces.RunsetSettings(
             filters=expr.And(expr.Metric("Group") == group),
             order=[expr.Ordering(expr.Summary(metric), ascending=False)],
-            pinned_columns=[f"summary:{metric}", *(f"config:{column}" for column in columns)],
+            pinned_columns=[f"summary:{metric}", *map(_of_config, columns)],
         ),
     )
+
+
+def _of_config(column: str) -> str:
+    """Returns what the table of runs calls a setting: "optimizer.lr" is config:optimizer.value.lr there."""
+    name, dot, rest = column.partition(".")
+    return f"config:{name}.value{dot}{rest}"
 
 
 def content(view: Any) -> dict[str, Any]:

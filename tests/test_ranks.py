@@ -233,6 +233,45 @@ def test_a_killed_rank_ends_all(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("devices", [TWO, SHARDED])
+def test_sigterm_to_one_rank_stops_all_after_the_same_step(
+    write_ham: WriteHam, tmp_path: Path, devices: tuple[str, ...]
+) -> None:
+    run = [*TINY, *devices, f"data.root={write_ham(20)}", "callbacks=minimal", "logger=none", "test=false"]
+    run += ["trainer.max_epochs=2"]
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "skinseg.train", *run, f"hydra.run.dir={tmp_path / 'stopped'}",
+            "+callbacks.slow={_target_: test_train.Slow, folder: '${run_dir}'}",
+        ],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "stopped/slow.txt").is_file():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    last = tmp_path / "stopped/checkpoints/last.ckpt"
+    assert f"ckpt_path={last}" in output
+    assert "Traceback" not in output
+    stopped = torch.load(last, weights_only=True)["global_step"]
+    assert stopped == int((tmp_path / "stopped/slow.txt").read_text())
+
+    call(*run, f"ckpt_path={last}", f"hydra.run.dir={tmp_path / 'resumed'}", cwd=tmp_path)
+    call(*run, f"hydra.run.dir={tmp_path / 'whole'}", cwd=tmp_path)
+    resumed, whole = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)
+        for name in ("resumed", "whole")
+    )
+    assert resumed["global_step"] == whole["global_step"] > stopped
+    assert_close(whole["state_dict"], resumed["state_dict"], 0)
+
+
+@pytest.mark.slow
 def test_checkpoints_move_between_two_processes_and_one(write_ham: WriteHam, tmp_path: Path) -> None:
     run = [*TINY, f"data.root={write_ham(20)}", "callbacks=minimal", "logger=none"]
     call(*run, *TWO, f"hydra.run.dir={tmp_path / 'two'}", cwd=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -312,3 +313,52 @@ def test_ranks_train_at_the_same_size(write_ham: WriteHam, tmp_path: Path) -> No
     one, other = ((folder / f"sizes{rank}.txt").read_text().split() for rank in (0, 1))
     assert one == other
     assert sorted(set(one)) == ["16x16", "32x32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_two_machines(write_ham: WriteHam, tmp_path: Path, trainer: str) -> None:
+    """Two launchers, as of two machines, of one process each."""
+    root, folder = write_ham(23), tmp_path / "run"
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    machines = [
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+                f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port}",
+                "-m", "skinseg.train", *TINY, f"trainer={trainer}", "trainer.accelerator=cpu",
+                "trainer.precision=32-true", "trainer.num_nodes=2", "trainer.devices=1",
+                f"data.root={root}", f"hydra.run.dir={folder}",
+                f"+callbacks.rank={{_target_: conftest.RecordRank, folder: '{folder}'}}",
+                f"+callbacks.seen={{_target_: test_ranks.ImagesOf, folder: '{folder}'}}",
+            ],
+            cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    outputs = [machine.communicate(timeout=240)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(outputs)
+    assert sorted(path.name for path in folder.glob("rank*.txt")) == ["rank0.txt", "rank1.txt"]
+    seen = [set((folder / f"images{rank}.txt").read_text().split()) for rank in (0, 1)]
+    split = pd.read_csv(folder / "split.csv")
+    training = set(split.loc[split["split"] == "train", "image_id"])
+    assert all(seen)
+    assert seen[0] | seen[1] <= training
+    assert len(seen[0] & seen[1]) <= 1, "each its own half of them, but for one to fill up"
+    assert_scored_as_alone(root, folder, tmp_path)
+
+
+class ImagesOf(Callback):
+    """Writes which images each rank trains on."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        with (self.folder / f"images{trainer.global_rank}.txt").open("a") as file:
+            file.writelines(f"{image_id}\n" for image_id in batch["image_id"])

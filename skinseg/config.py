@@ -81,6 +81,8 @@ class RootConfig:
         test_overlap: "exclude" leaves images and lesions of `data` out of `test_data`; "refuse" ends the run.
         model: The network.
         loss: Training objective of (logits, masks).
+        preprocess: What is done to every image at the network's input size: in training, validation, test,
+            evaluation and prediction.
         augment: Augmentation of training images.
         optimizer: Of the parameters (partial).
         scheduler: Of the optimizer and the number of steps (partial).
@@ -115,6 +117,7 @@ class RootConfig:
     test_overlap: typing.Literal["exclude", "refuse"]
     model: Node
     loss: Node
+    preprocess: Node
     augment: Node
     optimizer: Node
     scheduler: Node
@@ -125,8 +128,8 @@ class RootConfig:
 
 _AT_LEAST = {"seed": 0, "threads": 1, "lr_reference_batch": 1}
 OURS = {
-    "data": {"augment", "seed"},
-    "test_data": {"augment", "seed"},
+    "data": {"augment", "preprocess", "seed"},
+    "test_data": {"augment", "preprocess", "seed"},
     "trainer": {"callbacks", "logger", "plugins", "enable_checkpointing", "enable_progress_bar"},
 }
 """Arguments that `build` gives itself; in a configuration they would silently do nothing."""

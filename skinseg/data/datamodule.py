@@ -21,6 +21,7 @@ from skinseg.data.dataset import (
     EpochSampler,
     LateDataLoader,
     LesionDataset,
+    Preprocessing,
     Transform,
     collate,
     input_files,
@@ -69,6 +70,8 @@ class LesionDataModule(L.LightningDataModule):
             which reads all of them at each start.
         augment: Augmentation of training images: of each when it is loaded, or of batches on the device that
             trains. None: none.
+        preprocess: What is done to every image at the network's input size, before it is kept in the cache.
+            None: nothing.
         seed: Seed of order and augmentation.
 
     Raises:
@@ -99,6 +102,7 @@ class LesionDataModule(L.LightningDataModule):
         cache_limit_gb: float = 32,
         cache_check: Check = "stat",
         augment: Transform | DeviceAugment | None = None,
+        preprocess: Preprocessing | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -133,6 +137,7 @@ class LesionDataModule(L.LightningDataModule):
         self._cache_check = cache_check
         self._pixels: Pixels | None = None
         self.augment = augment
+        self.preprocess = preprocess
         self._seed = seed
 
     @cached_property
@@ -183,7 +188,9 @@ class LesionDataModule(L.LightningDataModule):
         used = self.dataset("train").image_ids if self.overfit else table["image_id"][table["mask"].notna()]
         files = input_files(table[table["image_id"].isin(used)])
         if self._cache == "ram":
-            self._pixels = pixels_in_memory(files, self.image_size, limit_gb=self._cache_limit_gb)
+            self._pixels = pixels_in_memory(
+                files, self.image_size, limit_gb=self._cache_limit_gb, preprocess=self.preprocess
+            )
             return
         self._pixels = mapped_pixels(
             files,
@@ -192,6 +199,7 @@ class LesionDataModule(L.LightningDataModule):
             name="_".join(sorted(table["dataset"].unique())),
             limit_gb=self._cache_limit_gb,
             check=self._cache_check,
+            preprocess=self.preprocess,
         )
 
     def dataset(self, side: str) -> LesionDataset:
@@ -210,6 +218,7 @@ class LesionDataModule(L.LightningDataModule):
             seed=self._seed,
             with_truth=not train,
             pixels=self._pixels,
+            preprocess=self.preprocess,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,15 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
+from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
 from skinseg.config import Node, Plain
-from skinseg.data.datamodule import LesionDataModule, default_workers
+from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
 from skinseg.data.dataset import Preprocessing
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
+from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
 
@@ -152,6 +154,9 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
         checkpoint_gradients(net)
     fit = {key: config[key] for key in ("lr_scaling", "lr_reference_batch")}
     fit["compile_mode"] = config["compile"]
+    if config["deep_supervision"] is not None:
+        height, width = config["data"]["image_size"]
+        fit["deep_supervision"] = DeepSupervision(net, config["deep_supervision"], image_size=(height, width))
     module = _segmenter(net, config["model"], config, record, fit)
     if config["init_from"] is not None:
         _take_weights(module, read_checkpoint(config["init_from"], key="init_from"), key="init_from")
@@ -224,6 +229,8 @@ def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:
     for key, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
         if value is not None and value < least:
             raise SkinsegError(f"{key}={value}: expected {least} or more.")
+    if num_workers is not None:
+        warn_of_workers("num_workers", num_workers)
     return Predictor(
         segmenter,
         input_size=(height, width),
@@ -243,6 +250,18 @@ def callbacks(config: Plain) -> list[Callback]:
         return built
     # Lightning refuses it where nothing could take its numbers.
     return [callback for callback in built if not isinstance(callback, LearningRateMonitor)]
+
+
+def check_sizes(callbacks: Iterable[Callback], segmenter: LesionSegmenter, config: Plain) -> None:
+    """Refuses a size of progressive resizing that the network does not train at.
+
+    Raises:
+        SkinsegError: There is one.
+    """
+    height, width = config["data"]["image_size"]
+    for callback in callbacks:
+        if isinstance(callback, ProgressiveResizing):
+            callback.check(segmenter.network, (height, width), config["data"]["batch_size"])
 
 
 def loggers(config: Plain, run_id: str | None = None) -> list[Logger]:

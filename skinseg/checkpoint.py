@@ -103,7 +103,7 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
         fingerprint: Its split's.
 
     Raises:
-        SkinsegError: The network or the split is another one.
+        SkinsegError: The network, what is supervised of it, or the split is another one.
     """
     record = checkpoint["skinseg"]
     theirs, ours = (dict(c["model"], encoder_weights=None) for c in (record["config"], config))
@@ -113,6 +113,13 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
         raise SkinsegError(
             f"ckpt_path={config['ckpt_path']} is of another architecture ({found}). "
             "Use the model it was trained with."
+        )
+    depths = [record["config"].get("deep_supervision"), config["deep_supervision"]]
+    if len(depths[0] or []) != len(depths[1] or []):
+        raise SkinsegError(
+            f"ckpt_path={config['ckpt_path']} was trained with deep_supervision={depths[0]}, this run has "
+            f"{depths[1]}: the losses at each depth have weights of their own. Use as many, or take the "
+            "network's weights alone as a start with init_from."
         )
     callbacks = (config["callbacks"] or {}).values()
     if "weight_average" in checkpoint and not any(

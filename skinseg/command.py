@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-import json
 import logging
 import os
-import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +18,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -36,19 +33,6 @@ from skinseg.config import (
     problems_in_source,
 )
 from skinseg.errors import SkinsegError
-
-# Set by torchrun, Slurm and Lightning for their ranks; a sweep's job starts its own.
-_RANK_VARIABLES = (
-    "RANK",
-    "LOCAL_RANK",
-    "GROUP_RANK",
-    "NODE_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
-
 
 _CHECKS: dict[str, Callable[[Plain], object]] = {}
 """What refuses a configuration, by command."""
@@ -85,7 +69,7 @@ def main_of(
             if not _raised_in_hydra(error):
                 _keep_in_log(traceback.format_exc())
                 raise
-            print(explain(error, sys.argv[1:], name, schema), file=sys.stderr)
+            print(ConfigurationError(explain(error, sys.argv[1:], name, schema)), file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
@@ -128,23 +112,25 @@ class RefuseEarly(Callback):
             return
         before = HydraConfig.instance().cfg
         try:
-            checked(plain(_as_the_job_sees_it(config)))
+            checked(plain(as_the_job_sees_it(config, Path(str(config.hydra.run.dir)).absolute())))
         except SkinsegError as error:
             end_with_message(error)
         finally:
             HydraConfig.instance().cfg = before
 
 
-def _as_the_job_sees_it(config: DictConfig) -> DictConfig:
-    """Returns a copy without Hydra's node, and lets `${hydra:...}` find what it will find in the job."""
+def as_the_job_sees_it(config: DictConfig, folder: Path) -> DictConfig:
+    """Returns a copy without Hydra's node, and lets `${hydra:...}` find what it will find in the job.
+
+    Args:
+        config: What Hydra composed, with its own node. It becomes that of `HydraConfig`.
+        folder: Of the job's run.
+    """
     config = copy.deepcopy(config)
+    with read_write(config), read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = str(folder)
     HydraConfig.instance().set_config(config)
-    folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
-    with read_write(config), read_write(config.hydra.runtime), open_dict(config):
-        with open_dict(config.hydra.runtime):
-            config.hydra.runtime.output_dir = str(folder)
-        HydraConfig.instance().set_config(config)
-        own = copy.deepcopy(config)
+    own = copy.deepcopy(config)
     with read_write(own), open_dict(own):
         del own["hydra"]
     return own
@@ -163,7 +149,7 @@ def _raised_in_hydra(error: Exception) -> bool:
 
 def explain(
     error: Exception, arguments: Sequence[str], name: str = "train", schema: type = RootConfig
-) -> str:
+) -> list[str]:
     """Says what is wrong with a command line that Hydra refused.
 
     Hydra stops at the first key or option that it does not know and names no near one; here all of them are
@@ -176,13 +162,34 @@ def explain(
         schema: Likewise.
 
     Returns:
-        A message.
+        A sentence for each problem; what only Hydra can tell in its own words.
     """
+    problems: list[str] = []
+    try:
+        for overrides in _jobs(_overrides(arguments)):
+            found = _problems_of(overrides, name, schema)
+            problems += [problem for problem in found if problem not in problems]
+    except Exception:  # the command line is wrong in a way that only Hydra can tell
+        pass
+    if not problems and isinstance(error, MissingConfigException):
+        problems = [_no_such_option(error)]
+    if problems:
+        return problems
+    if isinstance(error, OverrideParseException):
+        return [
+            f"{str(error).splitlines()[0]}\nThe word {error.override!r} cannot be read. A value with a "
+            "space, a comma or = stands in quotes within quotes, such as \"input='my photos, a=b'\"."
+        ]
+    cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    return [f"{error}{cause}"]
+
+
+def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
+    """Finds what is wrong with the overrides of one job; Hydra's own errors leave it."""
     # Only a command knows its run folder.
     folder = ["run_dir=."] if "run_dir" in {field.name for field in fields(schema)} else []
     problems: list[str] = []
     try:
-        overrides = _overrides(arguments)
         while True:
             try:
                 cfg = compose([*map(_forced, overrides), *folder], name)
@@ -208,19 +215,25 @@ def explain(
         problems += refused.problems
     except SkinsegError as refused:
         problems.append(str(refused))
-    except Exception:  # the command line is wrong in a way that only Hydra can tell
-        pass
-    if not problems and isinstance(error, MissingConfigException):
-        problems = [_no_such_option(error)]
-    if problems:
-        return str(ConfigurationError(problems))
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{str(error).splitlines()[0]}\nThe word {error.override!r} cannot be read. A value with a "
-            "space, a comma or = stands in quotes within quotes, such as \"input='my photos, a=b'\"."
-        )
-    cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-    return f"{error}{cause}"
+    return problems
+
+
+def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Yields overrides of single jobs, in which each value of a sweep occurs; of none, the overrides."""
+    parser = OverridesParser.create()
+    values: list[list[str]] = []
+    for text in overrides:
+        override = parser.parse_override(text)
+        if override.is_discrete_sweep():
+            key = override.get_key_element()
+            values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            values.append([text])
+    first = [choices[0] for choices in values]
+    yield first
+    for place, choices in enumerate(values):
+        for value in choices[1:]:
+            yield [*first[:place], value, *first[place + 1 :]]
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
@@ -263,47 +276,3 @@ def _forced(argument: str) -> str:
         return argument
     plain_value = override.is_delete() is False and not override.is_add() and not override.is_force_add()
     return f"++{argument}" if plain_value and not group else argument
-
-
-def run_in_child(module: str) -> float | None:
-    """Runs a job of a multirun as a process of its own.
-
-    Ranks, W&B runs and crashes of the jobs stay apart that way: Lightning would start the ranks of a job
-    with the command line of the whole sweep.
-
-    Args:
-        module: The command, e.g. "skinseg.train".
-
-    Returns:
-        The job's objective. None if this is no multirun, and nothing was done.
-
-    Raises:
-        SkinsegError: The job failed; its own message is above this one.
-    """
-    hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN:
-        return None
-    folder = Path(hydra.runtime.output_dir)
-    sources = [
-        f"--config-dir={source.path}"
-        for source in hydra.runtime.config_sources
-        if source.provider == "command-line"
-    ]
-    searchpath = [o for o in hydra.overrides.hydra if o.lstrip("+").startswith("hydra.searchpath=")]
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    overrides = [*hydra.overrides.task, *searchpath, f"hydra.run.dir='{quoted}'"]
-    command = [sys.executable, "-m", module, *sources, *overrides]
-    environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
-    with subprocess.Popen(command, env=environment, cwd=hydra.runtime.cwd) as job:
-        try:
-            code = job.wait()
-        except KeyboardInterrupt:
-            # The job has got the signal too; it saves and says how to resume.
-            job.wait()
-            raise
-    if code:
-        raise SkinsegError(
-            f"Job {hydra.job.num} ({hydra.job.override_dirname}) ended with exit code {code}; see {folder}."
-        )
-    objective = json.loads((folder / "summary.json").read_text())["objective"]["value"]
-    return float(objective)

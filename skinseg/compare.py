@@ -1,4 +1,4 @@
-"""Say which of several runs is best, and whether that could be chance.
+"""Say which of several runs is best, and whether that could be chance; or what runs of one method are worth.
 
 python -m skinseg.compare 'runs=[<folder>,<folder>]'
 """
@@ -114,17 +114,13 @@ def run(cfg: DictConfig) -> Comparison:
     if len(found) < 2:
         raise SkinsegError(f"runs: found {len(found)} run; a comparison needs two. Name further folders.")
     methods = methods_of(found, pool=config["pool"])
-    if len(methods) < 2:
-        raise SkinsegError(
-            f"runs: all {len(found)} are of one method ({methods[0].name}), with other seeds or folds. Add "
-            "another method, or set pool=false to compare the runs one by one."
-        )
     comparison = Comparison(methods, config["metric"], config["draws"], config["level"], config["seed"])
     if unscored:
         names = ", ".join(path.name for path in unscored)
         comparison.content["protocol"].append(["Left out", f"{len(unscored)} runs without scores: {names}"])
     page = comparison_page(comparison.content, _gallery(comparison, config["gallery"]))
     write_csv(folder / "differ.csv", comparison.differ)
+    write_csv(folder / "images.csv", _by_image(methods))
     write_csv(folder / "ranking.csv", _flat(comparison))
     write_json(folder / "comparison.json", comparison.content)
     write_text(folder / "report.html", page)
@@ -145,8 +141,20 @@ def _flat(comparison: Comparison) -> Any:
     return table.drop(columns="difference", errors="ignore")
 
 
+def _by_image(methods: Sequence[Method]) -> Any:
+    """A row per method and image, the mean over seeds; of folds each image is scored out of its fold."""
+    import pandas as pd
+
+    tables = [method.table.reset_index().assign(method=method.name) for method in methods]
+    table = pd.concat(tables, ignore_index=True)
+    first = ["method", "image_id", "group"]
+    return table[first + [name for name in table if name not in first]]
+
+
 def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
     """Pictures of where the best two differ most, of images whose masks are still there."""
+    if len(comparison.ranked) < 2:
+        return []
     best, second = comparison.ranked[:2]
     ordered = comparison.differ.assign(gain=comparison.sign * comparison.differ["difference"]).sort_values(
         "gain", kind="stable"

@@ -8,7 +8,7 @@ import logging
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,38 @@ class ConfigurationError(SkinsegError):
 
 
 @dataclass
+class BudgetConfig:
+    """How long a run trains; both null: `trainer.max_epochs` epochs, or `trainer.max_steps` steps.
+
+    Attributes:
+        steps: Optimizer steps, at most: divided into equal parts, at whose ends the network is validated.
+        minutes: Of training, validation not counted. A trial of some steps before the run says how many steps
+            that is.
+        validations: The number of parts; more where one would be longer than an epoch.
+    """
+
+    steps: int | None
+    minutes: float | None
+    validations: int
+
+
+@dataclass
+class SweepConfig:
+    """What a multirun does beside its jobs; each job itself does not depend on it.
+
+    Attributes:
+        resume: Leave out jobs that an earlier sweep below the same folder has finished with the same
+            configuration, and go on with those that it has not.
+        compare: Compare the jobs that have test scores at the end; see `skinseg.compare`.
+        metric: What ranks them then.
+    """
+
+    resume: bool
+    compare: bool
+    metric: str
+
+
+@dataclass
 class RootConfig:
     """Every key at the root of an experiment's configuration. Nodes name a constructor in `_target_`.
 
@@ -65,6 +97,9 @@ class RootConfig:
             null: not compiled.
         gradient_checkpointing: Compute the encoder's features again in the backward pass instead of keeping
             them: less memory, more time. For the encoders of timm that can (`tu-...`).
+        deep_supervision: Weights of further losses in training, of what the decoder's blocks before the last
+            give, the finest first: part of train/loss, not of val/loss. For model=unet, unetplusplus, manet,
+            linknet, plain_unet, resunet and egeunet. null: the loss of the output alone.
         find: "batch_size" looks for the largest batch that fits the device, "lr" for a learning rate, before
             the run, which then uses it and has it in its config.yaml. null: what is configured.
         threads: Threads of PyTorch on the CPU. null: PyTorch's choice.
@@ -72,7 +107,9 @@ class RootConfig:
         test: Score the test side at the end, with the best checkpoint.
         ckpt_path: A checkpoint to resume from: weights, optimizer, schedule, epoch.
         init_from: A checkpoint to take the weights from, nothing else.
-        group: Runs that belong together, in Weights & Biases.
+        budget: How long a run trains, where that is to be the same for several; see `BudgetConfig`.
+        sweep: What a multirun does beside its jobs; see `SweepConfig`.
+        group: Runs that belong together, in Weights & Biases. null: in a sweep the sweep, else none.
         job_type: What the run does, in Weights & Biases.
         tags: Words to find the run by.
         notes: A sentence on the run.
@@ -102,12 +139,15 @@ class RootConfig:
     lr_reference_batch: int
     compile: typing.Literal["default", "reduce-overhead", "max-autotune"] | None
     gradient_checkpointing: bool
+    deep_supervision: list[float] | None
     find: typing.Literal["batch_size", "lr"] | None
     threads: int | None
     matmul_precision: typing.Literal["highest", "high", "medium"]
     test: bool
     ckpt_path: str | None
     init_from: str | None
+    budget: BudgetConfig
+    sweep: SweepConfig
     group: str | None
     job_type: str
     tags: list[str]
@@ -127,6 +167,7 @@ class RootConfig:
 
 
 _AT_LEAST = {"seed": 0, "threads": 1, "lr_reference_batch": 1}
+_ABOVE_ZERO = ("budget.steps", "budget.minutes", "budget.validations")
 OURS = {
     "data": {"augment", "preprocess", "seed"},
     "test_data": {"augment", "preprocess", "seed"},
@@ -205,7 +246,7 @@ def check(config: Plain, schema: type = RootConfig) -> None:
         config: What `plain` returned.
         schema: A dataclass with a field for each key at the root. Fields of type `Node` (or `Node | None`,
             or `Node | Changes | None`) hold a constructor, `dict[str, Node | None] | None` constructors by
-            name, others plain values.
+            name, another dataclass a group of plain values, others a plain value.
 
     Raises:
         ConfigurationError: There is a problem.
@@ -245,6 +286,9 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
         yield f"{key}: missing; the root needs it."
     if "monitor" in known:
         yield from _monitor_problem(config.get("monitor"), config.get("mode"))
+    budget = config.get("budget")
+    if isinstance(budget, dict) and None not in (budget.get("steps"), budget.get("minutes")):
+        yield f"budget.steps={budget['steps']} and budget.minutes={budget['minutes']}: set one of them."
     for key, least in _AT_LEAST.items():
         if key in known and isinstance(config.get(key), int) and config[key] < least:
             yield f"{key}={config[key]}: expected {least} or more."
@@ -261,8 +305,26 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
                 yield f"{key}: no _target_ (found {value!r}); choose an option, e.g. {_options(key)}."
         elif kind == dict[str, Node | None] | None:
             yield from _collection_problems(key, value or {}, signature)
+        elif is_dataclass(kind):
+            yield from _group_problems(key, value, typing.get_type_hints(kind))
         elif kind not in (Node | None, Node | Changes | None):
             yield from _type_problem(key, value, kind)
+
+
+def _group_problems(key: str, values: object, types: Mapping[str, Any]) -> Iterator[str]:
+    if not isinstance(values, dict):
+        yield f"{key}={values!r}: expected {', '.join(f'{key}.{name}' for name in types)}."
+        return
+    known = {f"{key}.{name}" for name in types}
+    for name in sorted(values.keys() - types):
+        yield _unknown(f"{key}.{name}", known, where=key)
+    for name, kind in types.items():
+        if name not in values:
+            yield f"{key}.{name}: missing; {key} needs it."
+        elif problems := list(_type_problem(f"{key}.{name}", values[name], kind)):
+            yield from problems
+        elif f"{key}.{name}" in _ABOVE_ZERO and values[name] is not None and values[name] <= 0:
+            yield f"{key}.{name}={values[name]}: expected more than 0."
 
 
 def _collection_problems(
@@ -367,7 +429,7 @@ def _unknown(key: str, known: set[str], *, where: str) -> str:
     near = difflib.get_close_matches(last, names, n=1, cutoff=0.6)
     if near:
         return f"{key}: unknown key of {where}; did you mean {'.'.join([*path, near[0]])}?"
-    return f"{key}: unknown key of {where}; known: {', '.join(names)}."
+    return f"{key}: unknown key of {where}; known: {', '.join(names) or 'none'}."
 
 
 def imported_signature(target: str) -> Signature:

@@ -14,6 +14,6 @@ class SkinsegError(Exception):
 
 
 class InterruptedRunError(SkinsegError):
-    """The user pressed Ctrl-C."""
+    """The user pressed Ctrl-C, or something sent SIGTERM."""
 
     exit_code = 130

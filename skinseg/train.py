@@ -9,15 +9,17 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from skinseg.command import end_with_message, main_of, run_in_child
+from skinseg.command import end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.multirun import conclude, run_job
 
 if TYPE_CHECKING:
     import lightning as L
@@ -38,7 +40,7 @@ def run(cfg: DictConfig) -> float:
         The best validation score (`monitor`), the objective of a sweep.
 
     Raises:
-        SkinsegError: A mistake in the configuration or the data, or Ctrl-C.
+        SkinsegError: A mistake in the configuration or the data, or Ctrl-C or SIGTERM.
     """
     config = plain(cfg)
     check(config)
@@ -60,6 +62,9 @@ def run(cfg: DictConfig) -> float:
         if config["find"] is not None:
             config = _with_found(config, data, resumed)
             data = build.datamodule(config)
+        steps = _budget_steps(config, data, resumed)
+        if config["budget"]["minutes"] is not None:
+            data = build.datamodule(config)
         test_data = build.test_datamodule(config, data)
         _write_record(run_dir, config, data, test_data)
         if resumed is not None:
@@ -74,10 +79,16 @@ def run(cfg: DictConfig) -> float:
             "sides": data.split.table.to_dict("list"),
             "stamps": stamps,
         }
+        if steps is not None:
+            carried["budget_steps"] = steps
         segmenter = build.segmenter(config, carried)
+        callbacks = build.callbacks(config)
+        build.check_sizes(callbacks, segmenter, config)
         loggers = build.loggers(config, resumed["skinseg"]["wandb_run"] if resumed is not None else None)
         carried["wandb_run"] = run_id(loggers)
-        trainer = build.trainer(config, build.callbacks(config), loggers)
+        trainer = build.trainer(config, callbacks, loggers)
+        if steps is not None:
+            _limit(trainer, steps, data, config)
         for logger in loggers:
             logger.log_hyperparams({**config, "stamps": stamps} if stamps else config)
         objective = _fit_and_score(trainer, segmenter, data, test_data, config)
@@ -93,7 +104,7 @@ def run(cfg: DictConfig) -> float:
                 "it said nothing it was killed, often for want of memory. " + _how_to_resume(run_dir)
             ) from error
         raise
-    except SystemExit as error:  # how Lightning ends a fit at Ctrl-C
+    except SystemExit as error:  # how Lightning ends a fit at Ctrl-C and SIGTERM
         exit_code = InterruptedRunError.exit_code
         raise InterruptedRunError(_how_to_resume(run_dir)) from error
     finally:
@@ -118,6 +129,34 @@ def _with_found(config: Plain, data: LesionDataModule, resumed: Plain | None) ->
     rate = find_lr(config, data) if before is None else before["optimizer"]["lr"]
     log.info("find=lr: optimizer.lr=%.2e.", rate)
     return {**config, "optimizer": {**config["optimizer"], "lr": rate}}
+
+
+def _budget_steps(config: Plain, data: LesionDataModule, resumed: Plain | None) -> int | None:
+    """Returns the optimizer steps of the budget, None where there is none.
+
+    A resumed run keeps those of the first one.
+    """
+    from skinseg.tuning import steps_of
+
+    steps: int | None = config["budget"]["steps"]
+    minutes = config["budget"]["minutes"]
+    if minutes is None:
+        return steps
+    if resumed is not None and "budget_steps" in resumed["skinseg"]:
+        return int(resumed["skinseg"]["budget_steps"])
+    steps = steps_of(minutes, config, data)
+    log.info("budget.minutes=%g: %d steps.", minutes, steps)
+    return steps
+
+
+def _limit(trainer: L.Trainer, steps: int, data: LesionDataModule, config: Plain) -> None:
+    from skinseg.tuning import divide
+
+    batches = data.train_batches(trainer.world_size)
+    budget = divide(steps, config["budget"]["validations"], trainer.accumulate_grad_batches, batches)
+    log.info("Budget: %d steps, %d validations.", budget.steps, budget.epochs)
+    trainer.fit_loop.max_epochs = budget.epochs
+    trainer.limit_train_batches = budget.batches
 
 
 def _out_of_memory(config: Plain, error: RuntimeError) -> SkinsegError:
@@ -216,7 +255,11 @@ def _fit_and_score(
             "steps": trainer.global_step,
             "parameters": cost["parameters"],
         }
-        summary["costs"] = {**cost, "training_seconds": round(fit_seconds, 1)}
+        summary["costs"] = {
+            **cost,
+            "training_seconds": round(fit_seconds, 1),
+            "training_steps": trainer.global_step,
+        }
         if config["test"]:
             log_scoring(
                 run_dir,
@@ -269,7 +312,7 @@ def _how_to_resume(run_dir: Path) -> str:
 @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
 def task(cfg: DictConfig) -> float:
     """Runs the job; each job of a multirun in a process of its own."""
-    objective = run_in_child("skinseg.train")
+    objective = run_job(cfg)
     if objective is not None:
         return objective
     try:
@@ -278,7 +321,7 @@ def task(cfg: DictConfig) -> float:
         end_with_message(error)
 
 
-main = main_of(task)
+main = main_of(partial(conclude, task))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,9 @@ import pytest
 from conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "skinseg"
-COMMANDS = ("train", "evaluate", "predict", "compare", "audit", "split", "preview", "download")
+COMMANDS = (
+    "train", "evaluate", "predict", "compare", "audit", "split", "preview", "download", "job", "multirun",
+)  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

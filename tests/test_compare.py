@@ -336,6 +336,24 @@ def test_a_failed_job_of_a_sweep_is_named(
     assert "1 runs without scores: bce_1" in (tmp_path / "comparison/report.html").read_text()
 
 
+def test_runs_of_one_method_are_one_score(sweep: Path, tmp_path: Path) -> None:
+    runs = "[{0}/bce_0,{0}/bce_1]".format(sweep / "seeds")
+    compare(tmp_path, runs)
+    found = content(tmp_path)
+    (entry,) = found["runs"]
+    both = (scores_of(sweep / "seeds/bce_0") + scores_of(sweep / "seeds/bce_1")) / 2
+    assert entry["scores"]["dice"]["mean"] == pytest.approx(both.mean())
+    assert entry["difference"] is None
+    assert "over 2 trainings: seeds" in found["verdict"]
+    assert found["title"] == "bce: 2 trainings"
+    assert found["differ"] == []
+    images = pd.read_csv(tmp_path / "comparison/images.csv").set_index("image_id")
+    assert images["dice"].sort_index().to_numpy() == pytest.approx(both.to_numpy())
+    page = (tmp_path / "comparison/report.html").read_text()
+    assert "2 trainings on the same" in page
+    assert ["Budget", "10 steps for every training"] in found["protocol"]
+
+
 def test_runs_one_by_one(sweep: Path, tmp_path: Path) -> None:
     found = compare(tmp_path, str(sweep / "seeds"), "pool=false")
     names = {method.name for method in found.methods}
@@ -396,7 +414,6 @@ def test_one_training_with_two_thresholds_is_refused(sweep: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("runs", "said"),
     [
-        ("[{0}/seeds/bce_0,{0}/seeds/bce_1]", "all 2 are of one method"),
         ("[{0}/seeds/bce_0,{0}/copy,{0}/seeds/dice_0]", "of one training"),
         ("[{0}/seeds/bce_0,{0}/again,{0}/seeds/dice_0]", "one method and one seed"),
         ("{0}/leaky", "folds of one method that share lesions"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ ROOT = config_dir()
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in ROOT.glob("*/*.yaml")
-    if path.parent.name not in ("experiment", "debug") and not path.stem.startswith("base")
+    if path.parent.name not in ("experiment", "debug", "sweep") and not path.stem.startswith("base")
 )
 PARTS = sorted(path.stem for path in (ROOT / "augment" / "part").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
@@ -41,7 +42,7 @@ def test_all_groups_are_here() -> None:
         "split", "data", "test_data", "model", "loss", "preprocess", "augment", "optimizer", "scheduler",
         "trainer", "callbacks", "logger",
     }  # fmt: skip
-    assert len([option for option in OPTIONS if option.startswith("model=")]) == 13
+    assert len([option for option in OPTIONS if option.startswith("model=")]) == 17
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -50,8 +51,12 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     group = option.split("=")[0]
     option = option.replace("split=", "split@data.split=")
     # A small encoder stands in for the large ones, without weights from the Hub; DPT takes ViTs only.
-    small = [] if group != "model" or "dpt" in option or "tiny" in option else ["model.encoder_name=resnet18"]
-    weights = ["model.encoder_weights=null"] if group == "model" else ["model=tiny"]
+    encoder = (
+        group == "model" and "encoder_name:" in (ROOT / group / f"{option.split('=')[1]}.yaml").read_text()
+    )
+    small = ["model.encoder_name=resnet18"] if encoder and not re.search("dpt|tiny", option) else []
+    weights = ["model.encoder_weights=null"] if encoder else []
+    weights += ["model=tiny"] if group != "model" else []
     accelerator = ["trainer.accelerator=cpu", "trainer.devices=1"] if group == "trainer" else []
     precision = ["trainer.precision=32-true"] if group == "trainer" else []
     size = ["data.image_size=[224,224]"] if "dpt" in option else []

@@ -552,3 +552,20 @@ def test_where_the_data_lie_and_how_fast_it_ran_is_not_the_method(place: Path) -
     tested = {**config, "test_data": {**config["data"], "cache_dir": "/a"}}
     moved = {**config, "test_data": {**config["data"], "cache_dir": "/b", "root": "/c"}}
     assert method_identity(tested) == method_identity(moved) != method_identity(config)
+
+
+def test_what_changes_the_weights_is_the_method(place: Path) -> None:
+    config = json.loads((place / "run/summary.json").read_text())["config"]
+
+    def identity(**changed: object) -> dict[str, Any]:
+        nodes = dict(config["callbacks"])
+        nodes["progressive_resizing"] = {**nodes["progressive_resizing"], **changed}
+        return method_identity({**config, "callbacks": nodes})
+
+    def only(*names: str) -> dict[str, Any]:
+        nodes = {name: config["callbacks"][name] for name in names}
+        return method_identity({**config, "callbacks": nodes})
+
+    assert identity() == identity(until=0.5) == only("early_stopping")
+    assert only() == only("panels") == only("learning_rate") != only("early_stopping")
+    assert identity(start=0.5) not in (identity(), identity(start=0.5, until=0.5))

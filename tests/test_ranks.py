@@ -66,25 +66,6 @@ def test_ranks_of_a_sweep_see_the_same_overrides(write_ham: WriteHam, tmp_path: 
         assert ranks == {"rank0.txt": rate, "rank1.txt": rate}
 
 
-def test_a_sweep_keeps_its_jobs_apart(write_ham: WriteHam, tmp_path: Path) -> None:
-    """A job that fails is named, and the other one is not lost."""
-    root = write_ham(20)
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "skinseg.train", "-m", *TINY, f"data.root={root}", "hydra.sweep.dir=sweep",
-            "data.image_size=[33,33],[32,32]", "model=fpn", "model.encoder_weights=null", "test=false",
-            "model.encoder_name=tu-test_resnet",
-        ],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "multiples of 32" in done.stderr
-    assert "Job 0 " in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "sweep/0/summary.json").exists()
-    assert (tmp_path / "sweep/1/summary.json").exists()
-
-
 class PidOf(Callback):
     """Writes each rank's process number at its first step, and slows the run down."""
 
@@ -152,3 +133,29 @@ def test_checkpoints_move_between_two_processes_and_one(write_ham: WriteHam, tmp
         before = torch.load(last, weights_only=True)
         assert resumed["global_step"] > before["global_step"]
         assert resumed["state_dict"].keys() == before["state_dict"].keys()
+
+
+class SizesOf(Callback):
+    """Writes the size of each rank's batches."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        with (self.folder / f"sizes{trainer.global_rank}.txt").open("a") as file:
+            file.write("{}x{}\n".format(*batch["image"].shape[-2:]))
+
+
+@pytest.mark.slow
+def test_ranks_train_at_the_same_size(write_ham: WriteHam, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    call(
+        *TINY, *TWO, f"data.root={write_ham(20)}", f"hydra.run.dir={folder}", "trainer.max_epochs=2",
+        "test=false", "logger=none", "callbacks.progressive_resizing.start=0.5",
+        f"+callbacks.sizes={{_target_: test_ranks.SizesOf, folder: '{folder}'}}", cwd=tmp_path,
+    )  # fmt: skip
+    one, other = ((folder / f"sizes{rank}.txt").read_text().split() for rank in (0, 1))
+    assert one == other
+    assert sorted(set(one)) == ["16x16", "32x32"]

@@ -60,8 +60,12 @@ def test_every_target_of_the_configuration_is_followed(target: str) -> None:
         "torch.optim",
         "torch.optim.lr_scheduler",
         "skinseg.data.augment",
+        "skinseg.models.boundary_losses",
+        "skinseg.models.light_unets",
         "skinseg.models.losses",
+        "skinseg.models.robust_losses",
         "skinseg.models.schedulers",
+        "skinseg.models.unets",
     ],
 )
 def test_nothing_that_is_there_is_said_to_be_absent_or_other_than_it_is(module: str) -> None:

@@ -11,12 +11,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import TINY, Train, WriteHam, write_image, write_mask
+from conftest import REPOSITORY, TINY, Train, WriteHam, write_image, write_mask
+from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from skinseg import build
@@ -515,6 +518,38 @@ class TestCommandLine:
         assert "Traceback" not in errors
         assert "epoch 1/3000" in output, "one line for each epoch where the output is not a terminal"
         assert not (tmp_path / "run/scores.csv").exists()
+
+    def test_sigterm_saves_as_ctrl_c_does(self, write_ham: WriteHam, tmp_path: Path) -> None:
+        """Sent twice, as by a scheduler to a process and to its parent, which passes it on."""
+        slow = "+callbacks.slow={_target_: test_train.Slow, folder: '${run_dir}'}"
+        process = subprocess.Popen(
+            command(f"data.root={write_ham(20)}", "trainer.max_epochs=3000", "hydra.run.dir=run", slow),
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_for((tmp_path / "run/slow.txt").is_file, process)
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "ckpt_path=" in errors
+        assert "Traceback" not in errors
+        checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+        assert checkpoint["global_step"] == int((tmp_path / "run/slow.txt").read_text())
+
+
+class Slow(Callback):
+    """Waits in a step in the middle of the second epoch, and writes its number."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder) / "slow.txt"
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.current_epoch == 1 and batch_idx == 1:
+            self.path.write_text(str(trainer.global_step))
+            time.sleep(3)
 
 
 def write_isic2018(root: Path, ids: list[str]) -> None:

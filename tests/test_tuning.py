@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -12,6 +14,7 @@ from conftest import Train
 
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import LesionSegmenter
+from skinseg.tuning import Budget, divide
 
 RUN = ("callbacks=minimal", "logger=none", "test=false")
 
@@ -131,3 +134,61 @@ def test_encoder_that_cannot_checkpoint(train: Train) -> None:
             "model=unet", "model.encoder_name=resnet18", "model.encoder_weights=null",
             "gradient_checkpointing=true",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("steps", "validations", "accumulated", "batches", "expected"),
+    [
+        (100, 10, 1, 50, Budget(steps=100, epochs=10, batches=10)),
+        (105, 10, 1, 50, Budget(steps=100, epochs=10, batches=10)),  # what does not divide is left out
+        (100, 1, 1, 30, Budget(steps=100, epochs=4, batches=25)),  # no part is longer than an epoch
+        (3, 10, 1, 50, Budget(steps=3, epochs=3, batches=1)),
+        (100, 10, 4, 50, Budget(steps=100, epochs=10, batches=40)),
+        (100, 1, 4, 50, Budget(steps=99, epochs=9, batches=44)),
+    ],
+)
+def test_a_budget_is_divided(
+    steps: int, validations: int, accumulated: int, batches: int, expected: Budget
+) -> None:
+    assert divide(steps, validations, accumulated, batches) == expected
+
+
+def test_a_budget_without_a_single_step() -> None:
+    with pytest.raises(SkinsegError, match=r"8 batches make a step .*make only 7; lower data\.batch_size"):
+        divide(10, 1, 8, 7)
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_a_run_trains_the_steps_of_its_budget(train: Train, accumulated: int) -> None:
+    """28 images are 7 batches; trainer.max_epochs=1 does not count."""
+    budget = ["budget.steps=10", "budget.validations=2"]
+    folder = train(*budget, "callbacks=minimal", f"trainer.accumulate_grad_batches={accumulated}")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["training"]["steps"] == summary["costs"]["training_steps"] == 10
+    assert summary["training"]["epochs"] == (2 if accumulated == 1 else 5)
+    # One for each part, and that of the best weights at the end.
+    validated = pd.read_csv(folder / "metrics.csv").dropna(subset=["val/dice"])
+    assert len(validated) == summary["training"]["epochs"] + 1
+
+
+def test_minutes_are_turned_into_steps(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that gives each step half a second allows 12 steps in a tenth of a minute."""
+    time = iter(k / 2 for k in range(10_000))
+    monkeypatch.setattr("skinseg.tuning.time.perf_counter", lambda: next(time))
+    config = ("budget.minutes=0.1", "budget.validations=3", "callbacks=minimal", "logger=none")
+    folder = train(*config)
+    assert json.loads((folder / "summary.json").read_text())["training"]["steps"] == 12
+    last = folder / "checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["skinseg"]["budget_steps"] == 12
+
+    def fail(*_: object) -> int:
+        raise AssertionError("a resumed run keeps the steps of the first one")
+
+    monkeypatch.setattr("skinseg.tuning.steps_of", fail)
+    again = train(*config, f"ckpt_path={last}", run_dir="again")
+    assert json.loads((again / "summary.json").read_text())["training"]["steps"] == 12
+
+
+def test_minutes_are_found_on_one_device(train: Train) -> None:
+    with pytest.raises(SkinsegError, match=r"budget\.minutes: searches on one device"):
+        train("budget.minutes=1", "trainer.devices=2", "callbacks=minimal", "logger=none")

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of an epoch loses nothing."""
+"""Ctrl-C or SIGTERM in the middle of an epoch loses nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class SaveOnInterrupt(Callback):
-    """At Ctrl-C, ends the step, saves a checkpoint that resumes exactly there, and stops the run.
+    """At Ctrl-C or SIGTERM, ends the step, saves a checkpoint that resumes exactly there, and stops the run.
 
-    A second Ctrl-C stops at once. With several processes the ranks would stop at different steps, so there
+    A second Ctrl-C stops at once. A second SIGTERM does not: schedulers send it to a process and to its
+    parents, which pass it on. With several processes the ranks would stop at different steps, so there
     the run stops at once and the last epoch's checkpoint is what remains.
 
     Args:
@@ -28,19 +29,24 @@ class SaveOnInterrupt(Callback):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self._asked = False
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes over the signal."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes over the signals, of which Lightning has taken SIGTERM just before."""
         self._asked = False
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._ask)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._ask)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives the signal back."""
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Gives the signals back, before Lightning does."""
+        self._give_back()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Gives the signals back, before Lightning does."""
+        self._give_back()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -61,11 +67,17 @@ class SaveOnInterrupt(Callback):
         """Stops within validation; the resumed run validates anew."""
         self._stop_if_asked(trainer)
 
-    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._asked:
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self._asked:
+            log.info("\nStopping after this step. Ctrl-C again stops at once, without saving.")
         self._asked = True
-        log.info("\nStopping after this step. Ctrl-C again stops at once, without saving.")
+
+    def _give_back(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
     def _stop_if_asked(self, trainer: L.Trainer) -> None:
         if self._asked:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 # What a user can do nothing about, or what we do on purpose; each with the reason.
 _KNOWN = (
     r"The '\w+' does not have many workers",  # LesionDataModule chooses by the machine
+    r"This DataLoader will create \d+ worker processes",  # warn_of_workers says it once, with the key
     r"Experiment logs directory .* exists",  # the run folder holds more than the log
     r"Checkpoint directory .* exists and is not empty",  # a resumed run writes into its folder
     r"The number of training batches .* is smaller than the logging interval",  # epochs are logged anyway

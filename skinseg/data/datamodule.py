@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,10 @@ class LesionDataModule(L.LightningDataModule):
         # A last batch of one image would crash networks that normalise pooled features over the batch.
         return self._loader(dataset, sampler, drop_last=per_rank >= self.batch_size)
 
+    def train_batches(self, world_size: int) -> int:
+        """Returns how many batches an epoch has in each of so many processes."""
+        return max(1, -(-len(self.dataset("train")) // world_size) // self.batch_size)
+
     def val_dataloader(self) -> DataLoader[Any]:
         """Returns validation batches in order, with masks at native size."""
         return self._scored_loader("val")
@@ -292,6 +296,8 @@ class LesionDataModule(L.LightningDataModule):
         if copies := dataset.gathers and not dataset.with_truth:
             # To hand a batch from process to process takes longer than to copy it from the cache.
             workers = 0
+        if workers > usable_cores():
+            warn_of_workers("data.num_workers", self.num_workers)
         return LateDataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -318,7 +324,43 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
 
 def default_workers() -> int:
     """Returns how many loader processes suit this machine; see `LesionDataModule`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if cores <= 2 and not torch.cuda.is_available():
         return 0
     return min(8, cores)
+
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Returns how many cores this process may use: by its affinity and by its container's share of time.
+
+    Args:
+        cgroup: Where Linux (cgroup v2) tells a container's share, in `cpu.max`: microseconds of time in each
+            period, or "max".
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        share, period = map(int, (cgroup / "cpu.max").read_text().split())
+    except (OSError, ValueError):
+        return cores
+    return max(1, min(cores, -(-share // period)))
+
+
+@cache
+def warn_of_workers(key: str, workers: int) -> None:
+    """Warns, once in a process, of more loader processes than there are cores for them.
+
+    Args:
+        key: The config key that says how many, for the message.
+        workers: How many.
+    """
+    cores = usable_cores()
+    if workers > cores:
+        log.warning(
+            "%s=%d: more loader processes than the %d cores that this process may use, so that they wait for "
+            "each other. Set %s=%d or less, or null to have it chosen.",
+            key,
+            workers,
+            cores,
+            key,
+            cores,
+        )

@@ -23,10 +23,10 @@ from skinseg.scoring.statistics import PairedResult, holm, paired_folds, paired_
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods ranked by a metric, each compared with the best.
+    """Methods ranked by a metric, each compared with the best; or the one method that several runs are of.
 
     Attributes:
-        methods: At least two, in any order, as `methods_of` returns them.
+        methods: At least one, in any order, as `methods_of` returns them.
         metric: What ranks them; of its values the greatest or the least is best.
         draws: Of tests and intervals.
         level: Of intervals.
@@ -108,8 +108,13 @@ class Comparison:
 
     @cached_property
     def differ(self) -> pd.DataFrame:
-        """Images by how much the best two differ: image_id, difference, and a column per method."""
+        """Images by how much the best two differ: image_id, difference, and a column per method.
+
+        Of one method it is empty.
+        """
         values = pd.DataFrame({method.name: method.table[self.metric] for method in self.ranked})
+        if len(self.ranked) == 1:
+            return values.assign(difference=np.nan).iloc[:0, ::-1].reset_index()
         difference = values.iloc[:, 0] - values.iloc[:, 1]
         table = values.assign(difference=difference).dropna(subset=["difference"])
         order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
@@ -123,7 +128,9 @@ class Comparison:
         run = first.runs[0]
         return {
             "kind": "comparison",
-            "title": f"{len(self.methods)} methods by {METRICS[self.metric].label}",
+            "title": f"{len(self.methods)} methods by {METRICS[self.metric].label}"
+            if len(self.methods) > 1
+            else f"{first.name}: {len(first.runs)} trainings",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "skinseg": __version__,
             "stamps": self._stamps(),
@@ -139,6 +146,7 @@ class Comparison:
                 ["Split", ", ".join(sorted({str(r.identity["split"]) for r in first.runs}))],
                 ["Data fingerprint", self._data()],
                 ["Averaging", "per image at its own size, mean over images; differences image by image"],
+                *self._budget(),
             ],
             "runs": [self._entry(rank, method) for rank, method in enumerate(self.ranked, start=1)],
             "differ": [
@@ -162,6 +170,17 @@ class Comparison:
         unknown = "not known of runs that were not evaluated: their true masks were not compared"
         return "; ".join(part for part in (text, unknown if some else "") if part)
 
+    def _budget(self) -> list[list[str]]:
+        """Whether all were trained for as long, where that is known."""
+        steps = [run.cost.get("training_steps") for method in self.methods for run in method.runs]
+        known = [int(number) for number in steps if number is not None]
+        if len(known) < len(steps):
+            return []
+        least, most = min(known), max(known)
+        if least == most:
+            return [["Budget", f"{least:,} steps for every training"]]
+        return [["Budget", f"not equal: trainings of {least:,} to {most:,} steps"]]
+
     def _settings(self) -> list[dict[str, Any]]:
         """Keys of the configuration that differ between methods, with each one's value."""
         flat = {m.name: _flat(method_settings(m.runs[0].config)) for m in self.ranked if m.runs[0].config}
@@ -183,6 +202,8 @@ class Comparison:
         return list(dict.fromkeys(stamps))
 
     def _test(self) -> str:
+        if len(self.methods) == 1:
+            return "none; there is one method"
         one = f"permutation test by lesion, {self.draws:,} draws"
         if any(method.folds for method in self.methods):
             one = f"bootstrap of lesions and trainings of the folds, {self.draws:,} draws"
@@ -221,7 +242,7 @@ class Comparison:
             "won": won,
             **{
                 key: costs.get(key)
-                for key in ("parameters", "gflops", "images_per_second", "training_seconds")
+                for key in ("parameters", "gflops", "images_per_second", "training_steps", "training_seconds")
             },
             "stamps": stamps,
         }
@@ -229,6 +250,8 @@ class Comparison:
     def _verdict(self) -> str:
         label = METRICS[self.metric].label
         best = self.ranked[0].name
+        if len(self.methods) == 1:
+            return self._alone()
         behind = [m.name for m, p in zip(self.ranked[1:], self.corrected, strict=True) if p <= 1 - self.level]
         open_ = [m.name for m in self.ranked[1:] if m.name not in behind]
         if np.isnan(self.corrected).all():
@@ -242,6 +265,16 @@ class Comparison:
         if all(len(method.runs) == 1 for method in self.methods):
             text += " Each was trained once: this holds for these networks, not yet for their methods."
         return text
+
+    def _alone(self) -> str:
+        method, metric = self.methods[0], METRICS[self.metric]
+        found = method.estimates([self.metric], draws=self.draws, level=self.level, seed=self.seed)
+        over = "folds, each image scored by the fold that did not train on it" if method.folds else "seeds"
+        interval = f"{metric.text(found.low[0])} to {metric.text(found.high[0])}"
+        if np.isnan(found.low[0]):
+            interval = "too few lesions for an interval"
+        mean = metric.text(found.mean[0])
+        return f"{method.name}: {metric.label} {mean} ({interval}) over {len(method.runs)} trainings: {over}."
 
     def _worse(self, name: str) -> str:
         place = next(k for k, method in enumerate(self.ranked[1:]) if method.name == name)

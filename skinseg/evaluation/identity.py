@@ -18,8 +18,9 @@ _NOT_THE_METHOD = frozenset(
         "tags",
         "notes",
         "logger",
-        "callbacks",
+        "callbacks",  # but for what `_trains` finds among them
         "ckpt_path",
+        "sweep",
         "threads",
         "matmul_precision",
         "compile",
@@ -34,6 +35,26 @@ _NOT_OF_THE_DATA = frozenset(
 )
 
 
+# They watch a training; any other callback may change what comes out of it.
+_WATCHING = (
+    "skinseg.callbacks.checkpoint.",
+    "skinseg.callbacks.interrupt.",
+    "skinseg.callbacks.panels.",
+    "skinseg.callbacks.progress.",
+    "skinseg.callbacks.scores.",
+    "skinseg.callbacks.throughput.",
+    "skinseg.callbacks.wandb_run.",
+    "lightning.pytorch.callbacks.LearningRateMonitor",
+)
+
+
+def _trains(node: Mapping[str, Any]) -> bool:
+    target = str(node.get("_target_"))
+    if target.endswith(".ProgressiveResizing") and node.get("start") == 1:  # which is none
+        return False
+    return not target.startswith(_WATCHING)
+
+
 def digest(parts: Iterable[str]) -> str:
     """Returns 12 hexadecimal digits that name a sequence of texts (SHA-256)."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
@@ -45,6 +66,9 @@ def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("data", "test_data"):
         node = config.get(key) or {}
         method[key] = {name: value for name, value in node.items() if name not in _NOT_OF_THE_DATA}
+    trains = {name: node for name, node in (config.get("callbacks") or {}).items() if node and _trains(node)}
+    if trains:
+        method["callbacks"] = trains
     split = method["data"].get("split") or {}
     method["data"]["split"] = {key: value for key, value in split.items() if key != "fold"}
     return method

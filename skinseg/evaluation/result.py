@@ -299,7 +299,7 @@ class Result:
 
     @cached_property
     def costs(self) -> dict[str, float]:
-        """What is known of parameters, gflops, images_per_second and training_seconds."""
+        """What is known of parameters, gflops, images_per_second, training_seconds and training_steps."""
         if self.network is None or self.record is None:
             return {}
         height, width = self.record["config"]["data"]["image_size"]
@@ -309,6 +309,7 @@ class Result:
         }
         if (training := self.training) is not None:
             costs["training_seconds"] = training["seconds"]
+            costs["training_steps"] = training["steps"]
         return costs
 
     def _cost(self) -> list[list[str]]:

@@ -23,7 +23,9 @@ from skinseg.scoring.appearance import APPEARANCE, appearance
 from skinseg.scoring.calibration import calibration_counts
 from skinseg.scoring.metrics import METRICS, image_scores
 
-_WAITING = 4
+# Jobs for each worker. Twice as many left the heap in more pieces: 0.2 GB more after 960 probabilities of
+# 4 MB.
+_WAITING = 2
 
 T = TypeVar("T")
 

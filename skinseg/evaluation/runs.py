@@ -29,9 +29,11 @@ class ScoredRun:
         identity: side, split, data (None: truth not named), training (None: not known), settings of the
             scores (None: overlap alone was scored), method, seed, fold.
         table: A row per image: image_id, group and metrics, sorted by image_id.
-        cost: parameters, gflops, images_per_second, training_seconds; what is not known is missing.
+        cost: parameters, gflops, images_per_second, training_steps, training_seconds; what is not known is
+            missing.
         stamps: What stands beside its scores.
         config: Its configuration; None of masks.
+        words: Overrides by which it differs from the other jobs of its sweep; none of another run.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class ScoredRun:
     cost: Mapping[str, float]
     stamps: Sequence[str]
     config: Mapping[str, Any] | None = None
+    words: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ def find_unscored(entries: Sequence[str]) -> list[Path]:
 
 
 def _scored_below(folder: Path, depth: int) -> Iterable[Path]:
+    for place in _done_before(folder):
+        yield from _scored_below(place, 0)
     if (folder / "scores.csv").is_file() and any(
         (folder / name).is_file() for name in ("evaluation.json", "summary.json")
     ):
@@ -159,6 +164,15 @@ def _scored_below(folder: Path, depth: int) -> Iterable[Path]:
         for child in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
             if child.is_dir() and not child.name.startswith("."):
                 yield from _scored_below(child, depth - 1)
+
+
+def _done_before(folder: Path) -> Iterable[Path]:
+    """The folders of jobs that a sweep left out, since an earlier one had done them."""
+    try:
+        jobs = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["jobs"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return [folder / job["scores"] for job in jobs if job["scores"] != job["folder"]]
 
 
 def load_run(folder: Path) -> ScoredRun:
@@ -180,6 +194,7 @@ def load_run(folder: Path) -> ScoredRun:
             cost=record["costs"],
             stamps=stamps,
             config=record.get("config"),
+            words=_words(record["identity"].get("training")),
         )
     except KeyError as error:
         raise SkinsegError(
@@ -188,6 +203,15 @@ def load_run(folder: Path) -> ScoredRun:
         ) from error
     except (OSError, ValueError) as error:
         raise SkinsegError(f"runs: {folder} cannot be read ({error}).") from error
+
+
+def _words(training: str | None) -> list[str]:
+    """What the training of a run was called in its sweep, if it was a job of one and is still there."""
+    try:
+        content = json.loads((Path(training or "") / "job.json").read_text(encoding="utf-8"))
+        return [str(word) for word in content["words"]]
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def methods_of(runs: Sequence[ScoredRun], *, pool: bool) -> list[Method]:
@@ -246,8 +270,14 @@ def _defined_for_all(methods: Sequence[Method]) -> list[Method]:
 
 
 def _names(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
-    """Names methods by their runs' name, and by as much of the folder as tells them apart."""
+    """Names methods by their runs' name; those that share one by their words in a sweep, or by the folder.
+
+    Of the folder as much is taken as tells them apart.
+    """
     names = [members[0].name for members in groups]
+    words = [" ".join(word for word in m[0].words if all(word in run.words for run in m)) for m in groups]
+    if len(set(names)) < len(names) == len(set(words)) and all(words):
+        return words
     parts = [members[0].folder.resolve().parts for members in groups]
     result = []
     for name, own in zip(names, parts, strict=True):

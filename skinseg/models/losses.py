@@ -25,7 +25,7 @@ class BCE(nn.Module):
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Returns the loss, in [0, inf), of logits and masks of shape (B, 1, H, W)."""
-        logits, masks = _aligned(logits, masks)
+        logits, masks = aligned(logits, masks)
         return F.binary_cross_entropy_with_logits(logits, masks)
 
 
@@ -44,8 +44,8 @@ class Tversky(nn.Module):
 
     def __init__(self, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1.0) -> None:
         super().__init__()
-        _weights(alpha=alpha, beta=beta)
-        _positive("smooth", smooth)
+        check_weights(alpha=alpha, beta=beta)
+        check_positive("smooth", smooth)
         self.alpha = alpha
         self.beta = beta
         self.smooth = smooth
@@ -56,7 +56,7 @@ class Tversky(nn.Module):
 
     def per_image(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Returns the loss of each image, shape (B,), in [0, 1)."""
-        tp, fp, fn = _soft_counts(logits, masks)
+        tp, fp, fn = soft_counts(logits, masks)
         # One minus the fraction, as a fraction: near a perfect prediction the difference would round away.
         mistakes = self.alpha * fp + self.beta * fn
         return mistakes / (tp + mistakes + self.smooth)
@@ -104,7 +104,7 @@ class FocalTversky(nn.Module):
         self, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, smooth: float = 1.0
     ) -> None:
         super().__init__()
-        _positive("gamma", gamma)
+        check_positive("gamma", gamma)
         self.tversky = Tversky(alpha, beta, smooth)
         self.gamma = gamma
 
@@ -129,7 +129,7 @@ class BCEDice(nn.Module):
 
     def __init__(self, bce_weight: float = 1.0, dice_weight: float = 1.0, smooth: float = 1.0) -> None:
         super().__init__()
-        _weights(bce_weight=bce_weight, dice_weight=dice_weight)
+        check_weights(bce_weight=bce_weight, dice_weight=dice_weight)
         self.bce_weight = bce_weight
         self.dice_weight = dice_weight
         self.bce = BCE()
@@ -166,14 +166,109 @@ class Focal(nn.Module):
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Returns the loss, in [0, inf), of logits and masks of shape (B, 1, H, W)."""
-        logits, masks = _aligned(logits, masks)
-        # The logit of the wrong answer: sigmoid of it is 1 - q, its softplus the cross-entropy. Powers of
-        # the probability itself would have no finite slope where it rounds to 0.
-        wrong = logits * (1 - 2 * masks)
+        logits, masks = aligned(logits, masks)
+        wrong = wrong_logits(logits, masks)
         loss = torch.exp(self.gamma * F.logsigmoid(wrong)) * F.softplus(wrong)
         if self.alpha is not None:
             loss = loss * (self.alpha * masks + (1 - self.alpha) * (1 - masks))
         return loss.mean()
+
+
+class UnifiedFocal(nn.Module):
+    """The asymmetric unified focal loss (Yeung et al., Comput. Med. Imaging Graph. 2022, arXiv:2102.04525).
+
+    A focal cross-entropy and a focal Tversky loss, both with exponents that differ between lesion and skin:
+
+        lambda F + (1 - lambda) T
+        F = mean over pixels of -delta m log p - (1 - delta) (1 - m) p ** gamma log(1 - p)
+        T = (1 - TI(skin)) + (1 - TI(lesion)) ** (1 - gamma)
+
+    In the modified Tversky index TI of a class, delta weighs the pixels of the class that were missed and
+    1 - delta those that were taken for it. So gamma lowers the weight of skin that is already right, and
+    raises that of an image's lesion the better it is segmented. lambda, delta and gamma are the paper's; the
+    defaults are those it recommends.
+
+    Args:
+        weight: The paper's lambda, in [0, 1].
+        delta: In (0, 1); above 0.5 it favours sensitivity.
+        gamma: In [0, 1).
+        smooth: As in `Tversky`.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(
+        self, weight: float = 0.5, delta: float = 0.6, gamma: float = 0.5, smooth: float = 1.0
+    ) -> None:
+        super().__init__()
+        check_share("weight", weight)
+        if not 0 < delta < 1:
+            raise ValueError(f"delta={delta}: expected a weight in (0, 1).")
+        if not 0 <= gamma < 1:
+            raise ValueError(f"gamma={gamma}: expected a number in [0, 1).")
+        self.weight = weight
+        self.delta = delta
+        self.gamma = gamma
+        self.tversky = Tversky(1 - delta, delta, smooth)
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Returns the loss, in [0, inf), of logits and masks of shape (B, 1, H, W)."""
+        logits, masks = aligned(logits, masks)
+        # As in the focal loss; no pixel of lesion is made to weigh less.
+        easy = torch.exp(self.gamma * (1 - masks) * F.logsigmoid(logits))
+        price = self.delta * masks + (1 - self.delta) * (1 - masks)
+        pixels = (price * easy * F.softplus(wrong_logits(logits, masks))).mean()
+        # The power has no finite slope at 0, which a perfect image reaches in float32.
+        lesion = self.tversky.per_image(logits, masks).clamp_min(1e-10).pow(1 - self.gamma)
+        skin = self.tversky.per_image(-logits, 1 - masks)
+        return self.weight * pixels + (1 - self.weight) * (lesion + skin).mean()
+
+
+class ThresholdJaccard(nn.Module):
+    """A smooth surrogate of the ISIC 2018 Challenge's score: the Jaccard index, or 0 where it is below 0.65.
+
+    Of our own design, not from a publication. With J the soft Jaccard index of an image,
+
+        1 - J (1 - weight + weight g(J))
+        g(J) = s((J - threshold) / temperature) / s((1 - threshold) / temperature)
+
+    where s is the sigmoid: g passes from near 0 to 1 around the threshold. It is the Jaccard loss plus an
+    extra pull on images near the threshold, where a little more overlap gains the whole index. The score's
+    step itself, and g alone, would leave an image of little overlap without a slope to learn from; the share
+    1 - weight of the plain index gives it one.
+
+    Args:
+        weight: Share of the index that has to pass the threshold, in [0, 1]; 0 is `Jaccard`.
+        threshold: In (0, 1); the Challenge's is 0.65.
+        temperature: Of the sigmoid, in units of the index, > 0; the smaller, the closer to a step.
+        smooth: As in `Tversky`.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(
+        self, weight: float = 0.5, threshold: float = 0.65, temperature: float = 0.1, smooth: float = 1.0
+    ) -> None:
+        super().__init__()
+        check_share("weight", weight)
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold={threshold}: expected a Jaccard index in (0, 1).")
+        check_positive("temperature", temperature)
+        self.weight = weight
+        self.threshold = threshold
+        self.temperature = temperature
+        self.jaccard = Jaccard(smooth)
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Returns the loss, in [0, 1), of logits and masks of shape (B, 1, H, W)."""
+        lacking = self.jaccard.per_image(logits, masks)
+        above = (1 - self.threshold - lacking) / self.temperature
+        most = torch.full_like(above, (1 - self.threshold) / self.temperature)
+        # 1 - g, which near a perfect prediction would round away.
+        withheld = -torch.expm1(F.logsigmoid(above) - F.logsigmoid(most))
+        return (lacking + self.weight * (1 - lacking) * withheld).mean()
 
 
 class Lovasz(nn.Module):
@@ -184,7 +279,7 @@ class Lovasz(nn.Module):
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Returns the loss, in [0, inf), of logits and masks of shape (B, 1, H, W)."""
-        logits, masks = (tensor.flatten(1) for tensor in _aligned(logits, masks))
+        logits, masks = (tensor.flatten(1) for tensor in aligned(logits, masks))
         errors, order = (1 - logits * (2 * masks - 1)).sort(dim=1, descending=True)
         # Counted in integers: CUDA has no deterministic cumulative sum of floats.
         truth = masks.gather(1, order).int()
@@ -196,29 +291,50 @@ class Lovasz(nn.Module):
         return (F.relu(errors) * steps).sum(dim=1).mean()
 
 
-def _aligned(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns both in one dtype, float32 or float64."""
+def aligned(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns both in one dtype, float32 or float64.
+
+    Raises:
+        ValueError: They differ in shape.
+    """
     if logits.shape != masks.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)} differ in shape.")
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits, masks.to(logits.dtype)
 
 
-def _soft_counts(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def soft_counts(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns soft true positive, false positive and false negative pixels of each image, shape (B,)."""
-    logits, masks = (tensor.flatten(1) for tensor in _aligned(logits, masks))
+    logits, masks = (tensor.flatten(1) for tensor in aligned(logits, masks))
     lesion = torch.sigmoid(logits)
     # Not the complement 1 - lesion, which rounds to 0 long before the probability of skin does.
     skin = torch.sigmoid(-logits)
     return (lesion * masks).sum(dim=1), (lesion * (1 - masks)).sum(dim=1), (skin * masks).sum(dim=1)
 
 
-def _positive(name: str, value: float) -> None:
+def wrong_logits(logits: Tensor, masks: Tensor) -> Tensor:
+    """Returns each pixel's logit of the wrong answer, of tensors that `aligned` returned.
+
+    Its sigmoid is the probability of the wrong answer, its softplus the cross-entropy. Both keep their digits
+    and have a finite slope where the probability of the right answer rounds to 0 or 1.
+    """
+    return logits * (1 - 2 * masks)
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises a ValueError unless the argument is a finite number above 0."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name}={value}: expected a number > 0.")
 
 
-def _weights(**weights: float) -> None:
+def check_share(name: str, value: float) -> None:
+    """Raises a ValueError unless the argument is a number from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}={value}: expected a share from 0 to 1.")
+
+
+def check_weights(**weights: float) -> None:
+    """Raises a ValueError unless the weights are finite, none is below 0 and one is above."""
     if not (all(0 <= weight < math.inf for weight in weights.values()) and any(weights.values())):
         found = ", ".join(f"{name}={weight}" for name, weight in weights.items())
         raise ValueError(f"{found}: expected weights >= 0, not all 0.")

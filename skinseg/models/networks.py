@@ -1,4 +1,4 @@
-"""Networks of segmentation-models-pytorch: which pairs work, and encoder weights from a local file."""
+"""Builds networks: which pairs of segmentation-models-pytorch work, and encoder weights from a local file."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def build_network(
 
     Args:
         constructor: A class of segmentation-models-pytorch, or anything that returns a module which maps
-            (B, 3, H, W) to logits (B, 1, H, W).
+            (B, 3, H, W) to logits (B, 1, H, W). A module's `size_step`, if it has one, is the multiple of
+            pixels that height and width have to be.
         options: Its arguments. `encoder_weights` is "imagenet" or another set that the library knows, None,
             or the path of a local .safetensors, .pth or .pt file.
         image_size: Height and width of the images, in pixels.
@@ -114,37 +115,60 @@ def build_network(
         raise
     if path is not None:
         load_encoder_weights(network, path)
-    _try_forward(network, image_size, batch_size)
+    if hasattr(network, "size_step"):
+        _check_size(type(network).__name__, image_size, size_step(network))
+    problem = training_problem(network, image_size, batch_size)
+    if problem is not None:
+        raise SkinsegError(f"model: {problem} Change data.image_size, data.batch_size or the model.")
     return network
 
 
-def _try_forward(network: nn.Module, image_size: tuple[int, int], batch_size: int) -> None:
-    """Passes noise through the network as in training: what no rule knows of fails here, not in the run."""
+def training_problem(network: nn.Module, image_size: tuple[int, int], batch_size: int) -> str | None:
+    """Passes noise through a network as in training: what no rule knows of fails here, not in the run.
+
+    Args:
+        network: On the CPU; it is left as it was.
+        image_size: Height and width of the images, in pixels.
+        batch_size: Images in a training step; two of them are enough here.
+
+    Returns:
+        Why it cannot train on them, a sentence. None: it can.
+    """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     training = network.training
     batch = min(2, batch_size)
+    name, what = type(network).__name__, f"{batch} images of {image_size[0]}x{image_size[1]} pixels"
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = network.train()(torch.randn(batch, 3, *image_size))
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        height, width = image_size
-        raise SkinsegError(
-            f"model: {type(network).__name__} cannot train on {batch} images of "
-            f"{height}x{width} pixels: {reason}. Change data.image_size, data.batch_size or the model."
-        ) from error
+        return f"{name} cannot train on {what}: {reason.rstrip('.')}."
     finally:
         network.train(training)
-        for name, buffer in network.named_buffers():
-            buffer.copy_(buffers[name])
+        for key, buffer in network.named_buffers():
+            buffer.copy_(buffers[key])
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
-    found = shape or f"a {type(logits).__name__}"
-    if shape != (batch, 1, *image_size):
-        raise SkinsegError(
-            f"model: {type(network).__name__} returns {found} for {batch} images of "
-            f"{image_size[0]}x{image_size[1]} pixels; expected logits of shape {(batch, 1, *image_size)} "
-            "(model.classes=1)."
-        )
+    if shape == (batch, 1, *image_size):
+        return None
+    return (
+        f"{name} returns {shape or f'a {type(logits).__name__}'} for {what}; expected logits of shape "
+        f"{(batch, 1, *image_size)} (model.classes=1)."
+    )
+
+
+def size_step(network: nn.Module) -> int:
+    """Returns the multiple of pixels that the sides of a network's images should be.
+
+    Args:
+        network: Ours have a `size_step`, those of segmentation-models-pytorch an encoder with a stride; of
+            others 32 is assumed, which is that of most encoders' deepest features.
+    """
+    if isinstance(own := getattr(network, "size_step", None), int):
+        return own
+    if not getattr(network, "requires_divisible_input_shape", True):
+        return 1  # it crops and pads by itself
+    return int(getattr(getattr(network, "encoder", None), "output_stride", 32))
 
 
 def checkpoint_gradients(network: nn.Module) -> None:
@@ -293,12 +317,7 @@ def check_network(
     if decoder == "DPT":
         _check_vit_size(encoder, image_size)
     step = _step_of(decoder, options)
-    if any(side % step for side in image_size):
-        nearest = [max(step, round(side / step) * step) for side in image_size]
-        raise SkinsegError(
-            f"data.image_size={list(image_size)}: {decoder} with the encoder {encoder} needs multiples of "
-            f"{step} pixels; the nearest is data.image_size={nearest}."
-        )
+    _check_size(f"{decoder} with the encoder {encoder}", image_size, step)
     if decoder == "PAN" and min(image_size) < 8 * step:
         raise SkinsegError(
             f"data.image_size={list(image_size)}: PAN halves its deepest features three times and needs "
@@ -314,6 +333,15 @@ def check_network(
             f"data.batch_size=1: {decoder} with the encoder {encoder} normalises features of one pixel over "
             "the batch, which takes two images or more. Take data.batch_size=2 with "
             "trainer.accumulate_grad_batches, or another model."
+        )
+
+
+def _check_size(network: str, image_size: tuple[int, int], step: int) -> None:
+    if any(side % step for side in image_size):
+        nearest = [max(step, round(side / step) * step) for side in image_size]
+        raise SkinsegError(
+            f"data.image_size={list(image_size)}: {network} needs multiples of {step} pixels; the nearest is "
+            f"data.image_size={nearest}."
         )
 
 

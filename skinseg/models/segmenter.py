@@ -19,6 +19,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from skinseg.errors import SkinsegError
+from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ class LesionSegmenter(L.LightningModule):
             NeurIPS 2022).
         lr_reference_batch: The batch, in images, that the configured learning rate is meant for.
         compile_mode: How torch.compile compiles the network for training. None: not at all.
+        deep_supervision: Further losses of the network in training, added to `loss`. None: none.
         record: Plain values that every checkpoint carries under "skinseg": the resolved config, the split's
             fingerprint.
     """
@@ -174,6 +176,7 @@ class LesionSegmenter(L.LightningModule):
         lr_scaling: LrScaling = "none",
         lr_reference_batch: int = 16,
         compile_mode: str | None = None,
+        deep_supervision: DeepSupervision | None = None,
         record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -188,6 +191,7 @@ class LesionSegmenter(L.LightningModule):
         self._lr_reference_batch = lr_reference_batch
         self._compile_mode = compile_mode
         self._compiled = False
+        self.deep_supervision = deep_supervision
         self.record = record or {}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
@@ -304,13 +308,15 @@ class LesionSegmenter(L.LightningModule):
             torch.manual_seed(seed)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Returns the loss of a batch.
+        """Returns the loss of a batch, with those of deep supervision.
 
         Raises:
             NonFiniteLossError: It is NaN or infinite, or that of a step since the last look was; the batch's
                 images are named.
         """
         loss: Tensor = self.loss(self(batch["image"]), batch["mask"])
+        if self.deep_supervision is not None:
+            loss = loss + self.deep_supervision(self.loss, batch["mask"])
         self.watch.add(loss, self.current_epoch, self.global_step, batch["image_id"])
         size = len(batch["image"])
         if self._logs_this_step():

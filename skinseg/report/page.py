@@ -34,6 +34,7 @@ _COST = (
     ("parameters", "Parameters", wording.millions),
     ("gflops", "GFLOPs an image", lambda value: wording.rounded(value, 1)),
     ("images_per_second", "Images a second", lambda value: wording.rounded(value, 1)),
+    ("training_steps", "Steps", wording.count),
     ("training_seconds", "Training", wording.duration),
 )
 

@@ -11,7 +11,7 @@ import torch
 from conftest import WriteHam
 
 from skinseg.data.augment import compose
-from skinseg.data.datamodule import LesionDataModule
+from skinseg.data.datamodule import LesionDataModule, usable_cores, warn_of_workers
 from skinseg.data.dataset import EpochSampler, LesionDataset, resize_image, resize_mask
 from skinseg.data.files import read_image
 from skinseg.data.ham10000 import read_ham10000
@@ -213,3 +213,39 @@ def test_an_argument_that_albumentations_does_not_know_is_an_error(tmp_path: Pat
     )
     with pytest.raises(SkinsegError, match=r"augment: .*propability"):
         build.datamodule(config)
+
+
+class TestWorkers:
+    """More loader processes than cores."""
+
+    @pytest.fixture(autouse=True)
+    def two_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+        warn_of_workers.cache_clear()
+
+    def test_are_warned_of_once(self, make_data: MakeData, caplog: pytest.LogCaptureFixture) -> None:
+        data = make_data(num_workers=3, batch_size=2)
+        loaders = [data.train_dataloader(), data.train_dataloader(), data.val_dataloader()]
+        assert [loader.num_workers for loader in loaders] == [3, 3, 2]
+        said = [record.getMessage() for record in caplog.records]
+        assert said == [
+            "data.num_workers=3: more loader processes than the 2 cores that this process may use, so that "
+            "they wait for each other. Set data.num_workers=2 or less, or null to have it chosen."
+        ]
+
+    def test_as_many_as_cores_and_those_that_are_not_started_are_not(
+        self, make_data: MakeData, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        make_data(num_workers=2).train_dataloader()
+        make_data(num_workers=None).train_dataloader()
+        make_data(num_workers=64, batch_size=100).train_dataloader()  # of one batch
+        assert not [record for record in caplog.records if "num_workers" in record.getMessage()]
+
+    def test_the_share_of_a_container_counts(self, tmp_path: Path) -> None:
+        (tmp_path / "cpu.max").write_text("max 100000\n")
+        assert usable_cores(tmp_path) == 2
+        (tmp_path / "cpu.max").write_text("120000 100000\n")
+        assert usable_cores(tmp_path) == 2
+        (tmp_path / "cpu.max").write_text("50000 100000\n")
+        assert usable_cores(tmp_path) == 1
+        assert usable_cores(tmp_path / "elsewhere") == 2

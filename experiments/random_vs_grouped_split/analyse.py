@@ -1,0 +1,85 @@
+"""Sets the scores of the same test images under two splits side by side: one by lesion, one by image.
+
+python experiments/random_vs_grouped_split/analyse.py <folder of the sweep>
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from skinseg.record import write_csv
+from skinseg.scoring.statistics import cluster_intervals
+
+DRAWS, LEVEL = 10_000, 0.95
+
+
+def read(sweep: Path) -> tuple[dict[str, list[pd.DataFrame]], pd.DataFrame]:
+    """Returns the scores by unit of the split (lesion, image), a table for each seed, and the leaky split."""
+    scores: dict[str, list[pd.DataFrame]] = {"lesion": [], "image": []}
+    for path in sorted(sweep.glob("*/summary.json")):
+        unit = json.loads(path.read_text(encoding="utf-8"))["config"]["data"]["split"]["unit"]
+        scores[unit].append(pd.read_csv(path.with_name("scores.csv"), index_col="image_id"))
+        if unit == "image":
+            leaky = pd.read_csv(path.with_name("split.csv"))
+    return scores, leaky
+
+
+def interval(values: pd.Series[float], lesions: pd.Series[str]) -> list[float]:
+    """Returns mean, low and high."""
+    found = cluster_intervals(values.to_numpy(), lesions.to_numpy(), draws=DRAWS, level=LEVEL, seed=0)
+    return [float(part[0]) for part in (found.mean, found.low, found.high)]
+
+
+def main() -> None:
+    """Writes results.csv and figure.png beside this file."""
+    scores, leaky = read(Path(sys.argv[1]))
+    lesion = scores["lesion"][0]["group"]
+    image = scores["image"][0]["group"]
+    dice = {unit: sum(table["dice"] for table in tables) / len(tables) for unit, tables in scores.items()}
+    trained = set(leaky.loc[leaky["split"] == "train", "group"])
+    known = image.isin(trained)
+    rows = [
+        ["split by lesion: all test images", len(lesion), *interval(dice["lesion"], lesion)],
+        ["split by image: all test images", len(image), *interval(dice["image"], image)],
+        *(
+            [f"split by image: {name}", int(mask.sum()), *interval(dice["image"][mask], image[mask])]
+            for name, mask in (("lesion also in training", known), ("lesion not in training", ~known))
+        ),
+    ]
+    both = lesion.index.intersection(image.index)
+    gain, group, seen = (dice["image"] - dice["lesion"])[both], image[both], known[both]
+    for name, mask in (("lesion also in training", seen), ("lesion not in training", ~seen)):
+        label = f"same images, by image minus by lesion: {name}"
+        rows.append([label, int(mask.sum()), *interval(gain[mask], group[mask])])
+    table = pd.DataFrame(rows, columns=["what", "images", "dice", "low", "high"])
+    table[["dice", "low", "high"]] = np.round(table[["dice", "low", "high"]], 5)
+    write_csv(Path(__file__).with_name("results.csv"), table)
+    draw(table, Path(__file__).with_name("figure.png"))
+    print(table.to_string(index=False))
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Draws the scores above, the differences below."""
+    figure, panels = plt.subplots(2, 1, figsize=(6.8, 3.6), height_ratios=[2, 1], layout="constrained")
+    for axes, rows in zip(panels, (table.iloc[:4], table.iloc[4:]), strict=True):
+        for place, row in enumerate(rows.itertuples()):
+            axes.plot([row.low, row.high], [place, place], color="#333333", lw=1.6)
+            axes.plot(row.dice, place, "o", color="#c2571a", ms=6)
+        axes.set_yticks(range(len(rows)), rows["what"].str.replace(": ", ":\n"), fontsize=7)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(axis="x", color="#dddddd")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    panels[1].axvline(0, color="#333333", lw=0.8)
+    panels[0].set_xlabel("Dice", fontsize=8)
+    panels[1].set_xlabel("difference in Dice", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

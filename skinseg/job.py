@@ -1,0 +1,91 @@
+"""A job of a sweep: what the sweep has planned, in a process of its own.
+
+python -m skinseg.job <run folder>
+
+It is what a sweep starts; by hand it repeats a job as it was launched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from filelock import Timeout
+from omegaconf import OmegaConf
+
+from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.record import write_json
+from skinseg.sweep.jobs import FAILED, Job, running
+from skinseg.train import run
+
+
+def main() -> int:
+    """Runs the job and returns the exit code; why it failed is left in its folder."""
+    if len(sys.argv) != 2:
+        print(f"Expected one argument, the job's folder; found {len(sys.argv) - 1}.", file=sys.stderr)
+        return SkinsegError.exit_code
+    folder = Path(sys.argv[1])
+    try:
+        job = Job.read(folder)
+        if "LOCAL_RANK" in os.environ:  # a further process of the one that holds the lock
+            return _run(job)
+        _end_with_parent()
+        with running(folder):
+            (folder / FAILED).unlink(missing_ok=True)
+            return _run(job)
+    except Timeout:
+        print(f"{folder}: this job is already running.", file=sys.stderr)
+    except SkinsegError as error:
+        print(error, file=sys.stderr)
+    return SkinsegError.exit_code
+
+
+def _run(job: Job) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    log = logging.FileHandler(job.folder / "train.log")
+    log.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger().addHandler(log)
+    try:
+        run(OmegaConf.create(dict(job.config)))
+    except InterruptedRunError as error:
+        logging.getLogger("skinseg").error("%s", error)
+        return error.exit_code
+    except SkinsegError as error:
+        logging.getLogger("skinseg").error("%s", error)
+        code, reason = error.exit_code, str(error)
+    except KeyboardInterrupt:
+        return InterruptedRunError.exit_code
+    except Exception as error:  # a bug, raised as it is; the sweep's end says which job it was
+        log.handle(
+            logging.LogRecord("skinseg", logging.ERROR, __file__, 0, traceback.format_exc(), None, None)
+        )
+        _leave_reason(job, 1, f"{type(error).__name__}: {error}")
+        raise
+    else:
+        return 0
+    # Not before the error is gone, for it may hold open the very file that has filled the disk.
+    _leave_reason(job, code, reason)
+    return code
+
+
+def _leave_reason(job: Job, exit_code: int, error: str) -> None:
+    with contextlib.suppress(OSError, SkinsegError):  # a full disk is a reason, too, and has been printed
+        write_json(job.folder / FAILED, {"exit_code": exit_code, "error": error})
+
+
+def _end_with_parent() -> None:
+    """Lets the system press Ctrl-C here when the sweep is killed: the job saves and frees its device."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGINT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,445 @@
+"""Sweeps by Hydra's multirun: planned before the first job, each job a process, a comparison at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from skinseg.command import as_the_job_sees_it, end_with_message, explain
+from skinseg.config import ConfigurationError, Plain, check, compose, plain
+from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.record import write_json
+from skinseg.sweep.gpus import reserved
+from skinseg.sweep.jobs import FAILED, JOB, PLAN, Job, Plan, continued, earlier_jobs, fingerprint, state_of
+
+log = logging.getLogger(__name__)
+
+# Set by torchrun, Slurm and Lightning for their ranks; a job starts its own.
+_RANK_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "NODE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+_GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+_IN_TURN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+_ASIDE = ".interrupted"
+
+_planned: list[Plan] = []
+"""The sweep of this process, if it has one."""
+
+
+class PlanSweep(Callback):
+    """Checks and writes down all jobs before the first one starts; `hydra.callbacks` names it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Ends the process with a message if any job would be refused.
+
+        Args:
+            config: What Hydra composed, with its own node, without the swept keys.
+            **kwargs: `config_name`: the command.
+        """
+        if config.hydra.sweeper._target_ != _GRID:
+            return  # another sweeper makes its jobs up as it goes
+        try:
+            plan = plan_grid(config)
+            for job in plan.jobs:
+                job.write()
+            plan.write()
+        except SkinsegError as error:
+            end_with_message(error)
+        _planned.append(plan)
+
+
+def plan_grid(config: DictConfig) -> Plan:
+    """Plans the jobs of a grid.
+
+    Args:
+        config: What Hydra composed, with its own node, without the swept keys.
+
+    Returns:
+        The plan. Files in `conf/` may change from here on: Hydra, too, takes the configurations of the plan.
+
+    Raises:
+        SkinsegError: The grid is empty, a job would be refused (all problems of all jobs are named), two jobs
+            have the same folder, or the folder holds another sweep.
+    """
+    grid = _grid(config)
+    if not grid:
+        raise SkinsegError("The sweep is empty: one of its keys has no value. Give each key at least one.")
+    folder = Path(str(config.hydra.sweep.dir)).absolute()
+    resume = bool(OmegaConf.select(config, "sweep.resume"))
+    if (folder / PLAN).exists() and not resume:
+        raise SkinsegError(
+            f"hydra.sweep.dir={folder} already holds a sweep. Go on with it by sweep.resume=true, or name "
+            "another folder."
+        )
+    differing = [len(set(values)) > 1 for values in zip(*grid, strict=True)]
+    words = [[word for word, differs in zip(job, differing, strict=True) if differs] for job in grid]
+    composed = _compose_all(config, grid, words)
+    jobs = _jobs(grid, words, composed, folder, f"{config.name}_{folder.name}")
+    _check_folders(jobs)
+    if resume:
+        jobs = _going_on(jobs, folder)
+    _let_hydra_take(dict(zip(map(tuple, grid), composed, strict=True)))
+    return Plan(folder, jobs)
+
+
+def _grid(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job, as Hydra's own sweeper would make them."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    overrides = parser.parse_overrides([*params, *config.hydra.overrides.task])
+    return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def _compose_all(
+    config: DictConfig, grid: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
+) -> list[DictConfig]:
+    hydra = GlobalHydra.instance().hydra
+    loader = GlobalHydra.instance().config_loader()
+    composed: list[DictConfig] = []
+    problems: dict[str, list[str]] = {}
+    for overrides, own in zip(grid, words, strict=True):
+        try:
+            composed.append(loader.load_sweep_config(config, list(overrides)))
+        except (HydraException, OmegaConfBaseException) as error:
+            # To explain it, the configuration is composed in other ways, for which Hydra has to be free.
+            GlobalHydra.instance().clear()
+            for problem in explain(error, [*overrides, *config.hydra.overrides.hydra]):
+                problems.setdefault(problem, []).append(" ".join(own))
+            GlobalHydra.instance().hydra = hydra
+    _refuse(problems, len(grid))
+    return composed
+
+
+def _refuse(problems: dict[str, list[str]], jobs: int) -> None:
+    if not problems:
+        return
+    lines = [f"The sweep is refused; none of its {jobs} jobs was started."]
+    for problem, of in problems.items():
+        which = "all jobs" if len(of) == jobs else f"{len(of)} jobs, e.g. {of[0]}" if len(of) > 1 else of[0]
+        lines.append(f"- {problem}" + (f" ({which})" if jobs > 1 else ""))
+    raise SkinsegError("\n".join(lines))
+
+
+def _jobs(
+    grid: Sequence[Sequence[str]],
+    words: Sequence[Sequence[str]],
+    composed: Sequence[DictConfig],
+    sweep: Path,
+    group: str,
+) -> list[Job]:
+    jobs: list[Job] = []
+    problems: dict[str, list[str]] = {}
+    before = HydraConfig.instance().cfg
+    for number, (overrides, own, cfg) in enumerate(zip(grid, words, composed, strict=True)):
+        cfg = copy.deepcopy(cfg)
+        with read_write(cfg), open_dict(cfg), read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.job.num = cfg.hydra.job.id = number
+        folder = sweep / str(cfg.hydra.sweep.subdir)
+        try:
+            config = _named(as_the_job_sees_it(cfg, folder), own, group)
+            check(config)
+        except SkinsegError as error:
+            for problem in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
+                problems.setdefault(problem, []).append(" ".join(own))
+            continue
+        mark = fingerprint(config)
+        jobs.append(Job(number, overrides, own, folder, mark, "start", None, config))
+    HydraConfig.instance().cfg = before
+    _refuse(problems, len(grid))
+    return jobs
+
+
+def _named(own: DictConfig, words: Sequence[str], group: str) -> Plain:
+    """Returns a job's plain configuration with its names in Weights & Biases, where the user gave none.
+
+    Args:
+        own: The job's configuration.
+        words: What tells the job from the others: the name of its run.
+        group: Of the sweep.
+    """
+    with open_dict(own):
+        if own.get("group", "") is None:
+            own.group = group
+        if OmegaConf.select(own, "logger.wandb") is not None and own.logger.wandb.name == own.name and words:
+            own.logger.wandb.name = f"{own.name} {' '.join(words)}"
+    return plain(own)
+
+
+def _check_folders(jobs: Sequence[Job]) -> None:
+    seen: dict[Path, Job] = {}
+    for job in jobs:
+        other = seen.setdefault(job.folder, job)
+        if other is not job:
+            raise SkinsegError(
+                f"{other.label} and {job.label} have the same folder, {job.folder}; each needs one "
+                "of its own, e.g. hydra.sweep.subdir='${hydra.job.num}'."
+            )
+
+
+def _going_on(jobs: Sequence[Job], sweep: Path) -> list[Job]:
+    """Returns the jobs with what is left to do of each, after the sweeps that lie beside this one."""
+    before = list(earlier_jobs(sweep))
+    jobs = [continued(job, before) for job in jobs]
+    counts = {action: sum(job.action == action for job in jobs) for action in ("skip", "resume", "start")}
+    if counts["start"] == len(jobs):
+        log.warning(
+            "sweep.resume=true: no job of this sweep was started below %s; all are new.", sweep.parent
+        )
+    else:
+        log.info("sweep.resume=true: %(skip)d done before, %(resume)d go on, %(start)d start.", counts)
+    marks = {job.fingerprint for job in jobs}
+    group = next((job.config["group"] for job in before if job.fingerprint in marks), None)
+    return [_resuming(_with_room(_in_group(job, group), sweep)) for job in jobs]
+
+
+def _in_group(job: Job, group: str | None) -> Job:
+    """A sweep that is gone on with stays one group."""
+    if group is None:
+        return job
+    loggers = {
+        name: {**node, "group": group} if node and node.get("group") == job.config["group"] else node
+        for name, node in (job.config["logger"] or {}).items()
+    }
+    return replace(job, config={**job.config, "group": group, "logger": loggers})
+
+
+def _with_room(job: Job, sweep: Path) -> Job:
+    """Moves aside what an interrupted job has left in the folder that it is about to use again."""
+    if not (job.folder / JOB).is_file():
+        return job
+    there = Job.read(job.folder)
+    if there.fingerprint != job.fingerprint:
+        raise SkinsegError(
+            f"{job.folder} holds another job than {job.label}: {' '.join(there.words)}. A sweep of "
+            "other jobs needs a folder of its own, from which it finds those that are done; leave out "
+            f"hydra.sweep.dir, or name one in {sweep.parent}."
+        )
+    if job.action == "skip":
+        return job
+    number = 1
+    while (aside := sweep / _ASIDE / f"{job.folder.name}-{number}").exists():
+        number += 1
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(job.folder, aside)
+    return replace(job, earlier=aside) if job.earlier == job.folder else job
+
+
+def _resuming(job: Job) -> Job:
+    if job.action != "resume" or job.earlier is None:
+        return job
+    last = job.earlier / "checkpoints" / "last.ckpt"
+    return replace(job, config={**job.config, "ckpt_path": str(last)})
+
+
+def _let_hydra_take(composed: dict[tuple[str, ...], DictConfig]) -> None:
+    """Lets the sweeper and the launchers take these configurations instead of composing them again.
+
+    They would read `conf/` at each job's turn: a file that is edited by then would be another job, and a
+    broken one the end of the sweep.
+    """
+    loader: Any = GlobalHydra.instance().config_loader()
+
+    def load_sweep_config(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        return copy.deepcopy(composed[tuple(sweep_overrides)])
+
+    loader.load_sweep_config = load_sweep_config
+
+
+def run_job(cfg: DictConfig) -> float | None:
+    """Runs a job of a multirun as a process of its own.
+
+    Ranks, W&B runs and crashes of the jobs stay apart that way: Lightning would start the ranks of a job
+    with the command line of the whole sweep.
+
+    Args:
+        cfg: What Hydra composed; what was planned counts.
+
+    Returns:
+        The job's objective. None if this is no multirun, and nothing was done.
+
+    Raises:
+        SkinsegError: The job failed.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return None
+    folder = Path(hydra.runtime.output_dir)
+    job = Job.read(folder) if (folder / JOB).is_file() else _unplanned(cfg, folder)
+    if job.action == "skip":
+        log.info("%s has finished before, in %s.", job.label, job.earlier)
+        return _objective(job)
+    code = _run_in_child(job, hydra)
+    if code:
+        if code != InterruptedRunError.exit_code and not (folder / FAILED).is_file():
+            reason = f"killed by signal {-code}." if code < 0 else f"ended with exit code {code}."
+            write_json(folder / FAILED, {"exit_code": code, "error": reason})
+        raise SkinsegError(f"{job.label} failed; see {folder}.")
+    return _objective(job)
+
+
+def _unplanned(cfg: DictConfig, folder: Path) -> Job:
+    """A job that a sweeper other than the grid made up."""
+    hydra = HydraConfig.get()
+    sweep = Path(hydra.sweep.dir).absolute()
+    words = hydra.overrides.task
+    config = _named(copy.deepcopy(cfg), words, f"{cfg.name}_{sweep.name}")
+    check(config)
+    job = Job(
+        int(hydra.job.num), list(words), list(words), folder, fingerprint(config), "start", None, config
+    )
+    job.write()
+    return job
+
+
+def _run_in_child(job: Job, hydra: Any) -> int:
+    environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
+    command = [sys.executable, "-m", "skinseg.job", str(job.folder)]
+    # Side by side the jobs' progress bars would write over each other.
+    alone = hydra.launcher._target_ == _IN_TURN
+    with contextlib.ExitStack() as stack:
+        output = None if alone else stack.enter_context((job.folder / "console.log").open("a"))
+        environment |= stack.enter_context(reserved(job.config["trainer"]))
+        child = stack.enter_context(
+            subprocess.Popen(
+                command,
+                env=environment,
+                cwd=hydra.runtime.cwd,
+                stdout=output,
+                stderr=None if output is None else subprocess.STDOUT,
+            )
+        )
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            # The job has got the signal too; it saves and says how to resume.
+            child.wait()
+            raise
+
+
+def _objective(job: Job) -> float:
+    summary = json.loads((job.scores / "summary.json").read_text(encoding="utf-8"))
+    return float(summary["objective"]["value"])
+
+
+def conclude(task: Callable[[], Any]) -> None:
+    """Runs a Hydra entry point; if it was a sweep, says how it ended and compares its jobs.
+
+    Args:
+        task: A function decorated with `hydra.main`.
+
+    Raises:
+        SkinsegError: Jobs failed; all are named, each with its reason.
+    """
+    try:
+        task()
+    except SkinsegError:
+        if not _planned:
+            raise
+    except KeyboardInterrupt:
+        for plan in _planned:
+            plan.write()
+            print(
+                "The sweep was interrupted; the same command with sweep.resume=true goes on.", file=sys.stderr
+            )
+        raise
+    for plan in _planned:
+        plan.write()
+        states = [state_of(job) for job in plan.jobs]
+        _show(plan, states)
+        _compare(plan, states)
+        _name_failed(plan, states)
+
+
+def _show(plan: Plan, states: Sequence[Plain]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    config = plan.jobs[0].config
+    monitor, sign = config["monitor"], -1 if config["mode"] == "max" else 1
+    table = Table(title=f"{config['name']}: {len(plan.jobs)} jobs", title_style="bold", title_justify="left")
+    for column in ("job", "overrides", "state", monitor, "test/dice", "steps", "minutes"):
+        table.add_column(column, justify="left" if column in ("overrides", "state") else "right")
+    pairs = zip(plan.jobs, states, strict=True)
+    for job, state in sorted(pairs, key=lambda pair: sign * pair[1].get("objective", sign * math.inf)):
+        table.add_row(
+            str(job.number),
+            " ".join(job.words),
+            state["state"] + (" before" if job.action == "skip" else ""),
+            _number(state.get("objective"), 4),
+            _number(state.get("dice"), 4),
+            str(state.get("steps", "")),
+            _number(None if state.get("seconds") is None else state["seconds"] / 60, 1),
+        )
+    console = Console(highlight=False, soft_wrap=True, width=1000)
+    console.print()
+    console.print(table)
+
+
+def _number(value: float | None, places: int) -> str:
+    return "" if value is None else f"{value:.{places}f}"
+
+
+def _compare(plan: Plan, states: Sequence[Plain]) -> None:
+    """Compares the jobs that have test scores; what cannot be compared is said and no failure."""
+    from skinseg import compare
+
+    config = plan.jobs[0].config
+    settings = config["sweep"]
+    scored = [job for job, state in zip(plan.jobs, states, strict=True) if state.get("dice") is not None]
+    if not settings["compare"] or len(scored) < 2:
+        return
+    folder = plan.folder / "comparison"
+    wandb = (config["logger"] or {}).get("wandb")
+    logger = "none" if wandb is None else "wandb"
+    cfg = compose([f"metric={settings['metric']}", f"logger={logger}", "runs=[]", "run_dir=."], "compare")
+    with open_dict(cfg):
+        if wandb is not None:
+            cfg.logger.wandb.project, cfg.logger.wandb.entity = wandb["project"], wandb["entity"]
+        cfg.run_dir, cfg.group, cfg.name = str(folder), config["group"], config["name"]
+        cfg.runs = [str(job.scores) for job in scored]
+    try:
+        compare.run(cfg)
+    except SkinsegError as error:
+        print(f"\nNo comparison: {error}", file=sys.stderr)
+
+
+def _name_failed(plan: Plan, states: Sequence[Plain]) -> None:
+    failed = [(job, state) for job, state in zip(plan.jobs, states, strict=True) if state["state"] != "done"]
+    if not failed:
+        return
+    done = len(plan.jobs) - len(failed)
+    lines = [f"{len(failed)} of {len(plan.jobs)} jobs are not done; {done} are."]
+    for job, state in failed:
+        reason = str(state.get("error", state["state"])).strip()
+        lines.append(f"- {job.label}: {reason} See {job.folder}.")
+    lines.append("The same command with sweep.resume=true runs what is missing.")
+    raise SkinsegError("\n".join(lines))

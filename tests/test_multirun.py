@@ -1,0 +1,346 @@
+"""Sweeps: planned before the first job, each job a process, gone on with, compared at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import pytest
+import yaml
+from conftest import REPOSITORY, TINY, WriteHam
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
+
+from skinseg.config import config_dir
+from skinseg.errors import SkinsegError
+from skinseg.multirun import plan_grid
+from skinseg.sweep.jobs import Plan, is_running, running
+
+SWEEPS = sorted(path.stem for path in (config_dir() / "sweep").glob("*.yaml"))
+STUDIES = sorted(path.parents[1].name for path in (REPOSITORY / "experiments").glob("*/sweep/study.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def hydra_as_it_was() -> Iterator[None]:
+    yield
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+
+
+def plan(*overrides: str, folder: Path, study: str | None = None) -> Plan:
+    """Plans a sweep in this process as the command does."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        search = [] if study is None else [f"hydra.searchpath=[file://{REPOSITORY / 'experiments' / study}]"]
+        fixed = [word for word in overrides if "," not in word or "[" in word]
+        cfg = compose("train", [*fixed, *search, f"hydra.sweep.dir={folder}"], return_hydra_config=True)
+        cfg.hydra.overrides.task = list(overrides)
+        cfg.hydra.job.config_name = "train"
+        return plan_grid(cfg)
+
+
+def write(planned: Plan) -> None:
+    """What a sweep leaves on the disk before its first job starts."""
+    for job in planned.jobs:
+        job.write()
+    planned.write()
+
+
+def refused(*overrides: str, folder: Path) -> str:
+    with pytest.raises(SkinsegError) as caught:
+        plan(*overrides, folder=folder)
+    return str(caught.value)
+
+
+def sweep(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "skinseg.train", "-m", *TINY, "hydra.sweep.dir=sweeps/first", *arguments],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def finished(process: subprocess.Popen[str], code: int = 0) -> str:
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == code, out
+    assert "Traceback" not in out
+    return out
+
+
+def states(folder: Path) -> list[str]:
+    return [job["state"] for job in read(folder / "sweep.json")["jobs"]]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_named_sweep_is_checked_whole(name: str, tmp_path: Path) -> None:
+    """Each of its jobs is composed and compared with the constructors."""
+    found = plan("model.encoder_weights=null", f"+sweep={name}", folder=tmp_path / "sweep")
+    assert len(found.jobs) == len({job.fingerprint for job in found.jobs}) > 1
+    assert all(job.words for job in found.jobs)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_sweep_of_a_study_is_checked_whole(study: str, tmp_path: Path) -> None:
+    found = plan("model.encoder_weights=null", "+sweep=study", folder=tmp_path / "sweep", study=study)
+    assert {job.config["seed"] for job in found.jobs} >= {0, 1, 2}
+    assert {job.config["name"] for job in found.jobs} == {study}
+
+
+def test_jobs_know_what_tells_them_apart(tmp_path: Path) -> None:
+    found = plan("model=tiny", "loss=bce,dice", "seed=1,2", "tags=[mine]", folder=tmp_path / "sweep")
+    assert [job.words for job in found.jobs[:3]] == [
+        ["loss=bce", "seed=1"], ["loss=bce", "seed=2"], ["loss=dice", "seed=1"],
+    ]  # fmt: skip
+    config = found.jobs[1].config
+    assert config["run_dir"] == str(tmp_path / "sweep/1")
+    assert config["group"] == config["logger"]["wandb"]["group"] == "run_sweep"
+    assert config["logger"]["wandb"]["name"] == "run loss=bce seed=2"
+    assert (config["job_type"], config["tags"]) == ("train", ["mine"])
+    own = plan("group=mine", "logger.wandb.name=called", "seed=1,2", folder=tmp_path / "sweep").jobs[0].config
+    assert own["logger"]["wandb"]["group"] == "mine"
+    assert own["logger"]["wandb"]["name"] == "called"
+
+
+def test_jobs_share_one_split(tmp_path: Path) -> None:
+    found = plan("model=tiny", "loss=bce,dice", "seed=1,2", folder=tmp_path / "sweep")
+    assert len({json.dumps(job.config["data"]["split"]) for job in found.jobs}) == 1
+
+
+def test_all_problems_before_the_first_job(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    said = refused("model=tiny", "loss=bce,dicee", "seed=1,2", folder=folder)
+    assert "none of its 4 jobs was started" in said
+    assert "did you mean loss=dice?" in said
+    assert "(2 jobs, e.g. loss=dicee seed=1)" in said
+    said = refused("model=tiny", "threshold=0.5,1.5", "seed=-1,1", folder=folder)
+    assert "threshold=1.5: expected a probability" in said
+    assert "seed=-1: expected 0 or more" in said
+    said = refused("model=tiny", "seed=0,1", "+optimizer.lrr=1,2", folder=folder)
+    assert "did you mean optimizer.lr? (all jobs)" in said
+    assert not folder.exists()
+
+
+def test_an_empty_grid(tmp_path: Path) -> None:
+    assert "The sweep is empty" in refused("model=tiny", "seed=range(3,3)", folder=tmp_path / "sweep")
+
+
+def test_two_jobs_with_one_folder(tmp_path: Path) -> None:
+    said = refused("model=tiny", "seed=1,2", "hydra.sweep.subdir=one", folder=tmp_path / "sweep")
+    assert "Job 0 (seed=1) and Job 1 (seed=2) have the same folder" in said
+
+
+def test_a_folder_that_holds_a_sweep(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    write(plan("model=tiny", "seed=1,2", folder=folder))
+    assert "already holds a sweep" in refused("model=tiny", "seed=1,2", folder=folder)
+    (folder / "0/summary.json").write_text("{}")
+    other = ["model=tiny", "seed=3,1", "sweep.resume=true"]
+    assert "holds another job than Job 0 (seed=3): seed=1" in refused(*other, folder=folder)
+    # By the configuration, not by the number.
+    again = plan(*other, folder=tmp_path / "second")
+    assert [(job.action, job.scores) for job in again.jobs] == [
+        ("start", tmp_path / "second/0"), ("skip", folder / "0"),
+    ]  # fmt: skip
+
+
+def test_the_fingerprint_is_of_what_matters(tmp_path: Path) -> None:
+    def mark(*overrides: str, folder: str = "sweep") -> str:
+        return plan("model=tiny", "seed=1,2", *overrides, folder=tmp_path / folder).jobs[0].fingerprint
+
+    first = mark()
+    for same in ("notes=other", "group=mine", "sweep.metric=jaccard", "logger=csv", "threads=1"):
+        assert mark(same) == first
+    assert mark(folder="elsewhere") == first
+    for other in ("optimizer.lr=0.1", "callbacks=ema", "data.root=/other", "test=false", "budget.steps=3"):
+        assert mark(other) != first
+
+
+def test_a_running_job_is_not_started_twice(tmp_path: Path) -> None:
+    write(plan("model=tiny", "seed=1,2", folder=tmp_path / "sweep"))
+    with running(tmp_path / "sweep/1"):
+        assert is_running(tmp_path / "sweep/1")
+        said = refused("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "sweep")
+    assert "Job 1 (seed=2) is still running" in said
+    assert not is_running(tmp_path / "sweep/1")
+
+
+def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_path: Path) -> None:
+    root = write_ham(20)
+    jobs = ["data.image_size=[33,33],[32,32]", "model=fpn", "model.encoder_weights=null"]
+    jobs += ["model.encoder_name=tu-test_resnet", f"data.root={root}", "seed=0"]
+    out = finished(sweep(*jobs, cwd=tmp_path), code=2)
+    folder = tmp_path / "sweeps/first"
+    assert "1 of 2 jobs are not done; 1 are." in out
+    last = out.split("are not done")[1]
+    assert "Job 0 (data.image_size=[33,33]): data.image_size=[33, 33]: FPN" in last
+    assert "multiples of 32" in last
+    assert states(folder) == ["failed", "done"]
+    assert read(folder / "0/failed.json")["exit_code"] == 2
+    assert "multiples of 32" in (folder / "0/train.log").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again(write_ham: WriteHam, tmp_path: Path) -> None:
+    """In the folder of the first sweep, too, where the jobs' own files lie."""
+    jobs = [f"data.root={write_ham(20)}", "callbacks=minimal", "seed=1,2"]
+    finished(sweep(*jobs, cwd=tmp_path))
+    folder = tmp_path / "sweeps/first"
+    files = ("scores.csv", "summary.json", "train.log")
+    left = [folder / f"{job}/{name}" for job in (0, 1) for name in files]
+    before = [path.stat().st_mtime_ns for path in left]
+    for _ in range(2):
+        out = finished(sweep(*jobs, "sweep.resume=true", cwd=tmp_path))
+        assert "2 done before, 0 go on, 0 start" in out
+        assert out.count("has finished before") == 2
+        assert [path.stat().st_mtime_ns for path in left] == before
+        assert states(folder) == ["done", "done"]
+        assert read(folder / "comparison/comparison.json")["runs"][0]["members"] == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_and_ends_in_a_comparison(write_ham: WriteHam, tmp_path: Path) -> None:
+    """Job 1 kills itself; a second call trains it alone, with one more seed, in a folder beside the first."""
+    jobs = [f"data.root={write_ham(20)}", "callbacks=minimal", "loss=bce,dice", "trainer.max_epochs=3"]
+    kill = "+callbacks.kill={_target_: test_multirun.KillOnce, loss: Dice, flag: '%s'}" % (tmp_path / "flag")
+    out = finished(sweep(*jobs, kill, "seed=1", cwd=tmp_path), code=2)
+    assert "Job 1 (loss=dice): killed by signal 9." in out
+    assert states(tmp_path / "sweeps/first") == ["done", "failed"]
+    assert "1 of 2 jobs are not done; 1 are." in out
+
+    before = (tmp_path / "sweeps/first/0/scores.csv").stat().st_mtime_ns
+    second = "hydra.sweep.dir=sweeps/second"
+    out = finished(sweep(*jobs, kill, "seed=1,2", second, "sweep.resume=true", cwd=tmp_path))
+    folder = tmp_path / "sweeps/second"
+    assert "1 done before, 1 go on, 2 start" in out
+    assert "sweeps/first/0" in next(line for line in out.splitlines() if "has finished before" in line)
+    assert states(folder) == ["done"] * 4
+    assert (tmp_path / "sweeps/first/0/scores.csv").stat().st_mtime_ns == before
+    resumed = read(folder / "2/job.json")
+    assert resumed["config"]["ckpt_path"] == str(tmp_path / "sweeps/first/1/checkpoints/last.ckpt")
+    assert {read(folder / f"{job}/job.json")["config"]["group"] for job in range(4)} == {"run_first"}
+    found = read(folder / "comparison/comparison.json")
+    assert {entry["name"]: entry["members"] for entry in found["runs"]} == {"loss=bce": 2, "loss=dice": 2}
+    assert ["Budget", "21 steps for every training"] in found["protocol"]
+    assert "2 methods by Dice" in out
+    assert "loss=dice" in (folder / "comparison/report.html").read_text()
+    images = pd.read_csv(folder / "comparison/images.csv")
+    assert len(images) == 2 * len(pd.read_csv(folder / "1/scores.csv"))
+    # The folder stands for all four, wherever they lie.
+    compared = subprocess.run(
+        [sys.executable, "-m", "skinseg.compare", f"runs={folder}", "hydra.run.dir=again", "draws=100"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert compared.returncode == 0, compared.stderr
+    assert sum(run["members"] for run in read(tmp_path / "again/comparison.json")["runs"]) == 4
+
+
+class KillOnce(Callback):
+    """Kills its process after the second epoch's first step if the loss is of a kind, but only once."""
+
+    def __init__(self, loss: str, flag: str) -> None:
+        self.loss = loss
+        self.flag = Path(flag)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        kind = type(pl_module.loss).__name__
+        if kind == self.loss and trainer.current_epoch == 1 and not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_lets_its_job_save_and_goes_on(write_ham: WriteHam, tmp_path: Path) -> None:
+    jobs = [f"data.root={write_ham(20)}", "callbacks=minimal", "seed=1,2", "logger=none", "test=false"]
+    process = sweep(*jobs, "trainer.max_epochs=3000", cwd=tmp_path)
+    first = tmp_path / "sweeps/first/0"
+    wait_for((first / "checkpoints/last.ckpt").is_file, process)
+    assert is_running(first)
+    os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while is_running(first):
+        assert time.monotonic() < deadline, "the job goes on without its sweep"
+        time.sleep(0.1)
+    assert "To go on" in (first / "train.log").read_text()
+    again = sweep(*jobs, "trainer.max_epochs=3000", "sweep.resume=true", cwd=tmp_path)
+    aside, resumed = tmp_path / "sweeps/first/.interrupted/0-1", first / "train.log"
+    wait_for(lambda: aside.is_dir() and resumed.is_file() and "epoch" in resumed.read_text(), again)
+    os.killpg(again.pid, signal.SIGINT)
+    out, _ = again.communicate(timeout=120)
+    assert again.returncode == 130
+    assert "0 done before, 1 go on, 1 start" in out
+    assert "the same command with sweep.resume=true goes on." in out
+    config = read(tmp_path / "sweeps/first/0/job.json")["config"]
+    assert config["ckpt_path"] == str(aside / "checkpoints/last.ckpt")
+
+
+@pytest.mark.slow
+def test_a_job_keeps_the_configuration_it_was_launched_with(write_ham: WriteHam, tmp_path: Path) -> None:
+    own = tmp_path / "own/experiment"
+    own.mkdir(parents=True)
+    file = own / "mine.yaml"
+    file.write_text("# @package _global_\nname: mine\noptimizer:\n  lr: 0.003\n")
+    edit = f"+callbacks.edit={{_target_: test_multirun.Spoil, path: '{file}'}}"
+    tiny = [word for word in TINY if not word.startswith("optimizer.lr")]
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "skinseg.train", "-m", "--config-dir", str(own.parent), *tiny,
+            "+experiment=mine", f"data.root={write_ham(20)}", "seed=1,2", "test=false", "callbacks=minimal",
+            edit, "hydra.sweep.dir=sweep",
+        ],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert file.read_text() == "broken: [\n"
+    for job in (0, 1):
+        config = yaml.safe_load((tmp_path / f"sweep/{job}/config.yaml").read_text())
+        assert (config["name"], config["optimizer"]["lr"]) == ("mine", 0.003)
+
+
+class Spoil(Callback):
+    """Leaves a file that no configuration can be composed from."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.path.write_text("broken: [\n")
+
+
+@pytest.mark.slow
+def test_folds_end_in_one_score_of_all_images(write_ham: WriteHam, tmp_path: Path) -> None:
+    jobs = [f"data.root={write_ham(20)}", "callbacks=minimal", "+sweep=folds", "data.split.folds=2"]
+    out = finished(sweep(*jobs, "hydra.sweeper.params={data.split.fold: '0,1'}", cwd=tmp_path))
+    comparison = tmp_path / "sweeps/first/comparison"
+    found = read(comparison / "comparison.json")
+    assert (found["images"], found["lesions"]) == (40, 20)
+    (entry,) = found["runs"]
+    scores = pd.read_csv(comparison / "images.csv")
+    assert scores["image_id"].is_unique
+    assert entry["scores"]["dice"]["mean"] == pytest.approx(scores["dice"].mean())
+    assert entry["scores"]["dice"]["low"] < scores["dice"].mean() < entry["scores"]["dice"]["high"]
+    assert "over 2 trainings: folds" in found["verdict"]
+    assert found["verdict"] in out.replace("\n", " ")

@@ -8,6 +8,7 @@ call come from one seed, which is drawn from the transform's own generator.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal
 
@@ -453,10 +454,18 @@ def _number(layer: Picture, text: str, place: Points, angle: float, height: floa
     (wide, high), _ = cv2.getTextSize(text, font, scale, thickness)
     patch = np.zeros((high + 2 * thickness, wide + 2 * thickness), np.uint8)
     cv2.putText(patch, text, (thickness, high + thickness), font, scale, 255, thickness, cv2.LINE_AA)
+    # Turned within a square that holds it at any angle; to warp the whole layer would take much longer.
+    half = math.ceil(math.hypot(*patch.shape) / 2) + 1
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    shift = place - turn @ (np.array(patch.shape[::-1]) / 2)
-    onto = np.concatenate([turn, shift[:, None]], axis=1)
-    np.maximum(layer, cv2.warpAffine(patch, onto, layer.shape[::-1]), out=layer)
+    left, top = np.floor(place).astype(int) - half
+    rows, columns = slice(max(top, 0), max(top + 2 * half, 0)), slice(max(left, 0), max(left + 2 * half, 0))
+    below = layer[rows, columns]
+    if not below.size:
+        return
+    shift = place - (left, top) - turn @ (np.array(patch.shape[::-1]) / 2)
+    turned = cv2.warpAffine(patch, np.concatenate([turn, shift[:, None]], axis=1), (2 * half, 2 * half))
+    within = turned[rows.start - top :, columns.start - left :][: below.shape[0], : below.shape[1]]
+    np.maximum(below, within, out=below)
 
 
 def _pen(rng: np.random.Generator, shape: InkShape, height: int, width: int) -> list[Points]:

@@ -70,12 +70,14 @@ def _words(error: BaseException) -> str:
 
 
 def datamodule(config: Plain) -> LesionDataModule:
-    """Builds the data module with its preprocessing and augmentation."""
+    """Builds the data module with its preprocessing, augmentation and mixing."""
     with unknown_arguments_as_errors():
         augment = instance("augment", config["augment"])
     data = data_source("data", config["data"], seed=config["seed"])
     data.preprocess = preprocessing(config)
     data.augment = augment
+    if config.get("mix"):  # older runs have no word of it
+        data.mix = instance("mix", config["mix"])
     return data
 
 

@@ -121,6 +121,7 @@ class RootConfig:
         preprocess: What is done to every image at the network's input size: in training, validation, test,
             evaluation and prediction.
         augment: Augmentation of training images.
+        mix: Mixing of the images of a training batch with one another. Empty: none.
         optimizer: Of the parameters (partial).
         scheduler: Of the optimizer and the number of steps (partial).
         trainer: lightning.Trainer without callbacks and loggers.
@@ -159,6 +160,7 @@ class RootConfig:
     loss: Node
     preprocess: Node
     augment: Node
+    mix: Node | None
     optimizer: Node
     scheduler: Node
     trainer: Node
@@ -169,8 +171,8 @@ class RootConfig:
 _AT_LEAST = {"seed": 0, "threads": 1, "lr_reference_batch": 1}
 _ABOVE_ZERO = ("budget.steps", "budget.minutes", "budget.validations")
 OURS = {
-    "data": {"augment", "preprocess", "seed"},
-    "test_data": {"augment", "preprocess", "seed"},
+    "data": {"augment", "mix", "preprocess", "seed"},
+    "test_data": {"augment", "mix", "preprocess", "seed"},
     "trainer": {"callbacks", "logger", "plugins", "enable_checkpointing", "enable_progress_bar"},
 }
 """Arguments that `build` gives itself; in a configuration they would silently do nothing."""

@@ -15,6 +15,7 @@ from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.config import check, compose, config_dir, plain
 from skinseg.data.dermoscopy import Hair
 from skinseg.data.device_augment import DeviceAugment
+from skinseg.data.mix import Mix
 from skinseg.data.preprocess import Preprocess
 from skinseg.errors import SkinsegError
 from skinseg.train import run
@@ -39,8 +40,8 @@ def composed(*overrides: str, run_dir: Path) -> dict[str, Any]:
 def test_all_groups_are_here() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "split", "data", "test_data", "model", "loss", "preprocess", "augment", "optimizer", "scheduler",
-        "trainer", "callbacks", "logger",
+        "split", "data", "test_data", "model", "loss", "preprocess", "augment", "mix", "optimizer",
+        "scheduler", "trainer", "callbacks", "logger",
     }  # fmt: skip
     assert len([option for option in OPTIONS if option.startswith("model=")]) == 17
 
@@ -78,6 +79,8 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     elif group == "preprocess":
         assert (build.preprocessing(config) is None) == (option == "preprocess=none")
         assert isinstance(build.datamodule(config).preprocess, Preprocess | None)
+    elif group == "mix":
+        assert isinstance(build.datamodule(config).mix, Mix) == (option != "mix=none")
     else:
         build.segmenter(config)
 
@@ -110,7 +113,7 @@ def test_dermoscopy_is_light_and_its_artefacts(tmp_path: Path) -> None:
     )
     assert {name: all_of_it[name] for name in light} == light
     assert list(all_of_it)[: len(light)] == list(light), "a ruler stays straight, a frame round"
-    # Of the other parts one is another power of one that is here, and the rest need a second image.
+    # The other part is another power of one that is here.
     assert set(PARTS) - set(all_of_it) == {"grey_world"}
 
 

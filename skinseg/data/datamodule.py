@@ -30,6 +30,7 @@ from skinseg.data.dataset import (
 from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.files import PassedFiles, Verify
 from skinseg.data.masks import PSEUDO
+from skinseg.data.mix import Mix
 from skinseg.data.splits import Split
 from skinseg.errors import SkinsegError
 
@@ -72,6 +73,7 @@ class LesionDataModule(L.LightningDataModule):
             trains. None: none.
         preprocess: What is done to every image at the network's input size, before it is kept in the cache.
             None: nothing.
+        mix: Mixing of a training batch's images after augmentation, on the device that trains. None: none.
         seed: Seed of order and augmentation.
 
     Raises:
@@ -103,6 +105,7 @@ class LesionDataModule(L.LightningDataModule):
         cache_check: Check = "stat",
         augment: Transform | DeviceAugment | None = None,
         preprocess: Preprocessing | None = None,
+        mix: Mix | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -138,6 +141,7 @@ class LesionDataModule(L.LightningDataModule):
         self._pixels: Pixels | None = None
         self.augment = augment
         self.preprocess = preprocess
+        self.mix = mix
         self._seed = seed
 
     @cached_property
@@ -246,19 +250,30 @@ class LesionDataModule(L.LightningDataModule):
         return self._scored_loader("test")
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Notes the rows to augment while they are on the CPU; read on a GPU they would make it wait."""
-        if isinstance(self.augment, DeviceAugment) and self.trainer is not None and self.trainer.training:
+        """Notes the rows to change while they are on the CPU; read on a GPU they would make it wait."""
+        if self._changes_batches and self.trainer is not None and self.trainer.training:
             batch["rows"] = batch["index"].tolist()
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augments a training batch on the device, where that is configured."""
-        if isinstance(self.augment, DeviceAugment) and self.trainer is not None and self.trainer.training:
-            epoch, rows = self.trainer.current_epoch, batch.pop("rows")
-            batch["image"], batch["mask"] = self.augment(
-                batch["image"], batch["mask"], rows=rows, epoch=epoch, seed=self._seed
-            )
+        """Augments and mixes a training batch on the device, where that is configured.
+
+        Of a mixed batch "share" says how much the first of two masks in "mask" weighs; see `Mix`.
+        """
+        if self._changes_batches and self.trainer is not None and self.trainer.training:
+            images, masks = batch["image"], batch["mask"]
+            draw = {"rows": batch.pop("rows"), "epoch": self.trainer.current_epoch, "seed": self._seed}
+            if isinstance(self.augment, DeviceAugment):
+                images, masks = self.augment(images, masks, **draw)
+            share = None
+            if self.mix is not None:
+                images, masks, share = self.mix(images, masks, **draw)
+            batch |= {"image": images, "mask": masks} | ({} if share is None else {"share": share})
         return batch
+
+    @property
+    def _changes_batches(self) -> bool:
+        return isinstance(self.augment, DeviceAugment) or self.mix is not None
 
     def _scored_loader(self, side: str) -> DataLoader[Any]:
         dataset = self.dataset(side)

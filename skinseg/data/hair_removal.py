@@ -12,7 +12,7 @@ from pydantic import Field
 from skinseg.data.dermoscopy import Appearance
 from skinseg.data.drawing import Picture
 
-_CLOSINGS, _OPENINGS = 4, 12
+_CLOSINGS, _OPENINGS = 4, 16
 _LEAST_WEIGHT = 0.02
 
 
@@ -21,9 +21,10 @@ class HairRemoval(Appearance):
 
     As there, grey-value closings by lines fill what is dark and narrow, each channel for itself; what they
     change by more than a threshold may be hair, and is taken for hair where it is long and straight enough.
-    What differs: the closings have four directions instead of three; long means that a line of the
-    least length fits into it; a gap is filled by the mean of the skin around it, the nearer the heavier,
-    instead of a line from one side to the other.
+    What differs: the closings have four directions instead of three; long means that a line of the least
+    length fits into it, from where it may go on for as far as the widest hair is wide, round a bend or to the
+    tip; a gap is filled by the mean of the skin around it, the nearer the heavier, instead of a line from one
+    side to the other.
     Light hair stays. Nothing is drawn: as preprocessing, with p=1, it is the same for the same image.
 
     Args:
@@ -79,6 +80,9 @@ def find_hair(image: Picture, *, widest: float, shortest: float, contrast: int) 
         length = max(3, round(shortest * side))
         for angle in np.arange(_OPENINGS) * np.pi / _OPENINGS:
             hair |= np.asarray(cv2.morphologyEx(narrow, cv2.MORPH_OPEN, _line(length, angle)), np.uint8)
+        # No line fits into a bend or a tip.
+        for _ in range(reach):
+            hair = np.asarray(cv2.dilate(hair, np.ones((3, 3), np.uint8)), np.uint8) & narrow
     return np.asarray(cv2.dilate(hair, np.ones((3, 3), np.uint8)), np.uint8)
 
 

@@ -253,6 +253,18 @@ def test_hair_is_found_and_replaced_by_skin(picture: tuple[np.ndarray, np.ndarra
     assert np.array_equal(removed[~found], with_hair[~found])
 
 
+def test_a_bend_and_a_tip_go_with_the_hair_and_a_dot_does_not() -> None:
+    skin = np.full((256, 256, 3), (205, 170, 160), np.uint8)
+    with_hair = skin.copy()
+    path = np.array([(20, 60), (120, 60), (125, 64)])
+    cv2.polylines(with_hair, [path], False, (40, 30, 30), 2)
+    bent = (with_hair != skin).any(axis=2)
+    cv2.circle(with_hair, (200, 200), 2, (40, 30, 30), -1)
+    removed = seeded(HairRemoval(p=1), 0, with_hair)["image"]
+    assert (removed[bent] == skin[bent]).all()
+    assert (removed[195:205, 195:205] == with_hair[195:205, 195:205]).all()
+
+
 def test_without_hair_nothing_is_removed() -> None:
     """Dots and blobs are dark too, but not long; the lesion is not narrow."""
     skin = np.full((256, 256, 3), (205, 170, 160), np.uint8)

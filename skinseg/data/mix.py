@@ -20,8 +20,8 @@ from skinseg.errors import SkinsegError
 Mixed = tuple[Tensor, Tensor, float | None]
 """Images, masks and share, as `Mix` returns them."""
 
-# On a CPU so many images at a time stay in the cache; measured beside 1, 2, 8 and 16.
-_CPU_IMAGES = 4
+# On a CPU so many images at a time stay in the cache; measured beside 1, 4 and 16.
+_CPU_IMAGES = 2
 _COARSE = 32
 """Side of the masks on which a free place for a lesion is looked for, in pixels."""
 

@@ -150,7 +150,10 @@ class RootConfig:
         test_overlap: "exclude" leaves images and lesions of `data` out of `test_data`; "refuse" ends the run.
         model: The network.
         loss: Training objective of (logits, masks).
+        preprocess: What is done to every image at the network's input size: in training, validation, test,
+            evaluation and prediction.
         augment: Augmentation of training images.
+        mix: Mixing of the images of a training batch with one another. Empty: none.
         optimizer: Of the parameters (partial).
         scheduler: Of the optimizer and the number of steps (partial).
         trainer: lightning.Trainer without callbacks and loggers.
@@ -188,7 +191,9 @@ class RootConfig:
     test_overlap: typing.Literal["exclude", "refuse"]
     model: Node
     loss: Node
+    preprocess: Node
     augment: Node
+    mix: Node | None
     optimizer: Node
     scheduler: Node
     trainer: Node
@@ -201,8 +206,8 @@ _ABOVE_ZERO = (
     "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs", "search.hours",
 )  # fmt: skip
 OURS = {
-    "data": {"augment", "seed"},
-    "test_data": {"augment", "seed"},
+    "data": {"augment", "mix", "preprocess", "seed"},
+    "test_data": {"augment", "mix", "preprocess", "seed"},
     "trainer": {"callbacks", "logger", "plugins", "enable_checkpointing", "enable_progress_bar"},
 }
 """Arguments that `build` gives itself; in a configuration they would silently do nothing."""

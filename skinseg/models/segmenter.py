@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import lightning as L
@@ -328,13 +329,17 @@ class LesionSegmenter(L.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Returns the loss of a batch, with those of deep supervision.
 
+        Of a batch with a "share" it is the share of the loss of the first masks, and the rest of that of the
+        second ones.
+
         Raises:
             NonFiniteLossError: It is NaN or infinite, or that of a step since the last look was; the batch's
                 images are named.
         """
-        loss: Tensor = self.loss(self(batch["image"]), batch["mask"])
+        loss_of = partial(_mixed_loss, self.loss, batch["share"]) if "share" in batch else self.loss
+        loss: Tensor = loss_of(self(batch["image"]), batch["mask"])
         if self.deep_supervision is not None:
-            loss = loss + self.deep_supervision(self.loss, batch["mask"])
+            loss = loss + self.deep_supervision(loss_of, batch["mask"])
         self.watch.add(loss, self.current_epoch, self.global_step, batch["image_id"])
         size = len(batch["image"])
         if self._logs_this_step():
@@ -453,6 +458,13 @@ class LesionSegmenter(L.LightningModule):
         counts = self.counts[side]
         assert isinstance(counts, ImageCounts)
         return counts
+
+
+def _mixed_loss(loss: nn.Module, share: float, logits: Tensor, masks: Tensor) -> Tensor:
+    """Weighs the losses of both masks of blended images; no loss sees a mask of other values than 0 and 1."""
+    first, second = masks.chunk(2, dim=1)
+    mixed: Tensor = share * loss(logits, first) + (1 - share) * loss(logits, second)
+    return mixed
 
 
 def _is_compilers(error: Exception) -> bool:

@@ -405,7 +405,10 @@ def test_batch_size_one_where_it_cannot_be(train: Train) -> None:
         ("data.batch_size=0", r"data\.batch_size=0: expected 1 or more"),
         ("data.image_size=[0,32]", r"data\.image_size\[0\]=0: expected 1 or more"),
         ("trainer.devices=0", r"trainer: lightning\.Trainer refused its arguments"),
-        ("augment.transforms.horizontal_flip.p=2", r"augment: .* refused its arguments"),
+        (
+            "augment.transforms.horizontal_flip.p=2",
+            r"augment\.transforms\.horizontal_flip: .* refused its arguments",
+        ),
         ("loss.smooth=0", r"loss: skinseg\.models\.losses\.BCEDice refused its arguments: smooth=0"),
         ("scheduler.warmup=2", r"warmup=2: expected a share"),
     ],

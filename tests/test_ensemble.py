@@ -131,7 +131,12 @@ def test_what_cannot_be_one_predictor(sweep: Path, tmp_path: Path) -> None:
     other = train_tiny(
         sweep.parent / "ham10000", tmp_path / "larger", "test=false", "data.image_size=[64,32]"
     )
+    grey = train_tiny(sweep.parent / "ham10000", tmp_path / "grey", "test=false", "preprocess=grey_world")
     for runs, message in (
+        (
+            f"[{sweep / '0'},{grey}]",
+            r"preprocess is .*transforms.: \{\}\} for .*best.ckpt, .*ShadesOfGrey.* for .*best.ckpt. One",
+        ),
         (str(sweep / "0"), "found 1 checkpoint; an ensemble needs two or more"),
         (f"[{sweep / '0'},{sweep / '0/checkpoints/best.ckpt'}]", "named twice"),
         (f"[{joined},{sweep / '0'}]", "is an ensemble already"),

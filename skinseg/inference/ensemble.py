@@ -44,7 +44,7 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
             )
     configs = [record["config"] for record in records.values()]
     first = configs[0]
-    for key in ("data.image_size", "threshold"):
+    for key in ("data.image_size", "preprocess", "threshold"):
         values = {path: _at(record["config"], key) for path, record in records.items()}
         other = next((path for path in values if values[path] != _at(first, key)), None)
         if other is not None:
@@ -96,7 +96,7 @@ def _describe(config: Mapping[str, Any]) -> str:
     return json.dumps({**{key: config.get(key) for key in shown}, "fold": fold}, sort_keys=True, default=str)
 
 
-def _at(config: Mapping[str, Any], key: str) -> Any:
+def _at(config: Any, key: str) -> Any:
     for part in key.split("."):
-        config = config[part]
+        config = config.get(part)  # older runs have no preprocessing
     return config

@@ -253,12 +253,14 @@ def test_no_process_is_left(launcher: str, how: str, write_ham: WriteHam, tmp_pa
         assert last["global_step"] == 9, "the end of the first epoch is all that was kept"
         assert not (tmp_path / f"sweep/{job}/failed.json").exists()
 
+    # With slurm_local the third job may have got as far. joblib kills all workers when it has lost one.
+    jobs = [path.parents[1] for path in tmp_path.glob("sweep/[0-9]*/checkpoints/last.ckpt")]
+    going_on = sum(not (job / "summary.json").exists() for job in jobs)
+    assert going_on >= len(stopped)
     (tmp_path / "go").touch()
     resumed = start(*command, "sweep.resume=true", cwd=tmp_path)
     output = resumed.communicate(timeout=300)[0]
     assert resumed.returncode == 0, output
-    # joblib kills all workers when it has lost one, and with them their jobs.
-    going_on = 2 if launcher == "parallel" else len(stopped)
     assert f"{going_on} go on" in output
 
 

@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
 from filelock import FileLock
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.global_hydra import GlobalHydra
@@ -26,7 +27,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
+from optuna import Study
+from optuna.exceptions import TrialPruned
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from skinseg.build import instance
 from skinseg.command import as_the_job_sees_it, explain
 from skinseg.config import ConfigurationError, Plain, check, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -50,10 +55,6 @@ from skinseg.sweep.study import (
     without_password,
 )
 
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.trial import FrozenTrial, Trial
-
 log = logging.getLogger(__name__)
 
 _HOPELESS = 3
@@ -68,20 +69,6 @@ _NOT_COMPARED = {
     "search", "sweep", "test", "test_data", "test_overlap", "threads", "logger", "group", "job_type", "tags",
     "notes",
 }  # fmt: skip
-
-
-def check_whole(config: Plain) -> None:
-    """Refuses a configuration as `config.check` does, and that of a search also for what its trials would be.
-
-    Args:
-        config: What `plain` returned, of the command line that Hydra has composed.
-
-    Raises:
-        SkinsegError: With all problems.
-    """
-    check(config)
-    if config["search"] is not None:
-        _compose_ends(config)
 
 
 def run(cfg: DictConfig) -> float:
@@ -99,7 +86,7 @@ def run(cfg: DictConfig) -> float:
     config = plain(cfg)
     _read_files_once()
     check(config)
-    composed = _compose_ends(config)
+    composed = compose_ends(config)
     storage = config["search"]["storage"] or str(Path(config["run_dir"]) / "journal.log")
     # A trial's process has it from the environment, and may have another working directory.
     where = storage if "://" in storage else str(Path(storage).absolute())
@@ -131,8 +118,14 @@ def _read_files_once() -> None:
     loader.repository = _ReadOnce(loader.repository)
 
 
-def _compose_ends(config: Plain) -> dict[str, Plain]:
-    """Composes and checks a trial for each choice and each end of a range, by override.
+def compose_ends(config: Plain) -> dict[str, Plain]:
+    """Composes and checks a trial for each choice and each end of a range.
+
+    Args:
+        config: Checked, of the command line that Hydra has composed.
+
+    Returns:
+        The configurations, by the override that makes each.
 
     Raises:
         SkinsegError: Trials would be refused; all problems are named.
@@ -229,10 +222,6 @@ class _Search:
     """
 
     def __init__(self, config: Plain, where: str, identity: Mapping[str, Any]) -> None:
-        import optuna
-
-        from skinseg.build import instance
-
         self.config = config
         self.options = config["search"]
         self.folder = Path(config["run_dir"]).absolute()
@@ -260,21 +249,16 @@ class _Search:
             KeyboardInterrupt: Ctrl-C; the trials that ran have ended.
             SkinsegError: The first trials all failed.
         """
-        trials, hours = self.options["trials"], self.options["hours"]
-        end = math.inf if hours is None else time.monotonic() + 3600 * hours
+        trials = self.options["trials"]
         self._settle_abandoned()
         log.info(
             "Search %s in %s: %d of %d trials so far.",
             self.options["study"], without_password(self.where), len(counted(self.study)), trials,
         )  # fmt: skip
         while (left := trials - len(counted(self.study))) > 0:
-            if (rest := end - time.monotonic()) <= 0:
-                log.info("search.hours=%g are over; no further trial starts.", hours)
-                return
             self.study.optimize(
                 self._objective,
                 n_trials=left,
-                timeout=None if hours is None else rest,
                 n_jobs=min(self.options["jobs"], left),
                 catch=(SkinsegError,),
                 callbacks=[self._after],
@@ -283,8 +267,6 @@ class _Search:
                 raise self.error
 
     def _objective(self, trial: Trial) -> float:
-        from optuna.exceptions import TrialPruned
-
         try:
             return self._run(trial)
         except TrialPruned:
@@ -355,9 +337,6 @@ class _Search:
 
     def _settle_abandoned(self) -> None:
         """Records trials of this machine whose search was killed, and lets others go on with them."""
-        from optuna.exceptions import TrialPruned
-        from optuna.trial import TrialState
-
         for trial in abandoned(self.study):
             folder = folder_of(trial)
             assert folder is not None
@@ -440,8 +419,6 @@ def _result(job: Job, exit_code: int, pruned: bool) -> float:
         KeyboardInterrupt: It was interrupted.
         SkinsegError: It failed.
     """
-    from optuna.exceptions import TrialPruned
-
     state = state_of(job)
     if state["state"] == "done":
         if state["objective"] is None:

@@ -28,7 +28,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from optuna.trial import TrialState
 
-from skinseg import search
+from skinseg import search, train
 from skinseg.callbacks.pruning import ReportTrial
 from skinseg.command import as_the_job_sees_it
 from skinseg.config import check, config_dir, plain
@@ -142,7 +142,6 @@ class TestRefused:
         [
             (["search.trials=0"], r"search\.trials=0: expected more than 0"),
             (["search.jobs=0"], r"search\.jobs=0: expected more than 0"),
-            (["search.hours=0"], r"search\.hours=0.*: expected more than 0"),
             (["test=true"], "never scores the test side; leave it out"),
             (["ckpt_path=a.ckpt"], "each trial of a search starts anew"),
             (["find=lr"], r"find=lr: would replace optimizer\.lr"),
@@ -166,19 +165,19 @@ class TestRefused:
         forced = [word.replace("search.sampler.n_", "+search.sampler.n_") for word in forced]
         config = plain(prepare(*forced))
         with pytest.raises(SkinsegError, match=says) as refused:
-            search.check_whole(config)
+            train._check_whole(config)
         assert "Traceback" not in str(refused.value)
 
     def test_an_empty_space(self, prepare: Prepare) -> None:
         config = plain(prepare())
         config["search"]["space"] = {}
         with pytest.raises(SkinsegError, match=r"search\.space: empty; name at least one key"):
-            search.check_whole(config)
+            train._check_whole(config)
 
     def test_all_problems_are_named_at_once(self, prepare: Prepare) -> None:
         space = "++search.space={optimizer.lrr:{low:1,high:2},model.foo:{choices:[1]},loss:{choices:[x]}}"
         with pytest.raises(SkinsegError, match=r"no trial was started") as refused:
-            search.check_whole(plain(prepare(space)))
+            train._check_whole(plain(prepare(space)))
         for key in ("optimizer.lrr", "model.foo", "loss=x"):
             assert key in str(refused.value)
 
@@ -285,14 +284,6 @@ class TestTrials:
     def test_no_trial_with_a_score(self, start: Start) -> None:
         with pytest.raises(SkinsegError, match=r"No trial .* has a score: 2 of 2 failed\.\n- no disk"):
             start(lambda job: "no disk", "search.trials=2")
-
-    def test_no_trial_starts_after_the_hours(self, start: Start, tmp_path: Path) -> None:
-        def slow(job: Job) -> float:
-            time.sleep(1.1)
-            return 0.5
-
-        start(slow, "search.trials=9", "search.hours=0.0003")
-        assert len(table(tmp_path)) == 1
 
     def test_another_search_of_the_same_name(self, start: Start) -> None:
         start(rate, "search.trials=1")

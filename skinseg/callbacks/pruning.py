@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
+import optuna
 from lightning.pytorch.callbacks import Callback
+from optuna.pruners import BasePruner
 
 from skinseg.errors import SkinsegError
 from skinseg.sweep.study import PRUNED, STORAGE, open_storage, told
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.pruners import BasePruner
-    from optuna.storages import BaseStorage
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +37,7 @@ class ReportTrial(Callback):
         self.pruner = pruner
         self._validations = 0
         self._silent = False
-        self._opened: tuple[BaseStorage, Study] | None = None
+        self._opened: tuple[optuna.storages.BaseStorage, optuna.Study] | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reports the score, asks the pruner and stops all ranks if it says so."""
@@ -60,8 +57,6 @@ class ReportTrial(Callback):
             trainer.should_stop = True
 
     def _report(self, score: float) -> bool:
-        import optuna
-
         if self._opened is None:
             storage = open_storage(os.environ[STORAGE])
             self._opened = storage, optuna.load_study(study_name=self.study, storage=storage)

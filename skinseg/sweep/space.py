@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import Trial
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
 
 Spec = Mapping[str, Any]
 """Either `choices`, or `low` and `high` with `log` or `step`: arguments of one of Optuna's distributions."""
@@ -38,8 +37,6 @@ def distribution(spec: Spec) -> BaseDistribution:
         TypeError: Arguments are missing or unknown.
         ValueError: They do not go together.
     """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
     if "choices" in spec:
         if not isinstance(spec["choices"], list):
             raise ValueError(f"choices={spec['choices']!r}: expected a list.")
@@ -52,8 +49,6 @@ def distribution(spec: Spec) -> BaseDistribution:
 
 def suggest(trial: Trial, key: str, spec: Spec) -> Any:
     """Returns the configuration's value for what the sampler draws, or has drawn before."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
     kind = distribution(spec)
     if isinstance(kind, IntDistribution):
         return trial.suggest_int(key, kind.low, kind.high, step=kind.step, log=kind.log)

@@ -12,15 +12,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import optuna
 from filelock import FileLock, Timeout
+from optuna import Study
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from optuna import Study
-    from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
-    from optuna.trial import FrozenTrial, Trial
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+# Heartbeats, retries and plots.
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 STORAGE = "SKINSEG_SEARCH_STORAGE"
 """Environment variable that names the storage to a trial's process; a URL may hold a password."""
@@ -30,14 +38,20 @@ PRUNED = "pruned"
 _SIGN_S = 60
 _SILENT_S = 600
 _SQLITE_WAIT_S = 60.0
-_ATTEMPTS = 3
-_AGAIN = 2
+# Twice at most: what ends its machine each time is not tried for ever.
+_AGAIN = RetryHeartbeatStaleTrialCallback(max_retry=2, inherit_intermediate_values=True)
 _LOCK = ".trial"
 _PLACE = "place"
 _IDENTITY = "search"
 _NAMED = 5
 _ENOUGH = 10
-_DRIVERS = {"psycopg": "pip install 'psycopg[binary]'", "psycopg2": "pip install psycopg2-binary"}
+
+
+class _Database(RDBStorage):
+    def record_heartbeat(self, trial_id: int) -> None:
+        # Whoever uses the storage next says what is wrong with it.
+        with contextlib.suppress(Exception):
+            super().record_heartbeat(trial_id)
 
 
 def open_storage(where: str) -> BaseStorage:
@@ -49,13 +63,6 @@ def open_storage(where: str) -> BaseStorage:
     Raises:
         SkinsegError: Its folder or its driver is not there. What else may be wrong `told` tells.
     """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # Heartbeats and plots.
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if "://" in where:
         return _database(where)
     folder = Path(where).absolute().parent
@@ -67,38 +74,27 @@ def open_storage(where: str) -> BaseStorage:
 
 
 def _database(url: str) -> BaseStorage:
-    from optuna.storages import RDBStorage
-    from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-
-    class Database(RDBStorage):
-        def record_heartbeat(self, trial_id: int) -> None:
-            # Whoever uses the storage next says what is wrong with it.
-            with contextlib.suppress(Exception):
-                super().record_heartbeat(trial_id)
-
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
         options["connect_args"] = {"timeout": _SQLITE_WAIT_S}
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in range(1, 4):
         try:
-            return Database(
+            return _Database(
                 url,
                 engine_kwargs=options,
                 heartbeat_interval=_SIGN_S,
                 grace_period=_SILENT_S,
-                heartbeat_stale_trial_callback=_again(),
+                heartbeat_stale_trial_callback=_AGAIN,
             )
         except ImportError as error:
-            cause = error.__cause__ or error
-            missing = str(getattr(cause, "name", None))
             raise SkinsegError(
                 f"search.storage={without_password(url)}: the database's driver is not installed "
-                f"({cause}). {_DRIVERS.get(missing, 'Install it.')}"
+                f"({error.__cause__ or error}). For PostgreSQL: pip install 'psycopg[binary]'."
             ) from error
         except SQLAlchemyError as error:
             # Processes that start together make the same tables.
             made_by_another = isinstance(error, IntegrityError) or "already exists" in str(error)
-            if not made_by_another or attempt == _ATTEMPTS:
+            if not made_by_another or attempt == 3:
                 raise
             time.sleep(attempt)
     raise AssertionError
@@ -144,9 +140,6 @@ def _of_storage(error: BaseException | None) -> BaseException | None:
 
 def without_password(where: str) -> str:
     """Returns a storage as it may be shown."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
     try:
         return make_url(where).render_as_string(hide_password=True) if "://" in where else where
     except (ArgumentError, ValueError):
@@ -179,16 +172,9 @@ def agree(study: Study, identity: Mapping[str, Any]) -> None:
         )
 
 
-def _again() -> RetryHeartbeatStaleTrialCallback:
-    from optuna.storages import RetryHeartbeatStaleTrialCallback
-
-    # At most: what ends its machine each time is not tried for ever.
-    return RetryHeartbeatStaleTrialCallback(max_retry=_AGAIN, inherit_intermediate_values=True)
-
-
 def give_back(study: Study, trial: FrozenTrial) -> None:
     """Lets another trial go on with the values and reports of one that was interrupted, twice at most."""
-    _again()(study, copy.deepcopy(trial))
+    _AGAIN(study, copy.deepcopy(trial))
 
 
 def claim(trial: Trial, folder: Path) -> FileLock:
@@ -211,8 +197,6 @@ def abandoned(study: Study) -> Iterator[FrozenTrial]:
 
     Each is held until the next one, so that no other process settles it.
     """
-    from optuna.trial import TrialState
-
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         place = trial.user_attrs.get(_PLACE, {})
         # Its own place, and not still that of the trial that it goes on from.
@@ -229,9 +213,6 @@ def abandoned(study: Study) -> Iterator[FrozenTrial]:
 
 def counted(study: Study) -> list[FrozenTrial]:
     """Returns the trials that have ended or run, without those with which another trial has gone on."""
-    from optuna.storages import RetryHeartbeatStaleTrialCallback
-    from optuna.trial import TrialState
-
     trials = study.get_trials(deepcopy=False)
     before = {n for trial in trials for n in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
     return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in before]
@@ -271,7 +252,6 @@ def draw(study: Study, folder: Path, monitor: str) -> None:
     import matplotlib.pyplot as plt
     import numpy as np
     from optuna.importance import FanovaImportanceEvaluator
-    from optuna.trial import TrialState
     from optuna.visualization import matplotlib as plots
 
     plt.switch_backend("agg")

@@ -26,6 +26,7 @@ from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
 from skinseg.models.deep_supervision import DeepSupervision
+from skinseg.models.ensemble import Ensemble, Member
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
 
@@ -199,7 +200,7 @@ def load_segmenter(path: str) -> LesionSegmenter:
     """Rebuilds a trained segmenter from its checkpoint alone.
 
     Args:
-        path: `best.ckpt` or `last.ckpt` of a run.
+        path: `best.ckpt` or `last.ckpt` of a run, or an ensemble of some.
 
     Returns:
         The segmenter in evaluation mode; its `record` holds the run's configuration.
@@ -210,12 +211,21 @@ def load_segmenter(path: str) -> LesionSegmenter:
     checkpoint = read_checkpoint(path, key="ckpt")
     record = checkpoint["skinseg"]
     config = record["config"]
-    node = config["model"]
-    if "encoder_weights" in node:  # the weights come from the checkpoint
-        node = {**node, "encoder_weights": None}
-    module = _segmenter(_network(node, config), node, config, record)
+    if "members" in record:
+        net: nn.Module = Ensemble([Member(_trained_network(member)) for member in record["members"]])
+    else:
+        net = _trained_network(config)
+    module = _segmenter(net, config["model"], config, record)
     _take_weights(module, checkpoint, key="ckpt")
     return module.eval()
+
+
+def _trained_network(config: Plain) -> nn.Module:
+    """Builds a network whose weights come from a checkpoint."""
+    node = config["model"]
+    if "encoder_weights" in node:
+        node = {**node, "encoder_weights": None}
+    return _network(node, config)
 
 
 def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:

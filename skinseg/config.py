@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
 import logging
 import sys
@@ -77,6 +78,36 @@ class SweepConfig:
 
 
 @dataclass
+class SearchConfig:
+    """A search for hyper-parameters by validation scores, in place of one run; see docs/search.md.
+
+    Attributes:
+        study: Its name in the storage.
+        storage: Where the trials are kept, for all processes and machines that share them: a path that ends
+            in .log (a journal file) or the URL of a database that SQLAlchemy knows. null: journal.log in the
+            run folder.
+        trials: In all, those of earlier and other processes of the study with them.
+        jobs: Trials side by side in this process.
+        hours: No trial starts later than that after the start of the process. null: no limit.
+        space: Of each key of the configuration either `choices`, or `low` and `high` (both included), with
+            `log: true` for an even spread over orders of magnitude, or `step`. Whole numbers stay whole. A
+            key may be a group: its choices are options.
+        sampler: Of optuna.samplers: what to try next. Its seed counts for each trial by the trial's number.
+        pruner: Of optuna.pruners: which trials are not worth going on with; its steps are validations. null:
+            none is stopped.
+    """
+
+    study: str
+    storage: str | None
+    trials: int
+    jobs: int
+    hours: float | None
+    space: dict[str, dict[str, Any]]
+    sampler: Node
+    pruner: Node | None
+
+
+@dataclass
 class RootConfig:
     """Every key at the root of an experiment's configuration. Nodes name a constructor in `_target_`.
 
@@ -109,6 +140,7 @@ class RootConfig:
         init_from: A checkpoint to take the weights from, nothing else.
         budget: How long a run trains, where that is to be the same for several; see `BudgetConfig`.
         sweep: What a multirun does beside its jobs; see `SweepConfig`.
+        search: Trials in place of one run; see `SearchConfig`. null: one run.
         group: Runs that belong together, in Weights & Biases. null: in a sweep the sweep, else none.
         job_type: What the run does, in Weights & Biases.
         tags: Words to find the run by.
@@ -149,6 +181,7 @@ class RootConfig:
     init_from: str | None
     budget: BudgetConfig
     sweep: SweepConfig
+    search: SearchConfig | None
     group: str | None
     job_type: str
     tags: list[str]
@@ -169,7 +202,9 @@ class RootConfig:
 
 
 _AT_LEAST = {"seed": 0, "threads": 1, "lr_reference_batch": 1}
-_ABOVE_ZERO = ("budget.steps", "budget.minutes", "budget.validations")
+_ABOVE_ZERO = (
+    "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs", "search.hours",
+)  # fmt: skip
 OURS = {
     "data": {"augment", "mix", "preprocess", "seed"},
     "test_data": {"augment", "mix", "preprocess", "seed"},
@@ -296,6 +331,8 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
             yield f"{key}={config[key]}: expected {least} or more."
     if isinstance(threshold := config.get("threshold"), (int, float)) and not 0 < threshold < 1:
         yield f"threshold={threshold}: expected a probability between 0 and 1."
+    if "trainer" in known:
+        yield from _sharding_problems(config)
     for key in sorted(known & config.keys()):
         value, kind = config[key], types[key]
         if kind == Node or (kind in (Node | None, Node | Changes | None) and value):
@@ -307,6 +344,9 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
                 yield f"{key}: no _target_ (found {value!r}); choose an option, e.g. {_options(key)}."
         elif kind == dict[str, Node | None] | None:
             yield from _collection_problems(key, value or {}, signature)
+        elif kind == SearchConfig | None:
+            if value is not None:
+                yield from _search_problems(config)
         elif is_dataclass(kind):
             yield from _group_problems(key, value, typing.get_type_hints(kind))
         elif kind not in (Node | None, Node | Changes | None):
@@ -327,6 +367,50 @@ def _group_problems(key: str, values: object, types: Mapping[str, Any]) -> Itera
             yield from problems
         elif f"{key}.{name}" in _ABOVE_ZERO and values[name] is not None and values[name] <= 0:
             yield f"{key}.{name}={values[name]}: expected more than 0."
+
+
+def _search_problems(config: Plain) -> Iterator[str]:
+    from skinseg.sweep.space import problems_of
+
+    search = config["search"]
+    types = typing.get_type_hints(SearchConfig)
+    nodes = {name: types.pop(name) for name in ("sampler", "pruner")}
+    values = search
+    if isinstance(search, dict):
+        values = {key: value for key, value in search.items() if key not in nodes}
+    problems = list(_group_problems("search", values, types))
+    yield from problems
+    if problems:
+        return
+    yield from problems_of(search["space"])
+    where = search["storage"]
+    if where is not None and "://" not in where and not where.endswith(".log"):
+        yield (
+            f"search.storage={where}: expected a path that ends in .log, or a URL such as "
+            "sqlite:///search.db or postgresql://host/database."
+        )
+    if config.get("test") is True:
+        yield (
+            "test=true: a search chooses by validation and never scores the test side; leave it out, and set "
+            "test: false in a sweep of your own. The command in best.yaml scores what the search has found."
+        )
+    if config.get("ckpt_path") is not None:
+        yield f"ckpt_path={config['ckpt_path']}: each trial of a search starts anew; leave it out."
+    found = {"batch_size": "data.batch_size", "lr": "optimizer.lr"}.get(str(config.get("find")))
+    if found is not None and found in search["space"]:
+        yield f"find={config['find']}: would replace {found}, which is searched; leave one of them out."
+    if str(config.get("monitor", "")).startswith("train/"):
+        yield f"monitor={config['monitor']}: a search compares validation scores; take e.g. val/dice."
+    if importlib.util.find_spec("optuna") is None:
+        yield "search: Optuna is not installed; pip install 'skinseg[search]'"
+        return
+    for name, kind in nodes.items():
+        node = search.get(name)
+        if isinstance(node, dict) and "_target_" in node:
+            # Optuna's decorators hide arguments from who reads the source; its import is a short one.
+            yield from _node_problems(f"search.{name}", node, imported_signature)
+        elif node or kind == Node:
+            yield f"search.{name}={node!r}: no _target_; choose an option, e.g. {_options(name)}."
 
 
 def _collection_problems(
@@ -361,6 +445,34 @@ def _monitor_problem(monitor: object, mode: object) -> Iterator[str]:
     if mode in ("min", "max") and mode != better:
         best = "smallest" if better == "min" else "largest"
         yield f"mode={mode}: of {monitor} the {best} is the best; set mode={better}."
+
+
+def _sharding_problems(config: Plain) -> Iterator[str]:
+    """What a sharded network does not go with, or what Lightning would silently leave out."""
+    trainer = config.get("trainer") or {}
+    strategy = trainer.get("strategy") or {}
+    if isinstance(strategy, str):
+        if strategy.startswith("fsdp"):
+            yield f"trainer.strategy={strategy}: not tried with skinseg; take trainer=fsdp."
+        return
+    if not str(strategy.get("_target_")).endswith(".FullySharded"):
+        return
+    for key in ("compile", "find", "deep_supervision"):
+        if config.get(key) is not None:
+            yield f"{key}={config[key]}: not with trainer=fsdp; set {key}=null, or take trainer=ddp."
+    if (precision := trainer.get("precision")) not in (None, 32, "32", "32-true", "bf16", "bf16-mixed"):
+        yield f"trainer.precision={precision}: with trainer=fsdp expected bf16-mixed or 32-true."
+    if trainer.get("sync_batchnorm"):
+        yield (
+            "trainer.sync_batchnorm=true: not with trainer=fsdp, where batch norm is over the batch of each "
+            "process; set it to false, or take trainer=ddp."
+        )
+    for name, node in (config.get("callbacks") or {}).items():
+        if isinstance(node, Mapping) and "Averag" in str(node.get("_target_")):
+            yield (
+                f"callbacks.{name}: weights that are sharded cannot be averaged; leave it out "
+                "(callbacks=default), or take trainer=ddp."
+            )
 
 
 def _node_problems(

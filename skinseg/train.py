@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from skinseg import search
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -246,9 +247,10 @@ def _fit_and_score(
     if config["test"]:
         path = None if best is None else str(best)
         trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
+    # On all processes: of a sharded network each has a part.
+    cost = network_cost(segmenter.network, test_data.image_size)
     if trainer.is_global_zero:
         summary = summarise(config, data, test_data, segmenter, weights=weights, objective=objective)
-        cost = network_cost(segmenter.network, test_data.image_size)
         summary["training"] = {
             "seconds": round(fit_seconds, 1),
             "epochs": trainer.current_epoch,
@@ -311,17 +313,17 @@ def _how_to_resume(run_dir: Path) -> str:
 
 @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
 def task(cfg: DictConfig) -> float:
-    """Runs the job; each job of a multirun in a process of its own."""
+    """Runs the job, or the trials of a search; each job of a multirun in a process of its own."""
     objective = run_job(cfg)
     if objective is not None:
         return objective
     try:
-        return run(cfg)
+        return run(cfg) if cfg.search is None else search.run(cfg)
     except SkinsegError as error:
         end_with_message(error)
 
 
-main = main_of(partial(conclude, task))
+main = main_of(partial(conclude, task), checked=search.check_whole)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import albumentations
+import optuna
 import pytest
 from conftest import WriteHam
 
@@ -41,7 +42,7 @@ def test_all_groups_are_here() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "split", "data", "test_data", "model", "loss", "preprocess", "augment", "mix", "optimizer",
-        "scheduler", "trainer", "callbacks", "logger",
+        "scheduler", "trainer", "callbacks", "logger", "sampler", "pruner",
     }  # fmt: skip
     assert len([option for option in OPTIONS if option.startswith("model=")]) == 17
 
@@ -51,6 +52,8 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("WANDB_MODE", "disabled")
     group = option.split("=")[0]
     option = option.replace("split=", "split@data.split=")
+    searched = ["+sweep=hpo"] if group in ("sampler", "pruner") else []
+    option = option.replace(f"{group}=", f"{group}@search.{group}=") if searched else option
     # A small encoder stands in for the large ones, without weights from the Hub; DPT takes ViTs only.
     encoder = (
         group == "model" and "encoder_name:" in (ROOT / group / f"{option.split('=')[1]}.yaml").read_text()
@@ -61,13 +64,18 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     accelerator = ["trainer.accelerator=cpu", "trainer.devices=1"] if group == "trainer" else []
     precision = ["trainer.precision=32-true"] if group == "trainer" else []
     size = ["data.image_size=[224,224]"] if "dpt" in option else []
-    config = composed(option, *weights, *small, *size, *accelerator, *precision, run_dir=tmp_path)
+    config = composed(*searched, option, *weights, *small, *size, *accelerator, *precision, run_dir=tmp_path)
     if group in ("data", "split"):
         build.datamodule(config)
     elif group == "test_data":
         assert (config["test_data"] == {}) == (option == "test_data=none")
         if config["test_data"]:
             assert build.data_source("test_data", config["test_data"]).image_size == (256, 256)
+    elif searched:
+        node = config["search"][group]
+        assert (node == {}) == (option == "pruner@search.pruner=none")
+        kinds = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}
+        assert node == {} or isinstance(build.instance(f"search.{group}", node), kinds[group])
     elif group in ("callbacks", "logger"):
         build.trainer(config, build.callbacks(config), build.loggers(config))
     elif group == "trainer":
@@ -138,6 +146,12 @@ def test_a_part_with_bad_arguments(tmp_path: Path) -> None:
         SkinsegError, match=r"augment\.transforms\.hair: .*Hair refused its arguments: number_range: "
     ):
         build.datamodule(config)
+
+
+def test_the_search_composes_as_it_is(tmp_path: Path) -> None:
+    config = composed("+experiment=unet_resnet34", "+sweep=hpo", run_dir=tmp_path)
+    assert config["search"]["study"] == "unet_resnet34"
+    assert config["test"] is False
 
 
 @pytest.mark.parametrize("debug", DEBUG)

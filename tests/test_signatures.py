@@ -19,7 +19,8 @@ TARGETS = sorted(
         target
         for path in config_dir().rglob("*.yaml")
         for target in re.findall(r"^\s*_target_: (\S+)", path.read_text(), re.MULTILINE)
-        if target != "skinseg.command.RefuseEarly"
+        # Not asked for its signature, and samplers and pruners by an import, which is no long one.
+        if target != "skinseg.command.RefuseEarly" and not target.startswith("optuna.")
     }
 )
 # Of each kind that a parameter may refuse.

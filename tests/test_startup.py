@@ -24,7 +24,7 @@ HEAVY = (
     "matplotlib",
     "wandb",
 )
-COMMANDS = ("train", "evaluate", "predict", "compare", "audit", "split", "preview", "download")
+COMMANDS = ("train", "evaluate", "predict", "compare", "audit", "split", "preview", "download", "ensemble")
 REPORT = "\nimported: "
 # Runs a command as `python -m` does, and says at its end which of the modules it has imported.
 RUN = f"""

@@ -284,6 +284,19 @@ class TestResume:
         options = ("trainer.max_epochs=3", f"augment={augment}", "data.cache=memmap")
         self.stopped_and_resumed(train, tmp_path, "step: 9", *options)
 
+    def test_in_another_memory_layout(self, train: Train, tmp_path: Path) -> None:
+        """A fused step of weights and moments in different layouts would pair the wrong ones."""
+        last = train(*self.RUN, "trainer.max_epochs=1", "channels_last=false") / "checkpoints/last.ckpt"
+        options = ("trainer.max_epochs=2", f"ckpt_path={last}")
+        for layout in ("true", "false"):
+            train(*self.RUN, *options, f"channels_last={layout}", run_dir=layout)
+        there, here = (
+            torch.load(tmp_path / f"{layout}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+            for layout in ("true", "false")
+        )
+        for name, value in there.items():
+            torch.testing.assert_close(value, here[name], rtol=0, atol=1e-3, msg=name)
+
     def test_best_checkpoint_of_a_run_folder_that_was_moved(self, train: Train, tmp_path: Path) -> None:
         folder = train(*self.RUN, "trainer.max_epochs=1")
         checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)

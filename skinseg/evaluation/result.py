@@ -380,6 +380,8 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 def _network(config: dict[str, Any]) -> str:
     model = config["model"]
+    if "members" in model:
+        return f"Ensemble of {len(model['members'])}"
     return f"{str(model['_target_']).rsplit('.', 1)[-1]} {model.get('encoder_name', '')}".strip()
 
 

@@ -58,7 +58,11 @@ def trained_side(catalog: Catalog, record: Mapping[str, Any], name: SideName) ->
     split = Split(pd.DataFrame(record["sides"]), unit=record["config"]["data"]["split"].get("unit", "lesion"))
     ids = split.ids(name)
     if not ids:
-        raise SkinsegError(f"side={name}: the run's split has no image there.")
+        why = "; each was in the training of one of the ensemble's members" if "members" in record else ""
+        raise SkinsegError(
+            f"side={name}: the run's split has no image there{why}. Evaluate it on another data set "
+            "(data=<data set> data.root=<folder>) or on folders (images=... truth=...)."
+        )
     missing = sorted(set(ids) - set(catalog.table["image_id"]))
     if missing:
         raise SkinsegError(

@@ -246,7 +246,8 @@ class LesionSegmenter(L.LightningModule):
     def _make_optimizer(self) -> torch.optim.Optimizer:
         optimizer = self._optimizer(self.parameters())
         if optimizer.defaults.get("fused") and not self._steps_fused():
-            log.warning("optimizer.fused=true: not on %s here; stepping unfused.", self.device.type)
+            where = self.device.type + ("" if self.device_mesh is None else " with sharded weights")
+            log.warning("optimizer.fused=true: not on %s here; stepping unfused.", where)
             # A keyword of the call takes the place of the configured one.
             optimizer = self._optimizer(self.parameters(), fused=False)  # type: ignore[call-arg]
         if getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -269,7 +270,9 @@ class LesionSegmenter(L.LightningModule):
 
     def _steps_fused(self) -> bool:
         """Returns whether this device can; the optimizers tell at their first step, and then by an error."""
-        weight = nn.Parameter(torch.zeros(1, device=self.device))
+        sharded = self.device_mesh is not None
+        like = next(self.parameters()) if sharded else torch.empty(1, device=self.device)
+        weight = nn.Parameter(torch.zeros_like(like))
         weight.grad = torch.zeros_like(weight)
         try:
             self._optimizer([weight]).step()
@@ -279,7 +282,8 @@ class LesionSegmenter(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Brings the weights into the chosen memory layout, and compiles the network for a fit."""
-        self.network.to(memory_format=self.memory_format)
+        if self.device_mesh is None:  # only contiguous weights can be sharded
+            self.network.to(memory_format=self.memory_format)
         if stage == "fit" and self._compile_mode is not None:
             self._compiled = True
             try:
@@ -287,6 +291,20 @@ class LesionSegmenter(L.LightningModule):
                 self.network.compile(mode=self._compile_mode)
             except RuntimeError as error:  # a platform that PyTorch has no compiler for
                 self._go_on_uncompiled(error)
+
+    def configure_model(self) -> None:
+        """Shards the network where the strategy has made a mesh of the processes (trainer=fsdp)."""
+        if self.device_mesh is None:
+            return
+        if next(self.loss.parameters(), None) is not None:
+            raise SkinsegError(
+                f"loss: {type(self.loss).__name__} has weights of its own, which are not sharded; take "
+                "trainer=ddp."
+            )
+        from skinseg.models.sharding import shard_network  # not every PyTorch has what it imports
+
+        image_size = self.trainer.datamodule.image_size  # type: ignore[attr-defined]
+        shard_network(self.network, self.device_mesh["data_parallel"], image_size)
 
     def _go_on_uncompiled(self, error: Exception) -> None:
         log.warning(
@@ -334,6 +352,19 @@ class LesionSegmenter(L.LightningModule):
     def on_fit_start(self) -> None:
         """Decides how often to look at the losses: on the processor a look costs nothing."""
         self.watch = LossWatch(every=1 if self.device.type == "cpu" else _STEPS_BETWEEN_LOOKS)
+
+    def on_train_start(self) -> None:
+        """Lays out an optimizer's loaded state as its weights are.
+
+        A fused step takes the numbers in the order of the memory, and the checkpoint may be of a run with
+        another layout: sharded, or with another `channels_last`.
+        """
+        for optimizer in self.trainer.optimizers:
+            for weight, state in optimizer.state.items():
+                for name, value in state.items():
+                    if value.shape == weight.shape and value.stride() != weight.stride():
+                        state[name] = torch.empty_like(weight, dtype=value.dtype, requires_grad=False)
+                        state[name].copy_(value)
 
     def on_train_epoch_end(self) -> None:
         """Looks at the losses that nobody has looked at yet."""

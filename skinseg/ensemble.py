@@ -1,0 +1,131 @@
+"""Make one predictor of several trainings, such as the folds or the seeds of a sweep.
+
+python -m skinseg.ensemble runs=<folder of a sweep>
+
+What it writes is a checkpoint like any other: predict and evaluate take it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from skinseg.command import end_with_message, main_of
+from skinseg.config import Plain, check, config_dir, plain
+from skinseg.errors import SkinsegError
+
+
+@dataclass
+class EnsembleConfig:
+    """Every key at the root of the configuration.
+
+    Attributes:
+        name: Of the ensemble, in reports.
+        run_dir: The folder that it writes; the ensemble is `checkpoints/ensemble.ckpt` in it.
+        runs: Run folders, whose best checkpoints are taken, or checkpoints; or one folder that holds several
+            runs (a sweep).
+    """
+
+    name: str
+    run_dir: str
+    runs: list[str] | str
+
+
+def run(cfg: DictConfig) -> Path:
+    """Writes the ensemble.
+
+    Args:
+        cfg: The composed configuration; see `EnsembleConfig`.
+
+    Returns:
+        Its checkpoint.
+
+    Raises:
+        SkinsegError: A mistake in the configuration, a run without a checkpoint, or members that do not fit
+            together.
+    """
+    config = plain(cfg)
+    check(config, EnsembleConfig)
+
+    from omegaconf import OmegaConf
+
+    from skinseg.checkpoint import WholeCheckpointIO, read_checkpoint
+    from skinseg.inference.ensemble import join_checkpoints
+    from skinseg.record import provenance, write_json, write_text
+
+    entries = [config["runs"]] if isinstance(config["runs"], str) else config["runs"]
+    paths = [path for entry in entries for path in _checkpoints(Path(entry).expanduser())]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise SkinsegError("runs: a checkpoint is named twice; it would have two votes.")
+    if len(paths) < 2:
+        raise SkinsegError(f"runs: found {len(paths)} checkpoint; an ensemble needs two or more.")
+    members = {str(path): read_checkpoint(path, key="runs") for path in paths}
+    folder = Path(config["run_dir"])
+    joined = join_checkpoints(members, name=config["name"], run_dir=str(folder))
+    target = folder / "checkpoints/ensemble.ckpt"
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(joined["skinseg"]["config"])))
+    write_json(folder / "provenance.json", {**provenance(), "members": list(members)})
+    WholeCheckpointIO().save_checkpoint(joined, target)
+    _show(members, joined["skinseg"], target)
+    return target
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    """Returns the checkpoint that a path is, or the best of the run or the runs in it."""
+    if path.is_file():
+        return [path]
+    if (path / "checkpoints").is_dir():
+        return [path / "checkpoints/best.ckpt"]
+    runs = [folder for folder in path.glob("*") if (folder / "checkpoints").is_dir()]
+    if not runs:
+        raise SkinsegError(
+            f"runs={path}: neither a checkpoint, nor a folder of a run or of a sweep (no checkpoints/ in it "
+            "or one level below)."
+        )
+    return [
+        folder / "checkpoints/best.ckpt"
+        for folder in sorted(runs, key=lambda folder: (len(folder.name), folder.name))
+    ]
+
+
+def _show(members: Iterable[str], record: Plain, target: Path) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    paths = list(members)
+    console.print(f"{len(paths)} members:")
+    for path in paths:
+        console.print(f"  {path}")
+    sides: dict[str, Any] = {side: record["sides"]["split"].count(side) for side in ("train", "val", "test")}
+    console.print(
+        f"{sides['train']} images were in the training of a member, {sides['val']} chose the epoch of one, "
+        f"{sides['test']} neither."
+    )
+    if sides["test"]:
+        console.print(f"Score it on those: python -m skinseg.evaluate ckpt={target}")
+    else:
+        console.print(
+            "No image of its data is left to score it on; take another data set: "
+            f"python -m skinseg.evaluate ckpt={target} data=<data set> data.root=<folder>"
+        )
+
+
+@hydra.main(config_path=str(config_dir()), config_name="ensemble", version_base="1.3")
+def task(cfg: DictConfig) -> None:
+    """Runs the command."""
+    try:
+        run(cfg)
+    except SkinsegError as error:
+        end_with_message(error)
+
+
+main = main_of(task, "ensemble", EnsembleConfig)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""One checkpoint of several: their networks side by side, and what any of them was trained with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import torch
+
+from skinseg.data.splits import Split
+from skinseg.errors import SkinsegError
+
+# The more it had to do with a training, the later.
+_SIDES = ("test", "val", "train")
+
+
+def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_dir: str) -> dict[str, Any]:
+    """Makes the checkpoint of an ensemble.
+
+    An image, with its lesion, is on the train side if it was for any member, else on the val side if it was
+    for any: only what all of them left for the test is left for a test of the ensemble.
+
+    Args:
+        members: By the path that a person named, what `checkpoint.read_checkpoint` returned.
+        name: Of the ensemble, in place of the runs' names.
+        run_dir: Its folder.
+
+    Returns:
+        A checkpoint for `build.load_segmenter`. "members" of its record holds the members' configurations.
+
+    Raises:
+        SkinsegError: They cannot be one predictor.
+    """
+    records = {path: checkpoint["skinseg"] for path, checkpoint in members.items()}
+    for path, record in records.items():
+        if "members" in record:
+            raise SkinsegError(f"runs: {path} is an ensemble already; name its members.")
+        if "sides" not in record:
+            raise SkinsegError(
+                f"runs: {path} was written before checkpoints carried their split, so nobody could say which "
+                "images the ensemble was trained on. Train it again."
+            )
+    configs = [record["config"] for record in records.values()]
+    first = configs[0]
+    for key in ("data.image_size", "threshold"):
+        values = {path: _at(record["config"], key) for path, record in records.items()}
+        other = next((path for path in values if values[path] != _at(first, key)), None)
+        if other is not None:
+            raise SkinsegError(
+                f"runs: {key} is {_at(first, key)} for {next(iter(members))}, {values[other]} for {other}. "
+                "One predictor has one; take runs that agree in it."
+            )
+    for path, record in records.items():
+        both = [_preprocessing(config) for config in (first, record["config"])]
+        if list(both[0].items()) != list(both[1].items()):
+            words = [", ".join(transforms) or "none" for transforms in both]
+            raise SkinsegError(
+                f"runs: other preprocessing for {next(iter(members))} ({words[0]}) than for {path} "
+                f"({words[1]}), or with other arguments. One predictor has one; take runs that agree in it."
+            )
+    leaky = any(config["data"]["split"].get("unit") == "image" for config in configs)
+    split = Split(_sides(records, by="image_id" if leaky else "group"), unit="image" if leaky else "lesion")
+    config = {
+        **first,
+        "name": name,
+        "run_dir": run_dir,
+        "model": {
+            "_target_": "skinseg.models.ensemble.Ensemble",
+            "members": [_describe(config) for config in configs],
+        },
+        "data": {
+            **first["data"],
+            "split": {**first["data"]["split"], "unit": split.unit, "fold": None},
+            "overfit": next((c["data"]["overfit"] for c in configs if c["data"].get("overfit")), None),
+        },
+    }
+    state = {"mean": torch.zeros(1, 3, 1, 1), "std": torch.ones(1, 3, 1, 1)}
+    for number, checkpoint in enumerate(members.values()):
+        for key, tensor in checkpoint["state_dict"].items():
+            if key in state or key.startswith("network."):
+                state[f"network.members.{number}.{key}"] = tensor
+    record = {
+        "config": config,
+        "split": split.fingerprint,
+        "sides": split.table.to_dict("list"),
+        "stamps": split.stamps,
+        "members": configs,
+    }
+    return {"skinseg": record, "state_dict": state}
+
+
+def _sides(records: Mapping[str, Mapping[str, Any]], *, by: str) -> pd.DataFrame:
+    table = pd.concat([pd.DataFrame(record["sides"]) for record in records.values()], ignore_index=True)
+    rank = table["split"].map(_SIDES.index).groupby(table[by]).transform("max")
+    return table.assign(split=rank.map(dict(enumerate(_SIDES)))).drop_duplicates("image_id")
+
+
+def _describe(config: Mapping[str, Any]) -> str:
+    """Tells a member from the others: its network, what it was trained with, its seed and its fold."""
+    shown = ("model", "loss", "augment", "mix", "seed")
+    fold = config["data"]["split"].get("fold")
+    return json.dumps({**{key: config.get(key) for key in shown}, "fold": fold}, sort_keys=True, default=str)
+
+
+def _preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the transforms of every image, which older runs have no word of."""
+    return (config.get("preprocess") or {}).get("transforms") or {}
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config

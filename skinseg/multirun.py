@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,7 @@ def plan_grid(config: DictConfig) -> Plan:
     _check_folders(jobs)
     if resume:
         jobs = _going_on(jobs, folder)
-    # Hydra asks its loader for each job's configuration, in the sweeper and again in the launchers' workers.
-    # It would read conf/ each time: a file that is edited by then would be another job, a broken one the end.
-    loader: Any = GlobalHydra.instance().config_loader()
-    loader.load_sweep_config = _Composed(dict(zip(map(tuple, grid), composed, strict=True)), folder)
+    _let_hydra_take(dict(zip(map(tuple, grid), composed, strict=True)), folder / _COMPOSED)
     return Plan(folder, jobs)
 
 
@@ -288,34 +285,27 @@ def _resuming(job: Job) -> Job:
     return replace(job, config={**job.config, "ckpt_path": str(last)})
 
 
-class _Composed:
-    """Takes the place of a loader's `load_sweep_config`.
+def _let_hydra_take(composed: Mapping[tuple[str, ...], DictConfig], path: Path) -> None:
+    """Lets the sweeper and the launchers take these configurations instead of composing them again.
 
-    Args:
-        configurations: By the overrides of the job.
-        sweep: Its folder. There they are for the launchers' workers: Hydra sends its loader with each job.
+    They would read `conf/` at each job's turn: a file that is edited by then would be another job, and a
+    broken one the end of the sweep. A launcher asks in processes of its own, to which Hydra sends its loader
+    with each job: so the loader holds only where they are.
     """
-
-    def __init__(self, configurations: Mapping[tuple[str, ...], DictConfig], sweep: Path) -> None:
-        self._configurations = configurations
-        self._path = sweep / _COMPOSED
-        self.written = False
-
-    def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        return copy.deepcopy(self._configurations[tuple(sweep_overrides)])
-
-    def __reduce__(self) -> tuple[Callable[[Path], _Composed], tuple[Path]]:
-        if not self.written:
-            with replacing(self._path) as temporary:
-                temporary.write_bytes(pickle.dumps(self._configurations))
-            self.written = True
-        return _read_composed, (self._path,)
+    with replacing(path) as temporary:
+        temporary.write_bytes(pickle.dumps(composed))
+    loader: Any = GlobalHydra.instance().config_loader()
+    loader.load_sweep_config = partial(_as_planned, path)
 
 
-def _read_composed(path: Path) -> _Composed:
-    read = _Composed(pickle.loads(path.read_bytes()), path.parent)
-    read.written = True
-    return read
+def _as_planned(path: Path, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+    return copy.deepcopy(_all_as_planned(path)[tuple(sweep_overrides)])
+
+
+@cache
+def _all_as_planned(path: Path) -> dict[tuple[str, ...], DictConfig]:
+    found: dict[tuple[str, ...], DictConfig] = pickle.loads(path.read_bytes())
+    return found
 
 
 def run_job(cfg: DictConfig) -> float | None:

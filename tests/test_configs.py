@@ -93,6 +93,12 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         build.segmenter(config)
 
 
+def test_the_search_composes_as_it_is(tmp_path: Path) -> None:
+    config = composed("+experiment=unet_resnet34", "+sweep=hpo", run_dir=tmp_path)
+    assert config["search"]["study"] == "unet_resnet34"
+    assert config["test"] is False
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_part_of_an_augmentation(part: str, tmp_path: Path) -> None:
     """Alone, and beside the transforms of another option; there are others in no part."""
@@ -146,12 +152,6 @@ def test_a_part_with_bad_arguments(tmp_path: Path) -> None:
         SkinsegError, match=r"augment\.transforms\.hair: .*Hair refused its arguments: number_range: "
     ):
         build.datamodule(config)
-
-
-def test_the_search_composes_as_it_is(tmp_path: Path) -> None:
-    config = composed("+experiment=unet_resnet34", "+sweep=hpo", run_dir=tmp_path)
-    assert config["search"]["study"] == "unet_resnet34"
-    assert config["test"] is False
 
 
 @pytest.mark.parametrize("debug", DEBUG)

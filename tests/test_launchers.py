@@ -289,7 +289,7 @@ def test_a_job_that_is_preempted_goes_on(launcher: str, write_ham: WriteHam, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["parallel", "slurm_local"], indirect=True)
+@pytest.mark.parametrize("launcher", HERE, indirect=True)
 def test_two_processes_within_a_job(launcher: str, write_ham: WriteHam, tmp_path: Path) -> None:
     slurm = {
         "NTASKS": "1",

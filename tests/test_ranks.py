@@ -254,7 +254,7 @@ def test_sigterm_to_one_rank_stops_all_after_the_same_step(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     last = tmp_path / "stopped/checkpoints/last.ckpt"
     assert f"ckpt_path={last}" in output

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import wandb.wandb_agent
+import yaml
 from conftest import REPOSITORY, TINY, WriteHam
 from offline_runs import history, of_kind, records
 from wandb.sdk.launch.sweeps.utils import load_sweep_config
@@ -91,7 +92,11 @@ def test_agents_start_what_the_study_is_of(
         assert "wandb" in config["logger"]
         assert config["seed"] == chosen["seed"]
         trained.add(json.dumps([config["model"], config["loss"], config["seed"]], sort_keys=True))
-    assert len(trained) == math.prod(len(node["values"]) for node in sweep["parameters"].values())
+    values = {name: node["values"] for name, node in sweep["parameters"].items()}
+    assert len(trained) == math.prod(map(len, values.values()))
+    for study in path.parent.glob("sweep/study.yaml"):
+        params = yaml.safe_load(study.read_text())["hydra"]["sweeper"]["params"]
+        assert values == {name: yaml.safe_load(f"[{of}]") for name, of in params.items()}
 
 
 @pytest.mark.slow
@@ -134,8 +139,9 @@ def test_the_engine_takes_the_files(tmp_path: Path) -> None:
     python = tmp_path / "engine" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     for packages in (["--no-deps", *ENGINE], ["jsonschema"]):
         subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-    sweep = load_sweep_config(str(FILES[0]))
-    for content, problems in ((sweep, ""), ({**sweep, "method": "girdd"}, "$.method")):
+    sweeps = [load_sweep_config(str(path)) for path in FILES]
+    wrong = {**sweeps[0], "method": "girdd"}
+    for content, problems in (*((sweep, "") for sweep in sweeps), (wrong, "$.method")):
         done = subprocess.run(
             [python, "-c", VALIDATE], input=json.dumps(content), capture_output=True, text=True, check=True
         )

@@ -135,7 +135,7 @@ def test_what_cannot_be_one_predictor(sweep: Path, tmp_path: Path) -> None:
     for runs, message in (
         (
             f"[{sweep / '0'},{grey}]",
-            r"preprocess is .*transforms.: \{\}\} for .*best.ckpt, .*ShadesOfGrey.* for .*best.ckpt. One",
+            r"other preprocessing for .*best.ckpt \(none\) than for .*best.ckpt \(grey_world\), or",
         ),
         (str(sweep / "0"), "found 1 checkpoint; an ensemble needs two or more"),
         (f"[{sweep / '0'},{sweep / '0/checkpoints/best.ckpt'}]", "named twice"),

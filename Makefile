@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format type check-configs benchmark clean
+.PHONY: help setup demo test test-all lint format type check-configs benchmark pictures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ $(BENCHMARK_STAMP): $(STAMP) benchmarks/requirements.txt
 
 benchmark: $(BENCHMARK_STAMP) ## speed beside other libraries; options: make benchmark ARGS='--size 256 --rounds 3'
 	$(BENCHMARK)/bin/python -m benchmarks.training $(ARGS)
+
+pictures: $(STAMP) ## the pictures of docs/augmentation.md, of drawn images
+	$(BIN)/python docs/augmentation.py
 
 clean: ## remove the environments and what the tools left; runs in outputs/ stay
 	rm -rf .venv $(BENCHMARK) build dist .pytest_cache .mypy_cache .ruff_cache

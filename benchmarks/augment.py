@@ -1,10 +1,13 @@
 """Time the augmentation of an image by albumentations and in batches.
 
     python benchmarks/augment.py [FOLDER] [--size N] [--batch N] [--rounds N] [--threads N ...] [--device D]
+    python benchmarks/augment.py [FOLDER] --dermoscopy [--size N] [--batch N] [--rounds N]
 
 FOLDER holds photographs as JPEG, which are resized first; without one, images are drawn. albumentations gets
 one thread, as in a loader process; on a CPU batches get each number of --threads. Where kornia is installed
 (python -m pip install kornia==0.9.0), its nearest equivalent of the same transforms is timed too.
+--dermoscopy times each transform of conf/augment/part and conf/preprocess, augment=dermoscopy and each of
+conf/mix, in one thread, by processor time, which other programs hardly change.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +33,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skinseg import build
-from skinseg.config import compose, plain
+from skinseg.config import compose, config_dir, plain
 from skinseg.data.files import read_image
+from skinseg.data.mix import Mix
+from skinseg.data.preprocess import Preprocess
 
 Change = Callable[[int], object]
 """Augments the whole batch as of an epoch."""
@@ -49,9 +55,13 @@ def main() -> None:
         "--threads", type=int, nargs="+", default=[1, 2], help="of batches on a CPU (default: 1 2)"
     )
     parser.add_argument("--device", default="cpu", help="where batches are augmented (default: cpu)")
+    parser.add_argument("--dermoscopy", action="store_true", help="each transform of dermoscopy instead")
     arguments = parser.parse_args()
     images = _images(arguments.folder, arguments.batch, arguments.size)
     masks = [_disc(arguments.size, number) for number in range(len(images))]
+    if arguments.dermoscopy:
+        _dermoscopy(images, masks, arguments.rounds)
+        return
     threads = arguments.threads if arguments.device == "cpu" else [1]
     shown = f"{len(images)} images of {arguments.size}x{arguments.size}, {arguments.rounds} rounds"
     print(f"{shown}, torch {torch.__version__}, OpenCV {cv2.__version__}")
@@ -70,6 +80,52 @@ def main() -> None:
                     (f"kornia's nearest: {where}", count, _kornia(option, images, masks, arguments.device))
                 )
         _report(ways, arguments.rounds, len(images))
+
+
+def _dermoscopy(images: list[NDArray[np.uint8]], masks: list[NDArray[np.uint8]], rounds: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    height, width = images[0].shape[:2]
+    print(
+        f"{rounds} rounds of {len(images)} images of {width}x{height}, each with p=1 and draws of its own; ",
+        end="",
+    )
+    print(f"OpenCV {cv2.__version__}, torch {torch.__version__}")
+    print(f"{'ms of one processor an image':<45}{'median':>9}{'95 %':>9}")
+    pictures, outlines = _tensors(images, masks, "cpu")
+    for name, change in _changes().items():
+        seconds = []
+        for epoch in range(-1, rounds):  # the first is to get warm
+            if isinstance(change, Mix):
+                calls = [
+                    partial(change, pictures, outlines, rows=range(len(images)), epoch=epoch + 1, seed=0)
+                ]
+            elif isinstance(change, Preprocess):
+                calls = [partial(change, image) for image in images]
+            else:
+                change.set_random_state(np.random.default_rng(epoch + 1), random.Random(epoch + 1))
+                calls = [
+                    partial(change, image=image, mask=mask) for image, mask in zip(images, masks, strict=True)
+                ]
+            for call in calls:
+                start = time.process_time()
+                call()
+                if epoch >= 0:
+                    seconds.append((time.process_time() - start) * len(calls) / len(images))
+        print(f"{name:<45}{1000 * np.median(seconds):9.2f}{1000 * np.quantile(seconds, 0.95):9.2f}")
+
+
+def _changes() -> dict[str, Any]:
+    parts = [f"part/{path.stem}" for path in sorted((config_dir() / "augment/part").glob("*.yaml"))]
+    changes = {f"augment={part}": _configured(part, p=1) for part in parts}
+    changes["augment=dermoscopy, its own p"] = _configured("dermoscopy")
+    for group in ("preprocess", "mix"):
+        for path in sorted((config_dir() / group).glob("*.yaml")):
+            if path.stem != "none":
+                node = plain(compose([f"{group}={path.stem}", "run_dir=."]))[group]
+                p = {"p": 1} if group == "mix" else {}
+                changes[f"{group}={path.stem}"] = build.instance(group, {**node, **p})
+    return changes
 
 
 def _report(ways: list[tuple[str, int, Change]], rounds: int, images: int) -> None:
@@ -148,8 +204,10 @@ def _kornia(
     return change
 
 
-def _configured(option: str) -> Any:
-    return build.instance("augment", plain(compose([f"augment={option}", "run_dir=."]))["augment"])
+def _configured(option: str, **arguments: float) -> Any:
+    node = plain(compose([f"augment={option}", "run_dir=."]))["augment"]
+    transforms = {name: {**one, **arguments} for name, one in node["transforms"].items()}
+    return build.instance("augment", {**node, "transforms": transforms})
 
 
 def _tensors(

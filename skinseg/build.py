@@ -21,6 +21,7 @@ from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
 from skinseg.config import Node, Plain
 from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
+from skinseg.data.dataset import Preprocessing
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
@@ -51,18 +52,48 @@ def instance(key: str, node: Node, **extra: Any) -> Any:
         if isinstance(cause, SkinsegError):
             raise cause from None
         if isinstance(cause, _REFUSALS):
+            # Hydra says which of the nodes within this one it was.
+            within = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+            for part in within[1].split(".") if within else ():
+                key, node = f"{key}.{part}", node.get(part, {})
             target = node.get("_target_", "an argument")
-            raise SkinsegError(f"{key}: {target} refused its arguments: {cause}") from error
+            raise SkinsegError(f"{key}: {target} refused its arguments: {_words(cause)}") from error
         raise
 
 
+def _words(error: BaseException) -> str:
+    """Returns what an error says, in one line where albumentations' validation wrote it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    if not lines or "validation error" not in lines[0]:
+        return str(error)
+    fields = zip(lines[1::3], lines[2::3], strict=False)
+    return "; ".join(f"{field}: {said.partition(' [type=')[0]}" for field, said in fields)
+
+
 def datamodule(config: Plain) -> LesionDataModule:
-    """Builds the data module with its augmentation."""
+    """Builds the data module with its preprocessing, augmentation and mixing."""
     with unknown_arguments_as_errors():
         augment = instance("augment", config["augment"])
     data = data_source("data", config["data"], seed=config["seed"])
+    data.preprocess = preprocessing(config)
     data.augment = augment
+    if config.get("mix"):  # older runs have no word of it
+        data.mix = instance("mix", config["mix"])
     return data
+
+
+def preprocessing(config: Plain) -> Preprocessing | None:
+    """Builds what is done to every image.
+
+    Args:
+        config: The resolved configuration of a run. Those of older runs have no preprocessing.
+    """
+    node = config.get("preprocess")
+    if not node or node.get("transforms") == {}:
+        return None  # without importing albumentations, which takes longer than to predict a few images
+    with unknown_arguments_as_errors():
+        built: Preprocessing | None = instance("preprocess", node)
+    return built
 
 
 def data_source(key: str, node: Node, **extra: Any) -> LesionDataModule:
@@ -84,6 +115,7 @@ def test_datamodule(config: Plain, data: LesionDataModule) -> LesionDataModule:
         )
     split = partial(whole_test_side, train=data.catalog, overlap=config["test_overlap"])
     module = data_source("test_data", node, split=split, seed=config["seed"])
+    module.preprocess = data.preprocess
     try:
         module.split  # noqa: B018 -- reads the data
     except SkinsegError as error:
@@ -214,6 +246,7 @@ def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:
     return Predictor(
         segmenter,
         input_size=(height, width),
+        preprocess=preprocessing(trained),
         batch_size=trained["data"]["batch_size"] if batch_size is None else batch_size,
         num_workers=default_workers() if num_workers is None else num_workers,
         device=config["device"],

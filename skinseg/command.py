@@ -38,6 +38,16 @@ _CHECKS: dict[str, Callable[[Plain], object]] = {}
 """What refuses a configuration, by command."""
 
 
+_PLUGINS = {
+    "joblib": "joblib",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
+    "ray_aws": "ray",
+}
+"""The extra of skinseg that brings a launcher of Hydra."""
+
+
 def main_of(
     task: Callable[[], Any],
     name: str = "train",
@@ -258,6 +268,11 @@ def _asks_for(argument: str, missing: MissingConfigException) -> bool:
 
 def _no_such_option(missing: MissingConfigException) -> str:
     group, _, option = (missing.missing_cfg_file or "").rpartition("/")
+    if group == "hydra/launcher" and option in _PLUGINS:
+        extra = _PLUGINS[option]
+        return (
+            f"hydra/launcher: this one needs {extra}, which is not installed: pip install 'skinseg[{extra}]'."
+        )
     # Of a group of several Hydra gives none.
     there = missing.options or [path.stem for path in (config_dir() / group).glob("*.yaml")]
     # Files named base are parts of options.

@@ -148,7 +148,10 @@ class RootConfig:
         test_overlap: "exclude" leaves images and lesions of `data` out of `test_data`; "refuse" ends the run.
         model: The network.
         loss: Training objective of (logits, masks).
+        preprocess: What is done to every image at the network's input size: in training, validation, test,
+            evaluation and prediction.
         augment: Augmentation of training images.
+        mix: Mixing of the images of a training batch with one another. Empty: none.
         optimizer: Of the parameters (partial).
         scheduler: Of the optimizer and the number of steps (partial).
         trainer: lightning.Trainer without callbacks and loggers.
@@ -186,7 +189,9 @@ class RootConfig:
     test_overlap: typing.Literal["exclude", "refuse"]
     model: Node
     loss: Node
+    preprocess: Node
     augment: Node
+    mix: Node | None
     optimizer: Node
     scheduler: Node
     trainer: Node
@@ -199,8 +204,8 @@ _ABOVE_ZERO = (
     "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs",
 )  # fmt: skip
 OURS = {
-    "data": {"augment", "seed"},
-    "test_data": {"augment", "seed"},
+    "data": {"augment", "mix", "preprocess", "seed"},
+    "test_data": {"augment", "mix", "preprocess", "seed"},
     "trainer": {"callbacks", "logger", "plugins", "enable_checkpointing", "enable_progress_bar"},
 }
 """Arguments that `build` gives itself; in a configuration they would silently do nothing."""
@@ -324,6 +329,8 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
             yield f"{key}={config[key]}: expected {least} or more."
     if isinstance(threshold := config.get("threshold"), (int, float)) and not 0 < threshold < 1:
         yield f"threshold={threshold}: expected a probability between 0 and 1."
+    if "trainer" in known:
+        yield from _sharding_problems(config)
     for key in sorted(known & config.keys()):
         value, kind = config[key], types[key]
         if kind == Node or (kind in (Node | None, Node | Changes | None) and value):
@@ -436,6 +443,34 @@ def _monitor_problem(monitor: object, mode: object) -> Iterator[str]:
     if mode in ("min", "max") and mode != better:
         best = "smallest" if better == "min" else "largest"
         yield f"mode={mode}: of {monitor} the {best} is the best; set mode={better}."
+
+
+def _sharding_problems(config: Plain) -> Iterator[str]:
+    """What a sharded network does not go with, or what Lightning would silently leave out."""
+    trainer = config.get("trainer") or {}
+    strategy = trainer.get("strategy") or {}
+    if isinstance(strategy, str):
+        if strategy.startswith("fsdp"):
+            yield f"trainer.strategy={strategy}: not tried with skinseg; take trainer=fsdp."
+        return
+    if not str(strategy.get("_target_")).endswith(".FullySharded"):
+        return
+    for key in ("compile", "find", "deep_supervision"):
+        if config.get(key) is not None:
+            yield f"{key}={config[key]}: not with trainer=fsdp; set {key}=null, or take trainer=ddp."
+    if (precision := trainer.get("precision")) not in (None, 32, "32", "32-true", "bf16", "bf16-mixed"):
+        yield f"trainer.precision={precision}: with trainer=fsdp expected bf16-mixed or 32-true."
+    if trainer.get("sync_batchnorm"):
+        yield (
+            "trainer.sync_batchnorm=true: not with trainer=fsdp, where batch norm is over the batch of each "
+            "process; set it to false, or take trainer=ddp."
+        )
+    for name, node in (config.get("callbacks") or {}).items():
+        if isinstance(node, Mapping) and "Averag" in str(node.get("_target_")):
+            yield (
+                f"callbacks.{name}: weights that are sharded cannot be averaged; leave it out "
+                "(callbacks=default), or take trainer=ddp."
+            )
 
 
 def _node_problems(

@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 
 from filelock import Timeout
 from omegaconf import OmegaConf
@@ -21,6 +22,7 @@ from omegaconf import OmegaConf
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.record import write_json
 from skinseg.sweep.jobs import FAILED, Job, running
+from skinseg.sweep.stop import END
 from skinseg.train import run
 
 
@@ -34,7 +36,7 @@ def main() -> int:
         job = Job.read(folder)
         if "LOCAL_RANK" in os.environ:  # a further process of the one that holds the lock
             return _run(job)
-        _end_with_parent()
+        _end_on_request()
         with running(folder):
             (folder / FAILED).unlink(missing_ok=True)
             return _run(job)
@@ -78,13 +80,27 @@ def _leave_reason(job: Job, exit_code: int, error: str) -> None:
         write_json(job.folder / FAILED, {"exit_code": exit_code, "error": error})
 
 
-def _end_with_parent() -> None:
-    """Lets the system press Ctrl-C here when the sweep is killed: the job saves and frees its device."""
+def _end_on_request() -> None:
+    """Makes the signal `END` a Ctrl-C, at which the job saves and frees its device; a second one is none.
+
+    It comes from a sweep that is to stop, and from the system when what has started the job is killed. The
+    one may follow the other, and a second Ctrl-C would end the job before it has saved.
+    """
+
+    def press(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(END, signal.SIG_IGN)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(END, press)
+    # Ray's workers keep Ctrl-C from all that they start, a shell from what it starts in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, END})
     if sys.platform == "linux":
         import ctypes
 
         pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGINT)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, END)
 
 
 if __name__ == "__main__":

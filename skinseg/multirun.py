@@ -8,11 +8,13 @@ import json
 import logging
 import math
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ from omegaconf.errors import OmegaConfBaseException
 from skinseg.command import as_the_job_sees_it, end_with_message, explain
 from skinseg.config import ConfigurationError, Plain, check, compose, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
-from skinseg.record import write_json
-from skinseg.sweep.gpus import reserved
+from skinseg.record import replacing, write_json
+from skinseg.sweep.gpus import reserved, visible_gpus
 from skinseg.sweep.jobs import FAILED, JOB, PLAN, Job, Plan, continued, earlier_jobs, fingerprint, state_of
+from skinseg.sweep.stop import is_stopping, run_child, stop_at_interrupt
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +47,24 @@ _RANK_VARIABLES = (
     "LOCAL_WORLD_SIZE",
     "MASTER_ADDR",
     "MASTER_PORT",
+    # Where it sees the first of them, Lightning takes a job for one of several that Slurm has started.
+    "SLURM_NTASKS",
+    "SLURM_NTASKS_PER_NODE",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
 )
 _GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _IN_TURN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _ASIDE = ".interrupted"
+_COMPOSED = ".composed.pkl"
+# What raises the errors of launchers.
+_LAUNCHERS = ("joblib", "submitit", "ray")
+
+# For options of hydra/launcher.
+OmegaConf.register_new_resolver(
+    "skinseg.gpus", lambda without: len(visible_gpus()) or without, replace=True, use_cache=True
+)
 
 _planned: list[Plan] = []
 """The sweep of this process, if it has one."""
@@ -67,6 +84,8 @@ class PlanSweep(Callback):
             end_with_message(
                 SkinsegError("search and --multirun: a search makes its own trials; give one of them.")
             )
+        if config.hydra.launcher._target_ != _IN_TURN:
+            stop_at_interrupt(Path(str(config.hydra.sweep.dir)).absolute())
         if config.hydra.sweeper._target_ != _GRID:
             return  # another sweeper makes its jobs up as it goes
         try:
@@ -109,7 +128,7 @@ def plan_grid(config: DictConfig) -> Plan:
     _check_folders(jobs)
     if resume:
         jobs = _going_on(jobs, folder)
-    _let_hydra_take(dict(zip(map(tuple, grid), composed, strict=True)))
+    _let_hydra_take(dict(zip(map(tuple, grid), composed, strict=True)), folder / _COMPOSED)
     return Plan(folder, jobs)
 
 
@@ -119,7 +138,9 @@ def _grid(config: DictConfig) -> list[list[str]]:
 
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    overrides = parser.parse_overrides([*params, *config.hydra.overrides.task])
+    # As they were typed: a ${...} in one is not a value yet.
+    typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    overrides = parser.parse_overrides([*params, *typed])
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
@@ -264,18 +285,27 @@ def _resuming(job: Job) -> Job:
     return replace(job, config={**job.config, "ckpt_path": str(last)})
 
 
-def _let_hydra_take(composed: dict[tuple[str, ...], DictConfig]) -> None:
+def _let_hydra_take(composed: Mapping[tuple[str, ...], DictConfig], path: Path) -> None:
     """Lets the sweeper and the launchers take these configurations instead of composing them again.
 
     They would read `conf/` at each job's turn: a file that is edited by then would be another job, and a
-    broken one the end of the sweep.
+    broken one the end of the sweep. A launcher asks in processes of its own, to which Hydra sends its loader
+    with each job: so the loader holds only where they are.
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(pickle.dumps(composed))
     loader: Any = GlobalHydra.instance().config_loader()
+    loader.load_sweep_config = partial(_as_planned, path)
 
-    def load_sweep_config(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        return copy.deepcopy(composed[tuple(sweep_overrides)])
 
-    loader.load_sweep_config = load_sweep_config
+def _as_planned(path: Path, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+    return copy.deepcopy(_all_as_planned(path)[tuple(sweep_overrides)])
+
+
+@cache
+def _all_as_planned(path: Path) -> dict[tuple[str, ...], DictConfig]:
+    found: dict[tuple[str, ...], DictConfig] = pickle.loads(path.read_bytes())
+    return found
 
 
 def run_job(cfg: DictConfig) -> float | None:
@@ -297,12 +327,19 @@ def run_job(cfg: DictConfig) -> float | None:
     if hydra.mode != RunMode.MULTIRUN:
         return None
     folder = Path(hydra.runtime.output_dir)
+    sweep = Path(hydra.sweep.dir).absolute()
+    alone = hydra.launcher._target_ == _IN_TURN
+    if not alone and is_stopping(sweep):  # one that was stopped may go on in turn
+        raise SkinsegError("Not started: the sweep was stopped.")
     job = Job.read(folder) if (folder / JOB).is_file() else _unplanned(cfg, folder)
     if job.action == "skip":
         log.info("%s has finished before, in %s.", job.label, job.earlier)
         return _objective(job)
-    # Side by side the jobs' progress bars would write over each other.
-    code = run_in_child(job, cwd=hydra.runtime.cwd, alone=hydra.launcher._target_ == _IN_TURN)
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        # Slurm has stopped it, at the end of its time or for a job of more weight, and starts it again.
+        job = _resuming(replace(job, action="resume", earlier=folder))
+        job.write()
+    code = run_in_child(job, cwd=hydra.runtime.cwd, alone=alone, sweep=None if alone else sweep)
     if code:
         if code != InterruptedRunError.exit_code and not (folder / FAILED).is_file():
             reason = f"killed by signal {-code}." if code < 0 else f"ended with exit code {code}."
@@ -325,24 +362,39 @@ def _unplanned(cfg: DictConfig, folder: Path) -> Job:
     return job
 
 
-def run_in_child(job: Job, *, cwd: str, alone: bool, variables: Mapping[str, str] | None = None) -> int:
+def run_in_child(
+    job: Job,
+    *,
+    cwd: str,
+    alone: bool,
+    sweep: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> int:
     """Runs a job as a process of its own and returns its exit code.
 
     Args:
         job: Written.
         cwd: Its working directory.
         alone: Whether no other job writes to this terminal; else its output goes to its console.log.
+        sweep: Folder of the sweep, where its jobs are not started in this process and are to be told when it
+            stops.
         variables: Further environment variables.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the job has ended.
+        InterruptedRunError: The sweep was stopped while the job waited for a GPU.
     """
     environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
     environment |= variables or {}
     command = [sys.executable, "-m", "skinseg.job", str(job.folder)]
+    console = job.folder / "console.log"
     with contextlib.ExitStack() as stack:
-        output = None if alone else stack.enter_context((job.folder / "console.log").open("a"))
-        environment |= stack.enter_context(reserved(job.config["trainer"]))
+        stopping = partial(is_stopping, sweep) if sweep is not None else None
+        environment |= stack.enter_context(reserved(job.config["trainer"], stopping))
+        if sweep is not None:
+            return run_child(command, sweep=sweep, console=console, environment=environment, folder=cwd)
+        # Side by side the jobs' progress bars would write over each other.
+        output = None if alone else stack.enter_context(console.open("a"))
         child = stack.enter_context(
             subprocess.Popen(
                 command,
@@ -386,6 +438,10 @@ def conclude(task: Callable[[], Any]) -> None:
                 "The sweep was interrupted; the same command with sweep.resume=true goes on.", file=sys.stderr
             )
         raise
+    except Exception as error:
+        if not _planned or type(error).__module__.split(".")[0] not in _LAUNCHERS:
+            raise
+        print(f"\nThe launcher has lost a job: {str(error).strip().splitlines()[0]}", file=sys.stderr)
     for plan in _planned:
         plan.write()
         states = [state_of(job) for job in plan.jobs]

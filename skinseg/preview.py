@@ -41,6 +41,7 @@ class PreviewConfig:
         draws: How many augmented versions of each: those of as many epochs of an experiment.
         epoch: The first of these epochs, counted from 0 as in metrics.csv.
         data: The data set, as an experiment would read it.
+        preprocess: What is done to every image before; the input is shown with it.
         augment: Augmentation of training images. Without any transforms nothing is drawn beside the input.
     """
 
@@ -51,6 +52,7 @@ class PreviewConfig:
     draws: int
     epoch: int
     data: Node
+    preprocess: Node
     augment: Node
 
 
@@ -86,7 +88,7 @@ def run(cfg: DictConfig) -> Path:
     count = min(config["images"], len(augmented))
     chosen = np.sort(np.random.default_rng(config["seed"]).choice(len(augmented), count, replace=False))
     shown = table.loc[[augmented.image_ids[row] for row in chosen]].reset_index()
-    inputs = LesionDataset(shown, data.image_size, with_truth=True)
+    inputs = LesionDataset(shown, data.image_size, with_truth=True, preprocess=data.preprocess)
     samples = [
         [inputs[number], *(_drawn(augmented, data.augment, epoch, int(row)) for epoch in epochs)]
         for number, row in enumerate(chosen)

@@ -246,9 +246,10 @@ def _fit_and_score(
     if config["test"]:
         path = None if best is None else str(best)
         trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
+    # On all processes: of a sharded network each has a part.
+    cost = network_cost(segmenter.network, test_data.image_size)
     if trainer.is_global_zero:
         summary = summarise(config, data, test_data, segmenter, weights=weights, objective=objective)
-        cost = network_cost(segmenter.network, test_data.image_size)
         summary["training"] = {
             "seconds": round(fit_seconds, 1),
             "epochs": trainer.current_epoch,

@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 PACKAGE = REPOSITORY / "skinseg"
 COMMANDS = (
     "train", "evaluate", "predict", "compare", "audit", "split", "preview", "download", "job", "multirun",
-    "ensemble", "search",
+    "dashboard", "ensemble", "search",
 )  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -55,7 +55,7 @@ def test_direction(path: Path) -> None:
     if here == "scoring":
         assert not roots & {"torch", "lightning", "torchmetrics"}, "scores are usable without torch"
     if here != "callbacks":
-        assert "wandb" not in roots, "only the callbacks know Weights & Biases"
+        assert not roots & {"wandb", "wandb_workspaces"}, "only the callbacks know Weights & Biases"
     if here in ("callbacks", "inference", "evaluation", "report"):
         assert not own & {"build", "config", "command", *COMMANDS}
 

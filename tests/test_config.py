@@ -77,6 +77,37 @@ def test_all_problems_at_once() -> None:
     assert len(message.splitlines()) == 4
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("compile=default", "compile=default: not with trainer=fsdp; set compile=null"),
+        ("find=lr", "find=lr: not with trainer=fsdp; set find=null"),
+        ("find=batch_size", "find=batch_size: not with trainer=fsdp"),
+        ("deep_supervision=[0.5]", "deep_supervision=[0.5]: not with trainer=fsdp"),
+        (
+            "trainer.precision=16-mixed",
+            "trainer.precision=16-mixed: with trainer=fsdp expected bf16-mixed",
+        ),
+        ("trainer.precision=bf16-true", "trainer.precision=bf16-true: with trainer=fsdp expected"),
+        ("trainer.sync_batchnorm=true", "trainer.sync_batchnorm=true: not with trainer=fsdp"),
+        ("callbacks=ema", "callbacks.weight_average: weights that are sharded cannot be averaged"),
+        ("callbacks=swa", "callbacks.weight_average: weights that are sharded cannot be averaged"),
+    ],
+)
+def test_what_sharded_weights_do_not_go_with(override: str, message: str) -> None:
+    assert message in problems("trainer=fsdp", override)
+    check(plain(compose(["trainer=ddp", override, "run_dir=."])))
+
+
+def test_what_sharded_weights_go_with() -> None:
+    check(
+        plain(
+            compose(["trainer=fsdp", "trainer.precision=32-true", "gradient_checkpointing=true", "run_dir=."])
+        )
+    )
+    assert "take trainer=fsdp" in problems("trainer=ddp", "trainer.strategy=fsdp")
+
+
 def test_a_missing_value_and_a_dangling_interpolation() -> None:
     with pytest.raises(SkinsegError, match=r"data\.root: missing; add data\.root=<value>"):
         plain(compose(["run_dir=.", "data.root=???"]))

@@ -12,8 +12,13 @@ import pytest
 from conftest import WriteHam
 
 from skinseg import build
+from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.config import check, compose, config_dir, plain
+from skinseg.data.dermoscopy import Hair
 from skinseg.data.device_augment import DeviceAugment
+from skinseg.data.mix import Mix
+from skinseg.data.preprocess import Preprocess
+from skinseg.errors import SkinsegError
 from skinseg.train import run
 
 ROOT = config_dir()
@@ -22,6 +27,7 @@ OPTIONS = sorted(
     for path in ROOT.glob("*/*.yaml")
     if path.parent.name not in ("experiment", "debug", "sweep") and not path.stem.startswith("base")
 )
+PARTS = sorted(path.stem for path in (ROOT / "augment" / "part").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
 DEBUG = sorted(path.stem for path in (ROOT / "debug").glob("*.yaml"))
 
@@ -35,8 +41,8 @@ def composed(*overrides: str, run_dir: Path) -> dict[str, Any]:
 def test_all_groups_are_here() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "split", "data", "test_data", "model", "loss", "augment", "optimizer", "scheduler", "trainer",
-        "callbacks", "logger", "sampler", "pruner",
+        "split", "data", "test_data", "model", "loss", "preprocess", "augment", "mix", "optimizer",
+        "scheduler", "trainer", "callbacks", "logger", "sampler", "pruner",
     }  # fmt: skip
     assert len([option for option in OPTIONS if option.startswith("model=")]) == 17
 
@@ -78,6 +84,11 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         kinds = {"augment=none": type(None), "augment=light_device": DeviceAugment}
         kinds["augment=strong_device"] = DeviceAugment
         assert isinstance(build.datamodule(config).augment, kinds.get(option, albumentations.Compose))
+    elif group == "preprocess":
+        assert (build.preprocessing(config) is None) == (option == "preprocess=none")
+        assert isinstance(build.datamodule(config).preprocess, Preprocess | None)
+    elif group == "mix":
+        assert isinstance(build.datamodule(config).mix, Mix) == (option != "mix=none")
     else:
         build.segmenter(config)
 
@@ -86,6 +97,61 @@ def test_the_search_composes_as_it_is(tmp_path: Path) -> None:
     config = composed("+experiment=unet_resnet34", "+sweep=hpo", run_dir=tmp_path)
     assert config["search"]["study"] == "unet_resnet34"
     assert config["test"] is False
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_part_of_an_augmentation(part: str, tmp_path: Path) -> None:
+    """Alone, and beside the transforms of another option; there are others in no part."""
+    alone = composed(f"augment=part/{part}", "model=tiny", run_dir=tmp_path)
+    assert list(alone["augment"]["transforms"]) == [part]
+    (only,) = build.datamodule(alone).augment.transforms
+    beside = composed(f"+augment/part={part}", "model=tiny", run_dir=tmp_path)
+    light = composed("augment=light", "model=tiny", run_dir=tmp_path)
+    assert beside["augment"]["transforms"] == {
+        **light["augment"]["transforms"],
+        **alone["augment"]["transforms"],
+    }
+    last = build.datamodule(beside).augment.transforms[-1]
+    assert albumentations.to_dict(last) == albumentations.to_dict(only)
+
+
+def test_several_parts(tmp_path: Path) -> None:
+    config = composed("augment=none", "+augment/part=[ruler,hair]", "model=tiny", run_dir=tmp_path)
+    assert list(config["augment"]["transforms"]) == ["ruler", "hair"]
+
+
+def test_dermoscopy_is_light_and_its_artefacts(tmp_path: Path) -> None:
+    light, all_of_it = (
+        composed(f"augment={option}", "model=tiny", run_dir=tmp_path)["augment"]["transforms"]
+        for option in ("light", "dermoscopy")
+    )
+    assert {name: all_of_it[name] for name in light} == light
+    assert list(all_of_it)[: len(light)] == list(light), "a ruler stays straight, a frame round"
+    # The other part is another power of one that is here.
+    assert set(PARTS) - set(all_of_it) == {"grey_world"}
+
+
+def test_a_part_beside_transforms_of_batches(tmp_path: Path) -> None:
+    config = composed("augment=light_device", "+augment/part=hair", "model=tiny", run_dir=tmp_path)
+    with pytest.raises(SkinsegError, match=r"augment\.transforms\.horizontal_flip: found HorizontalFlip"):
+        build.datamodule(config)
+
+
+def test_an_unknown_argument_of_a_part(tmp_path: Path) -> None:
+    with pytest.raises(SkinsegError, match=r"did you mean augment\.transforms\.hair\.number_range\?"):
+        composed("augment=part/hair", "+augment.transforms.hair.number_rang=[1,2]", run_dir=tmp_path)
+    with unknown_arguments_as_errors(), pytest.raises(UserWarning, match="number_rang"):
+        Hair(number_rang=(1, 2))
+
+
+def test_a_part_with_bad_arguments(tmp_path: Path) -> None:
+    config = composed(
+        "augment=part/hair", "augment.transforms.hair.number_range=[5,1]", "model=tiny", run_dir=tmp_path
+    )
+    with pytest.raises(
+        SkinsegError, match=r"augment\.transforms\.hair: .*Hair refused its arguments: number_range: "
+    ):
+        build.datamodule(config)
 
 
 @pytest.mark.parametrize("debug", DEBUG)

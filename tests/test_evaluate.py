@@ -552,6 +552,8 @@ def test_where_the_data_lie_and_how_fast_it_ran_is_not_the_method(place: Path) -
     tested = {**config, "test_data": {**config["data"], "cache_dir": "/a"}}
     moved = {**config, "test_data": {**config["data"], "cache_dir": "/b", "root": "/c"}}
     assert method_identity(tested) == method_identity(moved) != method_identity(config)
+    before = {key: value for key, value in config.items() if key not in ("preprocess", "mix")}
+    assert method_identity(before) == method_identity(config), "as before there was such a choice"
 
 
 def test_what_changes_the_weights_is_the_method(place: Path) -> None:
@@ -569,3 +571,6 @@ def test_what_changes_the_weights_is_the_method(place: Path) -> None:
     assert identity() == identity(until=0.5) == only("early_stopping")
     assert only() == only("panels") == only("learning_rate") != only("early_stopping")
     assert identity(start=0.5) not in (identity(), identity(start=0.5, until=0.5))
+    grey = plain(compose(["preprocess=shades_of_grey", "mix=cutmix", "run_dir=."]))
+    for key in ("preprocess", "mix"):
+        assert method_identity({**config, key: grey[key]}) != method_identity(config)

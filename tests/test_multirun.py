@@ -20,12 +20,14 @@ from conftest import REPOSITORY, TINY, WriteHam
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 
 from skinseg.config import config_dir
 from skinseg.errors import SkinsegError
-from skinseg.multirun import plan_grid
-from skinseg.sweep.jobs import Plan, is_running, running
+from skinseg.multirun import plan_grid, run_job
+from skinseg.sweep.jobs import Job, Plan, is_running, running
 
 SWEEPS = sorted({path.stem for path in (config_dir() / "sweep").glob("*.yaml")} - {"hpo"})  # no grid
 STUDIES = sorted(path.parents[1].name for path in (REPOSITORY / "experiments").glob("*/sweep/study.yaml"))
@@ -185,6 +187,31 @@ def test_a_running_job_is_not_started_twice(tmp_path: Path) -> None:
         said = refused("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "sweep")
     assert "Job 1 (seed=2) is still running" in said
     assert not is_running(tmp_path / "sweep/1")
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_stopped_sweep_goes_on_in_turn(
+    at_once: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What Ctrl-C has left for a launcher's workers is not for jobs that run one after the other."""
+    earlier, folder = tmp_path / "earlier", tmp_path / "0"
+    earlier.mkdir()
+    (earlier / "summary.json").write_text('{"objective": {"value": 0.5}}')
+    Job(0, [], [], folder, "", "skip", earlier, {}).write()
+    (tmp_path / ".stop").touch()
+    launcher = "some.Launcher" if at_once else "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    hydra = {
+        "mode": RunMode.MULTIRUN,
+        "runtime": {"output_dir": str(folder)},
+        "sweep": {"dir": str(tmp_path)},
+        "launcher": {"_target_": launcher},
+    }
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
+    if at_once:
+        with pytest.raises(SkinsegError, match="the sweep was stopped"):
+            run_job(OmegaConf.create())
+    else:
+        assert run_job(OmegaConf.create()) == 0.5
 
 
 def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_path: Path) -> None:

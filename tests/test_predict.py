@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import AskScorer, make_ham, train_tiny
 from PIL import Image
 
 from skinseg import build
 from skinseg.config import compose
+from skinseg.data.dataset import read_input
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.predict import run
@@ -54,6 +56,57 @@ def test_masks_are_of_the_photographs_sizes_and_the_challenges_form(ckpt: Path, 
             assert mask.mode == "L"
             assert mask.size == [(40, 30), (61, 47), (200, 150)][number % 3]
             assert set(np.unique(np.array(mask))) <= {0, 255}
+
+
+def test_preprocessing_of_the_run_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained with preprocessing, scored with it, predicted with it: the same masks to the pixel.
+
+    The photographs are under light of many colours, which the network would take amiss.
+    """
+    root = make_ham(tmp_path / "ham10000", 12)
+    for number, path in enumerate(sorted(root.glob("*/*.jpg"))):
+        with Image.open(path) as photograph:
+            lamp = np.random.default_rng(number).uniform(0.3, 1.0, 3)
+            Image.fromarray((np.array(photograph) * lamp).astype(np.uint8)).save(path, quality=95)
+    run_dir = train_tiny(root, tmp_path / "run", "preprocess=grey_world", "data.split.test=0.4")
+    ckpt = run_dir / "checkpoints/best.ckpt"
+    trained = pd.read_csv(run_dir / "scores.csv").set_index("image_id")
+    segmenter = build.load_segmenter(str(ckpt))
+    config = {"device": "cpu", "precision": None, "batch_size": None, "num_workers": 0}
+    (tmp_path / "in").mkdir()
+    for image_id in trained.index:
+        (source,) = root.glob(f"*/{image_id}.jpg")
+        shutil.copy(source, tmp_path / "in")
+    middle = 0.5
+
+    # What the network should see, made here by its definition.
+    files = sorted(map(str, (tmp_path / "in").iterdir()))
+    inputs = []
+    for file in files:
+        image = read_input(file, (32, 32)).astype(float)
+        means = image.mean(axis=(0, 1))
+        gains = np.linalg.norm(means) / np.sqrt(3) / means
+        inputs.append(np.clip(np.round(image * gains), 0, 255).astype(np.uint8))
+    pixels = torch.from_numpy(np.stack(inputs).transpose(0, 3, 1, 2))
+    with torch.inference_mode():
+        expected = segmenter.probabilities(pixels, (32, 40))[:, 0].numpy()
+    found = np.stack([prediction.probability for prediction in build.predictor(segmenter, config)(files)])
+    assert np.abs(found - expected).max() < 1e-4
+    without = dict(segmenter.record["config"], preprocess=None)
+    monkeypatch.setitem(segmenter.record, "config", without)
+    raw = np.stack([prediction.probability for prediction in build.predictor(segmenter, config)(files)])
+    assert np.abs(raw - expected).max() > 0.02, "it makes a difference here"
+
+    predict(ckpt, tmp_path, f"threshold={middle}")
+    for number, file in enumerate(files):
+        with Image.open(tmp_path / "out" / f"{Path(file).stem}_segmentation.png") as mask:
+            certain = np.abs(expected[number] - middle) > 1e-4
+            assert ((np.array(mask) > 0) == (expected[number] >= middle))[certain].all()
+    what = [f"ckpt={ckpt}", f"run_dir={tmp_path / 'eval'}", "workers=0"]
+    (evaluated,) = evaluate(compose(what, "evaluate"))
+    scores = pd.read_csv(evaluated / "scores.csv").set_index("image_id")
+    assert scores["dice"].to_dict() == pytest.approx(trained["dice"].to_dict(), abs=1e-9)
+    assert "preprocessed by grey_world" in (evaluated / "evaluation.json").read_text()
 
 
 def test_threshold_and_what_stands_beside_a_photograph(ckpt: Path, tmp_path: Path) -> None:

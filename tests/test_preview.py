@@ -138,10 +138,11 @@ def test_command_line(write_ham: WriteHam, tmp_path: Path) -> None:
 
 OPTIONS = [
     f"{group}={path.stem}"
-    for group in ("data", "augment")
+    for group in ("data", "preprocess", "augment")
     for path in sorted((config_dir() / group).glob("*.yaml"))
     if not path.stem.startswith("base")
 ]
+OPTIONS += [f"+augment/part={path.stem}" for path in sorted((config_dir() / "augment/part").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -56,7 +56,8 @@ class BestAndLast(ModelCheckpoint):
                 "The best checkpoint so far, %s, is gone; the best of the remaining epochs will be taken.",
                 state_dict["best_model_path"],
             )
-        if str(self.dirpath) != state_dict["dirpath"] and there.is_file():
+        moved = str(self.dirpath) != state_dict["dirpath"] or there != here
+        if moved and there.is_file():
             if first_rank():
                 with replacing(here) as temporary:
                     shutil.copyfile(there, temporary)

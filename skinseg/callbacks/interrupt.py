@@ -19,8 +19,8 @@ class SaveOnInterrupt(Callback):
     """At Ctrl-C or SIGTERM, ends the step, saves a checkpoint that resumes exactly there, and stops the run.
 
     A second Ctrl-C stops at once. A second SIGTERM does not: schedulers send it to a process and to its
-    parents, which pass it on. With several processes the ranks would stop at different steps, so there
-    the run stops at once and the last epoch's checkpoint is what remains.
+    parents, which pass it on. Several processes stop after the same step, as soon as one of them was asked;
+    within validation they do not.
 
     Args:
         path: Where to save.
@@ -32,9 +32,13 @@ class SaveOnInterrupt(Callback):
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes over the signals, of which Lightning has taken SIGTERM just before."""
+        """Takes over the signals, of which Lightning has taken SIGTERM just before.
+
+        What Lightning does at SIGTERM is to wait for the other processes, which may be waiting at another
+        place for this one.
+        """
         self._asked = False
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._ask)
 
@@ -54,7 +58,7 @@ class SaveOnInterrupt(Callback):
         """Stops between two steps, where weights, optimizer and progress agree."""
         # A checkpoint does not hold the gradients that were accumulated so far.
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._stop_if_asked(trainer)
+            self._stop_if(trainer.strategy.reduce_boolean_decision(self._asked, all=False), trainer)
 
     def on_validation_batch_start(
         self,
@@ -65,7 +69,7 @@ class SaveOnInterrupt(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Stops within validation; the resumed run validates anew."""
-        self._stop_if_asked(trainer)
+        self._stop_if(self._asked and trainer.world_size == 1, trainer)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
@@ -79,7 +83,7 @@ class SaveOnInterrupt(Callback):
             signal.signal(number, handler)
         self._previous = {}
 
-    def _stop_if_asked(self, trainer: L.Trainer) -> None:
-        if self._asked:
+    def _stop_if(self, asked: bool, trainer: L.Trainer) -> None:
+        if asked:
             trainer.save_checkpoint(self.path)
             raise KeyboardInterrupt

@@ -71,19 +71,20 @@ class PredictionPanels(Callback):
         """Logs the followed images to Weights & Biases and TensorBoard, where they are in use."""
         last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
         due = trainer.current_epoch % self.every_n_epochs == 0 or last
-        if not (trainer.is_global_zero and due and trainer.loggers and self.images):
-            return
         segmenter, data = _parts(trainer, pl_module)
+        if not (_predicts(trainer, segmenter) and due and trainer.loggers and self.images):
+            return
         dataset = data.dataset("val")
         rows = np.linspace(0, len(dataset) - 1, min(self.images, len(dataset))).round().astype(int)
         panels = [predict_panel(trainer, segmenter, dataset, int(row), "") for row in rows]
-        self._log(trainer, "val/predictions", panels)
+        if trainer.is_global_zero:
+            self._log(trainer, "val/predictions", panels)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws the PNG."""
-        if not trainer.is_global_zero:
-            return
         segmenter, data = _parts(trainer, pl_module)
+        if not _predicts(trainer, segmenter):
+            return
         table = score_table(segmenter, data, "test").sort_values("dice", kind="stable", ignore_index=True)
         dataset = data.dataset("test")
         row_of = {image_id: row for row, image_id in enumerate(dataset.image_ids)}
@@ -107,6 +108,8 @@ class PredictionPanels(Callback):
             ]
             for title, rows in choice.items()
         }
+        if not trainer.is_global_zero:
+            return
         mean = segmenter.scores["test"].means()["dice"]
         heading = f"Test images by Dice: mean {mean:.3f}, n = {len(table)}"
         heading += "".join(f"   {stamp.split(':')[0]}" for stamp in data.split.stamps)
@@ -193,6 +196,11 @@ def draw_grid(rows: Mapping[str, Sequence[Panel]], heading: str) -> Image.Image:
 def _tile(panel: Panel) -> Image.Image:
     masks = {TRUTH_COLOUR: panel.truth, PREDICTION_COLOUR: panel.predicted}
     return outlined(panel.image, masks, TILE_WIDTH)
+
+
+def _predicts(trainer: L.Trainer, segmenter: LesionSegmenter) -> bool:
+    """Returns whether this process passes images through the network: the first, or all of a sharded one."""
+    return trainer.is_global_zero or segmenter.device_mesh is not None
 
 
 def _parts(trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[LesionSegmenter, LesionDataModule]:

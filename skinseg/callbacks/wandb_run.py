@@ -111,14 +111,18 @@ def resolve_mode(mode: Mode) -> str:
         )
     if wanted != "auto":
         return wanted
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    return "online" if _has_key(host) and _reachable(host) else "offline"
+    return "online" if has_key() and _reachable(_host()) else "offline"
 
 
-def _has_key(host: str) -> bool:
+def _host() -> str:
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
+
+def has_key() -> bool:
+    """Returns whether there is an API key, in the environment or as `wandb login` has left it."""
     from requests.utils import get_netrc_auth
 
-    return bool(os.environ.get("WANDB_API_KEY")) or get_netrc_auth(host) is not None
+    return bool(os.environ.get("WANDB_API_KEY")) or get_netrc_auth(_host()) is not None
 
 
 def _reachable(host: str) -> bool:

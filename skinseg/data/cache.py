@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skinseg.data.dataset import InputFiles
+from skinseg.data.dataset import InputFiles, Preprocessing
 from skinseg.data.files import UnreadableFileError
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing
@@ -43,7 +43,7 @@ Check = Literal["stat", "content"]
 """How a changed image file is noticed: by size and time of change, or by reading all of it."""
 
 VERSION = 1
-"""Of the files' layout and of how their pixels are made; another one is another cache."""
+"""Of the files' layout and of how their pixels are made, our own preprocessing included."""
 
 _SPOT_CHECKS = 32
 _CHANNELS = 3
@@ -157,13 +157,20 @@ class Pixels:
         return state
 
 
-def pixels_in_memory(files: Sequence[InputFiles], image_size: tuple[int, int], *, limit_gb: float) -> Pixels:
+def pixels_in_memory(
+    files: Sequence[InputFiles],
+    image_size: tuple[int, int],
+    *,
+    limit_gb: float,
+    preprocess: Preprocessing | None = None,
+) -> Pixels:
     """Decodes all images into this process's memory.
 
     Args:
         files: The images.
         image_size: Height and width of the network's input, in pixels.
         limit_gb: Most gigabytes (10^9 bytes) that it may take.
+        preprocess: What is done to the decoded images. None: nothing.
 
     Returns:
         The pixels.
@@ -177,7 +184,7 @@ def pixels_in_memory(files: Sequence[InputFiles], image_size: tuple[int, int], *
     masks = torch.empty(layout.mask_shape, dtype=torch.uint8)
 
     def fill(row: int) -> None:
-        image, mask, _ = files[row].read(image_size)
+        image, mask, _ = files[row].read(image_size, preprocess)
         images[row], masks[row] = torch.from_numpy(image), torch.from_numpy(mask)
 
     _run(fill, range(len(files)), f"Decoding {len(files):,} images into memory")
@@ -192,6 +199,7 @@ def mapped_pixels(
     name: str,
     limit_gb: float,
     check: Check = "stat",
+    preprocess: Preprocessing | None = None,
 ) -> Pixels:
     """Opens the cache of a list of images; makes it first where it is not there or not whole.
 
@@ -205,6 +213,7 @@ def mapped_pixels(
         name: Begins the name of the cache's folder, for people.
         limit_gb: Most gigabytes (10^9 bytes) that it may take.
         check: How changed files are noticed.
+        preprocess: What is done to the decoded images. None: nothing.
 
     Returns:
         The pixels, mapped.
@@ -215,10 +224,10 @@ def mapped_pixels(
     """
     layout = Layout(len(files), image_size)
     height, width = image_size
-    fingerprint = _fingerprint(files, image_size, check)
+    fingerprint = _fingerprint(files, image_size, check, preprocess)
     # The name of a data set is a user's where the reader is.
     prefix = re.sub(r"[^\w-]+", "-", name)[:60]
-    store = _Store(folder / f"{prefix}_{width}x{height}_{fingerprint}", layout)
+    store = _Store(folder / f"{prefix}_{width}x{height}_{fingerprint}", layout, preprocess)
     if not store.is_whole():
         _check_limit(layout, limit_gb)
         with _writing(folder, layout), _locked(store.folder):
@@ -234,9 +243,10 @@ def mapped_pixels(
 class _Store:
     """The files of a cache: images, masks, and a checksum of each row that is done (0: not done)."""
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
+    def __init__(self, folder: Path, layout: Layout, preprocess: Preprocessing | None) -> None:
         self.folder = folder
         self.layout = layout
+        self._preprocess = preprocess
         self._strides = {"images.u8": layout.pixels * _CHANNELS, "masks.u8": layout.pixels, "rows.crc32": 4}
 
     def is_whole(self) -> bool:
@@ -277,7 +287,7 @@ class _Store:
             missing = np.setdiff1d(np.arange(self.layout.rows), done).tolist()
 
             def write(row: int) -> None:
-                image, mask, _ = files[row].read(self.layout.image_size)
+                image, mask, _ = files[row].read(self.layout.image_size, self._preprocess)
                 content = {"images.u8": image.tobytes(), "masks.u8": mask.tobytes()}
                 sum_ = zlib.crc32(content["masks.u8"], zlib.crc32(content["images.u8"])) or 1
                 # The checksum last: a row is done only when its pixels are there.
@@ -304,6 +314,7 @@ class _Store:
             "version": VERSION,
             "rows": self.layout.rows,
             "image_size": self.layout.image_size,
+            "preprocess": None if self._preprocess is None else json.loads(self._preprocess.fingerprint),
             "first": vars(files[0]),
         }
 
@@ -315,9 +326,14 @@ def _write_all(handle: int, data: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _fingerprint(files: Sequence[InputFiles], image_size: tuple[int, int], check: Check) -> str:
+def _fingerprint(
+    files: Sequence[InputFiles], image_size: tuple[int, int], check: Check, preprocess: Preprocessing | None
+) -> str:
     """Names the pixels of a cache by what they are made of."""
-    digest = hashlib.sha256(json.dumps([VERSION, image_size, check]).encode())
+    made: list[object] = [VERSION, image_size, check]
+    if preprocess is not None:
+        made.append(preprocess.fingerprint)
+    digest = hashlib.sha256(json.dumps(made).encode())
     for file in files:
         parts: list[object] = [file.image_id]
         for path in (file.image, file.mask):

@@ -21,6 +21,7 @@ from skinseg.data.dataset import (
     EpochSampler,
     LateDataLoader,
     LesionDataset,
+    Preprocessing,
     Transform,
     collate,
     input_files,
@@ -29,6 +30,7 @@ from skinseg.data.dataset import (
 from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.files import PassedFiles, Verify
 from skinseg.data.masks import PSEUDO
+from skinseg.data.mix import Mix
 from skinseg.data.splits import Split
 from skinseg.errors import SkinsegError
 
@@ -69,6 +71,9 @@ class LesionDataModule(L.LightningDataModule):
             which reads all of them at each start.
         augment: Augmentation of training images: of each when it is loaded, or of batches on the device that
             trains. None: none.
+        preprocess: What is done to every image at the network's input size, before it is kept in the cache.
+            None: nothing.
+        mix: Mixing of a training batch's images after augmentation, on the device that trains. None: none.
         seed: Seed of order and augmentation.
 
     Raises:
@@ -99,6 +104,8 @@ class LesionDataModule(L.LightningDataModule):
         cache_limit_gb: float = 32,
         cache_check: Check = "stat",
         augment: Transform | DeviceAugment | None = None,
+        preprocess: Preprocessing | None = None,
+        mix: Mix | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -133,6 +140,8 @@ class LesionDataModule(L.LightningDataModule):
         self._cache_check = cache_check
         self._pixels: Pixels | None = None
         self.augment = augment
+        self.preprocess = preprocess
+        self.mix = mix
         self._seed = seed
 
     @cached_property
@@ -183,7 +192,9 @@ class LesionDataModule(L.LightningDataModule):
         used = self.dataset("train").image_ids if self.overfit else table["image_id"][table["mask"].notna()]
         files = input_files(table[table["image_id"].isin(used)])
         if self._cache == "ram":
-            self._pixels = pixels_in_memory(files, self.image_size, limit_gb=self._cache_limit_gb)
+            self._pixels = pixels_in_memory(
+                files, self.image_size, limit_gb=self._cache_limit_gb, preprocess=self.preprocess
+            )
             return
         self._pixels = mapped_pixels(
             files,
@@ -192,6 +203,7 @@ class LesionDataModule(L.LightningDataModule):
             name="_".join(sorted(table["dataset"].unique())),
             limit_gb=self._cache_limit_gb,
             check=self._cache_check,
+            preprocess=self.preprocess,
         )
 
     def dataset(self, side: str) -> LesionDataset:
@@ -210,6 +222,7 @@ class LesionDataModule(L.LightningDataModule):
             seed=self._seed,
             with_truth=not train,
             pixels=self._pixels,
+            preprocess=self.preprocess,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -237,19 +250,30 @@ class LesionDataModule(L.LightningDataModule):
         return self._scored_loader("test")
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Notes the rows to augment while they are on the CPU; read on a GPU they would make it wait."""
-        if isinstance(self.augment, DeviceAugment) and self.trainer is not None and self.trainer.training:
+        """Notes the rows to change while they are on the CPU; read on a GPU they would make it wait."""
+        if self._changes_batches and self.trainer is not None and self.trainer.training:
             batch["rows"] = batch["index"].tolist()
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augments a training batch on the device, where that is configured."""
-        if isinstance(self.augment, DeviceAugment) and self.trainer is not None and self.trainer.training:
-            epoch, rows = self.trainer.current_epoch, batch.pop("rows")
-            batch["image"], batch["mask"] = self.augment(
-                batch["image"], batch["mask"], rows=rows, epoch=epoch, seed=self._seed
-            )
+        """Augments and mixes a training batch on the device, where that is configured.
+
+        Of a mixed batch "share" says how much the first of two masks in "mask" weighs; see `Mix`.
+        """
+        if self._changes_batches and self.trainer is not None and self.trainer.training:
+            images, masks = batch["image"], batch["mask"]
+            draw = {"rows": batch.pop("rows"), "epoch": self.trainer.current_epoch, "seed": self._seed}
+            if isinstance(self.augment, DeviceAugment):
+                images, masks = self.augment(images, masks, **draw)
+            share = None
+            if self.mix is not None:
+                images, masks, share = self.mix(images, masks, **draw)
+            batch |= {"image": images, "mask": masks} | ({} if share is None else {"share": share})
         return batch
+
+    @property
+    def _changes_batches(self) -> bool:
+        return isinstance(self.augment, DeviceAugment) or self.mix is not None
 
     def _scored_loader(self, side: str) -> DataLoader[Any]:
         dataset = self.dataset(side)

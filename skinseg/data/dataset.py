@@ -39,6 +39,17 @@ class Transform(Protocol):
         """Returns "image" and "mask" of the same shapes."""
 
 
+class Preprocessing(Protocol):
+    """A change of every image that gives the same pixels for the same image, such as `Preprocess`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the change and its arguments."""
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns a changed RGB image of the same shape (height, width, 3)."""
+
+
 class Sample(TypedDict, total=False):
     """One image on its way to the network.
 
@@ -73,11 +84,14 @@ class InputFiles:
     mask: str
     native_size: tuple[int, int]
 
-    def read(self, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-        """Decodes and resizes.
+    def read(
+        self, size: tuple[int, int], preprocess: Preprocessing | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+        """Decodes, resizes and preprocesses.
 
         Args:
             size: Height and width of the network's input, in pixels.
+            preprocess: As in `read_input`.
 
         Returns:
             The image (height, width, 3), RGB; its mask (height, width), 0 or 1; and the mask at the image's
@@ -86,7 +100,7 @@ class InputFiles:
         Raises:
             UnreadableFileError: A file cannot be decoded, or the mask is in a form that would be misread.
         """
-        image = resize_image(read_image(self.image, size), size)
+        image = read_input(self.image, size, preprocess)
         truth = self.read_truth()
         return image, resize_mask(truth, size), truth
 
@@ -94,6 +108,26 @@ class InputFiles:
         """Decodes the mask alone, at the image's native size: 0 or 255."""
         native = self.native_size if self.native_size[0] else image_size(self.image)
         return fit_mask(read_mask(self.mask), native)
+
+
+def read_input(
+    path: str, size: tuple[int, int], preprocess: Preprocessing | None = None
+) -> NDArray[np.uint8]:
+    """Reads a photograph as every network sees it, in training and afterwards.
+
+    Args:
+        path: The file.
+        size: Height and width of the network's input, in pixels.
+        preprocess: What is done to the resized image. None: nothing.
+
+    Returns:
+        uint8 array of shape (height, width, 3), RGB.
+
+    Raises:
+        UnreadableFileError: It cannot be decoded.
+    """
+    image = resize_image(read_image(path, size), size)
+    return image if preprocess is None else preprocess(image)
 
 
 def input_files(table: pd.DataFrame) -> list[InputFiles]:
@@ -118,6 +152,7 @@ class LesionDataset(Dataset[Sample]):
         seed: Seed of the augmentation.
         with_truth: Also give the mask at native size.
         pixels: Decoded images and masks, these among them. None: the files are decoded each time.
+        preprocess: What is done to each image that is decoded here; `pixels` are preprocessed already.
     """
 
     def __init__(
@@ -129,6 +164,7 @@ class LesionDataset(Dataset[Sample]):
         seed: int = 0,
         with_truth: bool = False,
         pixels: Pixels | None = None,
+        preprocess: Preprocessing | None = None,
     ) -> None:
         self.files = input_files(table)
         self.image_ids = [file.image_id for file in self.files]
@@ -137,6 +173,7 @@ class LesionDataset(Dataset[Sample]):
         self.seed = seed
         self.with_truth = with_truth
         self._pixels = pixels
+        self._preprocess = preprocess
         self._rows = np.empty(0, np.int64) if pixels is None else pixels.rows_of(self.image_ids)
 
     @property
@@ -156,7 +193,7 @@ class LesionDataset(Dataset[Sample]):
                 truth = self._truth(row)
         else:
             with _readable():
-                image, mask, truth = self.files[row].read(self.image_size)
+                image, mask, truth = self.files[row].read(self.image_size, self._preprocess)
         if self.transform is not None:
             seeds = np.random.SeedSequence([self.seed, epoch, row])
             # One generator for all transforms of a chain: albumentations' set_random_seed would start each of

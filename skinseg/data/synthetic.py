@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg.data.catalog import Catalog, Problems
+from skinseg.data.drawing import Chart, Picture, blend, curve, noise, opacity, ramp, stroke
 from skinseg.data.files import Verify
 from skinseg.data.ham10000 import MASK_SUFFIX, SYNTHETIC_RECORD, read_ham10000
 from skinseg.data.metadata import HAM10000_NAMES
@@ -71,9 +72,6 @@ LOCALIZATION_SHARE = {
 SUPERSAMPLING = 2
 # A chart reaches this far from the lesion's centre, in mean radii of the lesion.
 EXTENT = 2.0
-
-Chart = NDArray[np.float32]
-Picture = NDArray[np.uint8]
 
 # Absorption of red, green and blue light for one unit of the chromophore.
 MELANIN = np.array((0.45, 0.8, 1.05), np.float32)
@@ -391,29 +389,6 @@ def _write(folder: Path, record: dict[str, int]) -> None:
     (folder / SYNTHETIC_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, int], cells: int, octaves: int = 1) -> Chart:
-    """Draws smooth noise of mean 0 and about unit variance.
-
-    Args:
-        rng: Random numbers; how many are drawn does not depend on the resolution.
-        shape: Height and width in pixels.
-        cells: Bumps over the height, in the coarsest octave.
-        octaves: Layers; each has twice the bumps of the one before, half as high.
-    """
-    height, width = shape
-    rows, columns = cells, max(1, round(cells * width / height))
-    total = rng.standard_normal((rows + 1, columns + 1), dtype=np.float32)
-    for octave in range(1, octaves):
-        rows, columns = 2 * rows, 2 * columns
-        total = _resize(total, (rows + 1, columns + 1))
-        total += 0.5**octave * rng.standard_normal(total.shape, dtype=np.float32)
-    return _resize(total, shape) / np.float32(0.75 * sum(0.25**octave for octave in range(octaves)) ** 0.5)
-
-
-def _resize(chart: Chart, shape: tuple[int, int]) -> Chart:
-    return np.asarray(cv2.resize(chart, shape[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
-
-
 def _cells(rng: np.random.Generator, shape: tuple[int, int], spacing: float) -> Chart:
     """Draws a cell pattern: 0 at each of many scattered points, about 1 on the lines between them."""
     height, width = shape
@@ -426,28 +401,6 @@ def _cells(rng: np.random.Generator, shape: tuple[int, int], spacing: float) -> 
     apart[rows, columns] = 0
     distance = np.asarray(cv2.distanceTransform(apart, cv2.DIST_L2, cv2.DIST_MASK_5), np.float32)
     return distance / np.float32(0.6 * spacing)
-
-
-def _ramp(values: Chart, low: float, high: float) -> Chart:
-    """Rises smoothly from 0 at `low` to 1 at `high`."""
-    t: Chart = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _curve(
-    rng: np.random.Generator, start: NDArray[np.float64], angle: float, length: float, bend: float
-) -> NDArray[np.float64]:
-    """Returns 24 points along a bent line."""
-    turns = np.linspace(0, rng.normal(0, bend), 24) + 0.06 * bend * np.cumsum(rng.normal(0, 1, 24))
-    steps = np.stack([np.cos(angle + turns), np.sin(angle + turns)], axis=1) * length / 24
-    return np.asarray(start + np.cumsum(steps, axis=0))
-
-
-def _stroke(layer: Picture, points: NDArray[np.float64], thickness: float, value: int = 255) -> None:
-    """Draws an anti-aliased line; below a pixel, thinner means fainter."""
-    fixed_point = np.round(points * 16).astype(np.int32)
-    faint = round(value * min(1.0, thickness))
-    cv2.polylines(layer, [fixed_point], False, faint, max(1, round(thickness)), cv2.LINE_AA, shift=4)
 
 
 def _draw_charts(rng: np.random.Generator, look: _Look, frame: tuple[int, int]) -> _Charts:
@@ -466,44 +419,44 @@ def _draw_charts(rng: np.random.Generator, look: _Look, frame: tuple[int, int]) 
         return bool(rng.random() < chance)
 
     softness = rng.uniform(*look.softness)
-    ragged = level + rng.uniform(0.02, 0.06) * _noise(rng, shape, 20, 3)
+    ragged = level + rng.uniform(0.02, 0.06) * noise(rng, shape, 20, 3)
     if has(look.streaks):
         spokes = cv2.resize(rng.standard_normal((1, 80), dtype=np.float32), (720, 1))[0]
-        ragged += 0.06 * spokes[(angle * (719 / (2 * np.pi))).astype(int)] * _ramp(radius, 0.4, 0.8)
+        ragged += 0.06 * spokes[(angle * (719 / (2 * np.pi))).astype(int)] * ramp(radius, 0.4, 0.8)
     # Observers outline the faint rim too, so the outline is where the pigment begins to show.
-    cover = _ramp(ragged, -0.4 * softness, 0.6 * softness)
+    cover = ramp(ragged, -0.4 * softness, 0.6 * softness)
 
     slope = rng.normal(0, 0.25 * look.variegation, 2)
     axis = np.linspace(-1, 1, side, dtype=np.float32)
-    uneven = 1 + look.variegation * 0.5 * _noise(rng, shape, int(rng.integers(5, 14)), 6)
+    uneven = 1 + look.variegation * 0.5 * noise(rng, shape, int(rng.integers(5, 14)), 6)
     uneven += np.float32(slope[0]) * axis[:, None] + np.float32(slope[1]) * axis
-    uneven *= 1 + rng.uniform(-0.3, 0.5) * _ramp(radius, 1.0, 0.0)
+    uneven *= 1 + rng.uniform(-0.3, 0.5) * ramp(radius, 1.0, 0.0)
     pigment = rng.uniform(*look.melanin) * np.maximum(uneven, 0.15)
-    blood = rng.uniform(*look.blood) * np.maximum(1 + 0.35 * _noise(rng, shape, 8, 3), 0.2)
+    blood = rng.uniform(*look.blood) * np.maximum(1 + 0.35 * noise(rng, shape, 8, 3), 0.2)
     veil = np.zeros(shape, np.float32)
     pale = np.zeros(shape, np.float32)
 
     if has(look.network):
-        lines = _ramp(_cells(rng, shape, frame_width * rng.uniform(0.01, 0.018)), 0.1, 1.1)
-        where = _ramp(_noise(rng, shape, 6), -1.2, 0.5)
+        lines = ramp(_cells(rng, shape, frame_width * rng.uniform(0.01, 0.018)), 0.1, 1.1)
+        where = ramp(noise(rng, shape, 6), -1.2, 0.5)
         pigment *= 1 + where * (0.9 * lines - 0.45)
     if has(look.globules):
-        dots = _ramp(_cells(rng, shape, frame_width * rng.uniform(0.014, 0.03)), 0.8, 0.1)
-        pigment += 0.8 * pigment * dots * _ramp(_noise(rng, shape, 9), -0.2, 1.5)
+        dots = ramp(_cells(rng, shape, frame_width * rng.uniform(0.014, 0.03)), 0.8, 0.1)
+        pigment += 0.8 * pigment * dots * ramp(noise(rng, shape, 9), -0.2, 1.5)
     if has(look.lacunae):
         lumps = _cells(rng, shape, frame_width * rng.uniform(0.04, 0.08))
-        blood *= 1.25 - 0.7 * _ramp(lumps, 0.5, 1.1)
+        blood *= 1.25 - 0.7 * ramp(lumps, 0.5, 1.1)
     if has(look.vessels):
         blood += 1.1 * _vessels(rng, side, frame_width)
     if has(look.veil):
-        veil = rng.uniform(0.3, 0.7) * _ramp(_noise(rng, shape, 5, 4), -0.1, 1.8)
+        veil = rng.uniform(0.3, 0.7) * ramp(noise(rng, shape, 5, 4), -0.1, 1.8)
     if has(look.milia):
-        dots = _ramp(_cells(rng, shape, frame_width * rng.uniform(0.025, 0.05)), 0.5, 0.05)
-        pale += 0.45 * dots * _ramp(_noise(rng, shape, 8), 0.0, 1.0)
+        dots = ramp(_cells(rng, shape, frame_width * rng.uniform(0.025, 0.05)), 0.5, 0.05)
+        pale += 0.45 * dots * ramp(noise(rng, shape, 8), 0.0, 1.0)
     if has(look.scale):
-        pale += 0.5 * _ramp(_noise(rng, shape, 12, 5), 0.5, 2.5)
+        pale += 0.5 * ramp(noise(rng, shape, 12, 5), 0.5, 2.5)
     if has(look.pale_centre):
-        centre = _ramp(radius + 0.12 * _noise(rng, shape, 8, 3), rng.uniform(0.45, 0.7), 0.1)
+        centre = ramp(radius + 0.12 * noise(rng, shape, 8, 3), rng.uniform(0.45, 0.7), 0.1)
         pale = np.maximum(pale, rng.uniform(0.3, 0.6) * centre)
     tone = rng.uniform(0.45, 0.9) if has(0.06) else rng.uniform(0.0, 0.22)
     flush = rng.uniform(0.05, 0.45)
@@ -531,7 +484,7 @@ def _outline(rng: np.random.Generator, look: _Look, side: int) -> tuple[Chart, C
     waves = np.cos(phases) @ (rng.normal(0, 2 * look.irregularity, len(order)) / order**1.5)
     border = np.exp(np.clip(waves, -0.5, 0.4)).astype(np.float32)
     level = border[(angle * (720 / (2 * np.pi))).astype(int)] - radius
-    level += 0.2 * look.irregularity * _noise(rng, (side, side), 9, 2)
+    level += 0.2 * look.irregularity * noise(rng, (side, side), 9, 2)
     return level, radius, angle
 
 
@@ -542,16 +495,16 @@ def _vessels(rng: np.random.Generator, side: int, frame_width: float) -> Chart:
         inward = rng.uniform(0, 2 * np.pi)
         outward = -np.array([np.cos(inward), np.sin(inward)])
         start = side / 2 + side / (2 * EXTENT) * rng.uniform(0.4, 1.0) * outward
-        trunk = _curve(rng, start, inward + rng.normal(0, 0.6), frame_width * rng.uniform(0.06, 0.2), 0.8)
-        _stroke(layer, trunk, 0.006 * frame_width)
+        trunk = curve(rng, start, inward + rng.normal(0, 0.6), frame_width * rng.uniform(0.06, 0.2), 0.8)
+        stroke(layer, trunk, 0.006 * frame_width)
         for joint in rng.integers(2, 22, rng.integers(2, 5)):
             away = inward + rng.choice([-1, 1]) * rng.uniform(0.4, 1.2)
-            _stroke(
+            stroke(
                 layer,
-                _curve(rng, trunk[joint], away, frame_width * rng.uniform(0.03, 0.09), 0.8),
+                curve(rng, trunk[joint], away, frame_width * rng.uniform(0.03, 0.09), 0.8),
                 0.003 * frame_width,
             )
-    return _share(cv2.GaussianBlur(layer, (0, 0), 0.001 * frame_width + 0.3))
+    return opacity(cv2.GaussianBlur(layer, (0, 0), 0.001 * frame_width + 0.3))
 
 
 def _photograph(
@@ -598,32 +551,23 @@ def _skin(rng: np.random.Generator, skin: tuple[float, float, float], absorbers:
     shape = (absorbers.shape[0], absorbers.shape[1])
     tone, flush, sun_damage = skin
     melanin, blood, veil, pale = np.moveaxis(absorbers, 2, 0)
-    melanin = melanin + tone * (1 + 0.1 * _noise(rng, shape, 4, 4))
-    mottling = _noise(rng, shape, 5, 5)
+    melanin = melanin + tone * (1 + 0.1 * noise(rng, shape, 4, 4))
+    mottling = noise(rng, shape, 5, 5)
     blood = blood + flush * np.maximum(1 + 0.14 * mottling, 0)
     if sun_damage:
-        melanin = melanin + sun_damage * _ramp(_noise(rng, shape, 7, 5), 0.2, 2.6)
-        blood = blood + 0.5 * sun_damage * _ramp(-np.abs(_noise(rng, shape, 9, 2)), -0.25, 0.0)
+        melanin = melanin + sun_damage * ramp(noise(rng, shape, 7, 5), 0.2, 2.6)
+        blood = blood + 0.5 * sun_damage * ramp(-np.abs(noise(rng, shape, 9, 2)), -0.25, 0.0)
     absorption = cv2.transform(np.dstack([melanin, blood]), np.stack([MELANIN, BLOOD], axis=1))
     image = UNPIGMENTED * np.exp(-np.asarray(absorption, np.float32))
     # The veil lies over pigment: it greys what is below and is darker where that is dark.
     image += veil[..., None] * (VEIL * (0.4 + image[..., :1] / 250) - image)
-    _blend(image, PALE, np.minimum(pale, 0.8))
+    blend(image, PALE, np.minimum(pale, 0.8))
     # Furrows between the fields of the skin's relief, and pores.
-    furrows = _ramp(_cells(rng, shape, shape[1] * rng.uniform(0.02, 0.035)), 0.6, 1.2)
+    furrows = ramp(_cells(rng, shape, shape[1] * rng.uniform(0.02, 0.035)), 0.6, 1.2)
     relief = 1 - rng.uniform(0, 0.05) * furrows
-    relief += rng.uniform(0.005, 0.02) * _noise(rng, shape, 90)
+    relief += rng.uniform(0.005, 0.02) * noise(rng, shape, 90)
     image *= relief[..., None]
     return np.asarray(image, np.float32)
-
-
-def _blend(image: Chart, colour: Chart | tuple[int, int, int], share: Chart) -> None:
-    image += share[..., None] * (np.asarray(colour, np.float32) - image)
-
-
-def _share(layer: NDArray[np.generic]) -> Chart:
-    """Turns the opacity of a layer from 0 to 255 into 0 to 1."""
-    return layer.astype(np.float32) / np.float32(255)
 
 
 def _hairs(rng: np.random.Generator, image: Chart) -> None:
@@ -635,10 +579,10 @@ def _hairs(rng: np.random.Generator, image: Chart) -> None:
     dense = rng.random() < 0.25
     for _ in range(rng.integers(8, 30) if dense else rng.integers(1, 8)):
         start = rng.uniform(-0.1, 1.1, 2) * (width, height)
-        path = _curve(rng, start, direction + rng.normal(0, 0.6), width * rng.uniform(0.15, 1.0), 0.5)
-        _stroke(layer, path, width * rng.uniform(0.001, 0.0045), int(rng.integers(130, 256)))
+        path = curve(rng, start, direction + rng.normal(0, 0.6), width * rng.uniform(0.15, 1.0), 0.5)
+        stroke(layer, path, width * rng.uniform(0.001, 0.0045), int(rng.integers(130, 256)))
     blond = rng.random() < 0.2
-    _blend(image, (205, 165, 125) if blond else (48, 32, 32), _share(layer))
+    blend(image, (205, 165, 125) if blond else (48, 32, 32), opacity(layer))
 
 
 def _ruler(rng: np.random.Generator, image: Chart) -> None:
@@ -649,10 +593,10 @@ def _ruler(rng: np.random.Generator, image: Chart) -> None:
     y, step = height * rng.uniform(0.03, 0.12), width * rng.uniform(0.02, 0.04)
     for tick, x in enumerate(np.arange(rng.uniform(0, step), width, step)):
         length = height * (0.07 if tick % 5 == 0 else 0.04)
-        _stroke(layer, np.array([[x, y], [x, y + length]]), 0.003 * width, 200)
+        stroke(layer, np.array([[x, y], [x, y + length]]), 0.003 * width, 200)
     if rng.random() < 0.5:
         layer = np.ascontiguousarray(layer[::-1])
-    _blend(image, (60, 55, 60), _share(layer))
+    blend(image, (60, 55, 60), opacity(layer))
 
 
 def _bubbles(rng: np.random.Generator, image: Chart) -> None:
@@ -668,7 +612,7 @@ def _bubbles(rng: np.random.Generator, image: Chart) -> None:
         cv2.circle(layer, (x, y), size, 150, max(1, width // 300), cv2.LINE_AA)
         start = rng.uniform(0, 360)
         cv2.ellipse(layer, (x, y), (size, size), 0, start, start + 80, 255, max(1, width // 200), cv2.LINE_AA)
-    _blend(image, (252, 245, 245), _share(cv2.GaussianBlur(layer, (0, 0), width / 500)))
+    blend(image, (252, 245, 245), opacity(cv2.GaussianBlur(layer, (0, 0), width / 500)))
 
 
 def _light(rng: np.random.Generator, image: Chart) -> Chart:
@@ -689,11 +633,11 @@ def _light(rng: np.random.Generator, image: Chart) -> Chart:
     glare = rng.uniform(0.0, 0.1)
     image += glare * (np.array((150, 130, 160), np.float32) - image)
     if rng.random() < 0.12:
-        gleam = _ramp(_noise(rng, (height, width), 60, 2), 2.2, 3.0)
-        gleam *= _ramp(_noise(rng, (height, width), 3), 0.2, 1.2)
-        _blend(image, (255, 252, 252), gleam)
+        gleam = ramp(noise(rng, (height, width), 60, 2), 2.2, 3.0)
+        gleam *= ramp(noise(rng, (height, width), 3), 0.2, 1.2)
+        blend(image, (255, 252, 252), gleam)
     if rng.random() < 0.12:
         rim = rng.uniform(0.92, 1.18)
         distance = np.hypot(x - np.float32(0.2 * off[0]), y - np.float32(0.2 * off[1]))
-        image *= _ramp(distance, rim + rng.uniform(0.02, 0.12), rim - 0.04)[..., None]
+        image *= ramp(distance, rim + rng.uniform(0.02, 0.12), rim - 0.04)[..., None]
     return image

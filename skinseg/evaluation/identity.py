@@ -63,6 +63,11 @@ def digest(parts: Iterable[str]) -> str:
 def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns of a run's configuration what is the method: not seed, fold, places, or how fast it runs."""
     method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
+    # Runs from before there was such a choice are of the same method as those that chose nothing.
+    if not (method.get("preprocess") or {}).get("transforms", True):
+        del method["preprocess"]
+    if not method.get("mix", True):
+        del method["mix"]
     for key in ("data", "test_data"):
         node = config.get(key) or {}
         method[key] = {name: value for name, value in node.items() if name not in _NOT_OF_THE_DATA}

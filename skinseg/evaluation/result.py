@@ -246,7 +246,7 @@ class Result:
                     "Checkpoint",
                     f"{self.checkpoint} (of a run that chooses by {trained['monitor']})",
                 ],
-                ["Network", f"{_network(trained)}, input {width}x{height}"],
+                ["Network", f"{_network(trained)}, input {width}x{height}{_preprocessing(trained)}"],
                 ["Config fingerprint", digest([json.dumps(trained, sort_keys=True, default=str)])],
             ]
         else:
@@ -383,3 +383,9 @@ def _network(config: dict[str, Any]) -> str:
     if "members" in model:
         return f"Ensemble of {len(model['members'])}"
     return f"{str(model['_target_']).rsplit('.', 1)[-1]} {model.get('encoder_name', '')}".strip()
+
+
+def _preprocessing(config: dict[str, Any]) -> str:
+    """Returns what was done to every image, which older runs have no word of."""
+    transforms = (config.get("preprocess") or {}).get("transforms") or {}
+    return f", preprocessed by {', '.join(transforms)}" if transforms else ""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from skinseg.data.dataset import limit_worker_threads, resize_image
-from skinseg.data.files import UnreadableFileError, image_size, read_image
+from skinseg.data.dataset import Preprocessing, limit_worker_threads, read_input
+from skinseg.data.files import UnreadableFileError, image_size
 from skinseg.errors import SkinsegError
 from skinseg.models.segmenter import LesionSegmenter, resize
 
@@ -48,6 +48,7 @@ class Predictor:
     Args:
         segmenter: In evaluation mode.
         input_size: Height and width of the network's input, in pixels.
+        preprocess: What is done to each resized photograph, as in training. None: nothing.
         batch_size: Images per forward pass. The last batch is filled up, for a convolution may round
             differently in a batch of another size.
         num_workers: Loader processes.
@@ -64,6 +65,7 @@ class Predictor:
         segmenter: LesionSegmenter,
         *,
         input_size: tuple[int, int],
+        preprocess: Preprocessing | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
         device: Device = "auto",
@@ -73,6 +75,7 @@ class Predictor:
         self.segmenter = segmenter.eval().to(self.device)
         self.segmenter.network.to(memory_format=segmenter.memory_format)
         self._input_size = input_size
+        self._preprocess = preprocess
         self._batch_size = batch_size
         self._num_workers = num_workers
         self._reduced = _REDUCED.get(str(precision))
@@ -94,7 +97,7 @@ class Predictor:
             SkinsegError: A file cannot be decoded, and `unreadable` is None.
         """
         loader = DataLoader(
-            _Photographs(images, self._input_size),
+            _Photographs(images, self._input_size, self._preprocess),
             batch_size=self._batch_size,
             num_workers=min(self._num_workers, len(images)),
             collate_fn=list,
@@ -148,9 +151,12 @@ class _Photograph:
 
 
 class _Photographs(Dataset[_Photograph]):
-    def __init__(self, images: Sequence[str], input_size: tuple[int, int]) -> None:
+    def __init__(
+        self, images: Sequence[str], input_size: tuple[int, int], preprocess: Preprocessing | None
+    ) -> None:
         self._images = images
         self._input_size = input_size
+        self._preprocess = preprocess
 
     def __len__(self) -> int:
         return len(self._images)
@@ -159,7 +165,7 @@ class _Photographs(Dataset[_Photograph]):
         path = self._images[row]
         try:
             size = image_size(path)
-            image = resize_image(read_image(path, self._input_size), self._input_size)
+            image = read_input(path, self._input_size, self._preprocess)
         except UnreadableFileError as error:
             return _Photograph(row, torch.empty(0), (0, 0), str(error))
         return _Photograph(row, torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -75,12 +75,12 @@ class DeepSupervision(nn.Module):
         if self.training:
             self._features[depth] = features
 
-    def forward(self, loss: nn.Module, masks: Tensor) -> Tensor:
+    def forward(self, loss: Callable[[Tensor, Tensor], Tensor], masks: Tensor) -> Tensor:
         """Returns the weighted sum of the losses, of what the network's last forward pass gave in training.
 
         Args:
             loss: As in `LesionSegmenter`.
-            masks: Of shape (B, 1, H, W).
+            masks: What `loss` compares with, of shape (B, ..., H, W).
         """
         total = masks.new_zeros((), dtype=torch.float32)
         for depth, (weight, head) in enumerate(zip(self.weights, self.heads, strict=True)):

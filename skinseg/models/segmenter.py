@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import lightning as L
@@ -245,7 +246,8 @@ class LesionSegmenter(L.LightningModule):
     def _make_optimizer(self) -> torch.optim.Optimizer:
         optimizer = self._optimizer(self.parameters())
         if optimizer.defaults.get("fused") and not self._steps_fused():
-            log.warning("optimizer.fused=true: not on %s here; stepping unfused.", self.device.type)
+            where = self.device.type + ("" if self.device_mesh is None else " with sharded weights")
+            log.warning("optimizer.fused=true: not on %s here; stepping unfused.", where)
             # A keyword of the call takes the place of the configured one.
             optimizer = self._optimizer(self.parameters(), fused=False)  # type: ignore[call-arg]
         if getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -268,7 +270,9 @@ class LesionSegmenter(L.LightningModule):
 
     def _steps_fused(self) -> bool:
         """Returns whether this device can; the optimizers tell at their first step, and then by an error."""
-        weight = nn.Parameter(torch.zeros(1, device=self.device))
+        sharded = self.device_mesh is not None
+        like = next(self.parameters()) if sharded else torch.empty(1, device=self.device)
+        weight = nn.Parameter(torch.zeros_like(like))
         weight.grad = torch.zeros_like(weight)
         try:
             self._optimizer([weight]).step()
@@ -278,7 +282,8 @@ class LesionSegmenter(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Brings the weights into the chosen memory layout, and compiles the network for a fit."""
-        self.network.to(memory_format=self.memory_format)
+        if self.device_mesh is None:  # only contiguous weights can be sharded
+            self.network.to(memory_format=self.memory_format)
         if stage == "fit" and self._compile_mode is not None:
             self._compiled = True
             try:
@@ -286,6 +291,20 @@ class LesionSegmenter(L.LightningModule):
                 self.network.compile(mode=self._compile_mode)
             except RuntimeError as error:  # a platform that PyTorch has no compiler for
                 self._go_on_uncompiled(error)
+
+    def configure_model(self) -> None:
+        """Shards the network where the strategy has made a mesh of the processes (trainer=fsdp)."""
+        if self.device_mesh is None:
+            return
+        if next(self.loss.parameters(), None) is not None:
+            raise SkinsegError(
+                f"loss: {type(self.loss).__name__} has weights of its own, which are not sharded; take "
+                "trainer=ddp."
+            )
+        from skinseg.models.sharding import shard_network  # not every PyTorch has what it imports
+
+        image_size = self.trainer.datamodule.image_size  # type: ignore[attr-defined]
+        shard_network(self.network, self.device_mesh["data_parallel"], image_size)
 
     def _go_on_uncompiled(self, error: Exception) -> None:
         log.warning(
@@ -310,13 +329,17 @@ class LesionSegmenter(L.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Returns the loss of a batch, with those of deep supervision.
 
+        Of a batch with a "share" it is the share of the loss of the first masks, and the rest of that of the
+        second ones.
+
         Raises:
             NonFiniteLossError: It is NaN or infinite, or that of a step since the last look was; the batch's
                 images are named.
         """
-        loss: Tensor = self.loss(self(batch["image"]), batch["mask"])
+        loss_of = partial(_mixed_loss, self.loss, batch["share"]) if "share" in batch else self.loss
+        loss: Tensor = loss_of(self(batch["image"]), batch["mask"])
         if self.deep_supervision is not None:
-            loss = loss + self.deep_supervision(self.loss, batch["mask"])
+            loss = loss + self.deep_supervision(loss_of, batch["mask"])
         self.watch.add(loss, self.current_epoch, self.global_step, batch["image_id"])
         size = len(batch["image"])
         if self._logs_this_step():
@@ -329,6 +352,19 @@ class LesionSegmenter(L.LightningModule):
     def on_fit_start(self) -> None:
         """Decides how often to look at the losses: on the processor a look costs nothing."""
         self.watch = LossWatch(every=1 if self.device.type == "cpu" else _STEPS_BETWEEN_LOOKS)
+
+    def on_train_start(self) -> None:
+        """Lays out an optimizer's loaded state as its weights are.
+
+        A fused step takes the numbers in the order of the memory, and the checkpoint may be of a run with
+        another layout: sharded, or with another `channels_last`.
+        """
+        for optimizer in self.trainer.optimizers:
+            for weight, state in optimizer.state.items():
+                for name, value in state.items():
+                    if value.shape == weight.shape and value.stride() != weight.stride():
+                        state[name] = torch.empty_like(weight, dtype=value.dtype, requires_grad=False)
+                        state[name].copy_(value)
 
     def on_train_epoch_end(self) -> None:
         """Looks at the losses that nobody has looked at yet."""
@@ -422,6 +458,13 @@ class LesionSegmenter(L.LightningModule):
         counts = self.counts[side]
         assert isinstance(counts, ImageCounts)
         return counts
+
+
+def _mixed_loss(loss: nn.Module, share: float, logits: Tensor, masks: Tensor) -> Tensor:
+    """Weighs the losses of both masks of blended images; no loss sees a mask of other values than 0 and 1."""
+    first, second = masks.chunk(2, dim=1)
+    mixed: Tensor = share * loss(logits, first) + (1 - share) * loss(logits, second)
+    return mixed
 
 
 def _is_compilers(error: Exception) -> bool:

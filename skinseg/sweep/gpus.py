@@ -7,17 +7,21 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from skinseg.errors import InterruptedRunError
+
 _POLL_S = 1.0
 
 
 @contextlib.contextmanager
-def reserved(trainer: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def reserved(
+    trainer: Mapping[str, Any], stopping: Callable[[], bool] | None = None
+) -> Iterator[dict[str, str]]:
     """Waits until as many GPUs are free as a job asks for, and keeps other jobs from them.
 
     All jobs of the machine's user are seen, whichever sweep they are of and whatever started them; what
@@ -25,10 +29,14 @@ def reserved(trainer: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
     Args:
         trainer: The job's node of that name: `accelerator`, `devices`.
+        stopping: Asked while it waits whether to wait no longer. None: it waits.
 
     Yields:
         Environment variables that show the job its GPUs and no others; none where it uses no GPU or there is
         no choice.
+
+    Raises:
+        InterruptedRunError: `stopping` said so.
     """
     there = visible_gpus() if trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") else []
     devices = trainer.get("devices", 1)
@@ -41,11 +49,17 @@ def reserved(trainer: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     folder = Path(tempfile.gettempdir()) / f"skinseg_gpus_{os.getuid()}"
     folder.mkdir(exist_ok=True)
     with contextlib.ExitStack() as held:
-        gpus = _take(there, wanted, folder, held)
+        gpus = _take(there, wanted, folder, held, stopping)
         yield {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
-def _take(there: list[str], wanted: int, folder: Path, held: contextlib.ExitStack) -> list[str]:
+def _take(
+    there: list[str],
+    wanted: int,
+    folder: Path,
+    held: contextlib.ExitStack,
+    stopping: Callable[[], bool] | None,
+) -> list[str]:
     names = _names(there)
     while True:
         gpus: list[str] = []
@@ -60,6 +74,8 @@ def _take(there: list[str], wanted: int, folder: Path, held: contextlib.ExitStac
                 held.enter_context(attempt.pop_all())
                 return gpus
         # Those taken were given back: two jobs that each hold a part would wait for ever.
+        if stopping is not None and stopping():
+            raise InterruptedRunError("The sweep was stopped while a job waited for a GPU.")
         time.sleep(_POLL_S)
 
 

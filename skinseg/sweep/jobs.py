@@ -208,6 +208,15 @@ def is_running(folder: Path) -> bool:
         return True
 
 
+def running_below(sweep: Path) -> bool:
+    """Returns whether a job of a sweep is running, on whichever machine.
+
+    Args:
+        sweep: Its folder.
+    """
+    return any(is_running(lock.parent) for lock in sweep.rglob(_LOCK))
+
+
 def _relative(path: Path, folder: Path) -> str:
     """Writes a path as seen from a folder, so that both may be moved together."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()

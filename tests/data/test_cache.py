@@ -166,11 +166,11 @@ def test_a_transform_cannot_change_the_cache(root: Path, tmp_path: Path) -> None
 def build_slowly(root: Path, folder: Path, log: Path) -> None:
     original = InputFiles.read
 
-    def read(self: InputFiles, size: tuple[int, int]) -> Any:
+    def read(self: InputFiles, *arguments: Any) -> Any:
         time.sleep(0.02)
         with log.open("a") as file:
             file.write(self.image_id + "\n")
-        return original(self, size)
+        return original(self, *arguments)
 
     InputFiles.read = read  # type: ignore[method-assign]
     mapped(files_of(root), folder)

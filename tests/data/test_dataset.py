@@ -211,7 +211,7 @@ def test_an_argument_that_albumentations_does_not_know_is_an_error(tmp_path: Pat
     config = plain(
         compose_config(["+augment.transforms.horizontal_flip.propability=1", f"run_dir={tmp_path}"])
     )
-    with pytest.raises(SkinsegError, match=r"augment: .*propability"):
+    with pytest.raises(SkinsegError, match=r"augment\.transforms\.horizontal_flip: .*propability"):
         build.datamodule(config)
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import REPOSITORY
 
+from skinseg.errors import InterruptedRunError
 from skinseg.sweep import gpus
 from skinseg.sweep.gpus import reserved, visible_gpus
 
@@ -123,6 +124,16 @@ def test_a_job_sees_what_it_asked_for(
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ["0", "1"])
     with reserved(trainer) as environment:
         assert environment == ({} if shown is None else {"CUDA_VISIBLE_DEVICES": shown})
+
+
+def test_a_wait_ends_when_the_sweep_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ["0"])
+    with (
+        reserved({"devices": 1}),
+        pytest.raises(InterruptedRunError, match="waited for a GPU"),
+        reserved({"devices": 1}, lambda: True),
+    ):
+        pass
 
 
 def test_without_a_gpu_nothing_is_hidden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,11 +88,10 @@ class SearchConfig:
             run folder.
         trials: In all, those of earlier and other processes of the study with them.
         jobs: Trials side by side in this process.
-        hours: No trial starts later than that after the start of the process. null: no limit.
         space: Of each key of the configuration either `choices`, or `low` and `high` (both included), with
             `log: true` for an even spread over orders of magnitude, or `step`. Whole numbers stay whole. A
             key may be a group: its choices are options.
-        sampler: Of optuna.samplers: what to try next. Its seed counts for each trial by the trial's number.
+        sampler: Of optuna.samplers: what to try next.
         pruner: Of optuna.pruners: which trials are not worth going on with; its steps are validations. null:
             none is stopped.
     """
@@ -101,7 +100,6 @@ class SearchConfig:
     storage: str | None
     trials: int
     jobs: int
-    hours: float | None
     space: dict[str, dict[str, Any]]
     sampler: Node
     pruner: Node | None
@@ -203,7 +201,7 @@ class RootConfig:
 
 _AT_LEAST = {"seed": 0, "threads": 1, "lr_reference_batch": 1}
 _ABOVE_ZERO = (
-    "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs", "search.hours",
+    "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs",
 )  # fmt: skip
 OURS = {
     "data": {"augment", "mix", "preprocess", "seed"},
@@ -370,6 +368,9 @@ def _group_problems(key: str, values: object, types: Mapping[str, Any]) -> Itera
 
 
 def _search_problems(config: Plain) -> Iterator[str]:
+    if importlib.util.find_spec("optuna") is None:
+        yield "search: Optuna is not installed; pip install 'skinseg[search]'"
+        return
     from skinseg.sweep.space import problems_of
 
     search = config["search"]
@@ -401,9 +402,6 @@ def _search_problems(config: Plain) -> Iterator[str]:
         yield f"find={config['find']}: would replace {found}, which is searched; leave one of them out."
     if str(config.get("monitor", "")).startswith("train/"):
         yield f"monitor={config['monitor']}: a search compares validation scores; take e.g. val/dice."
-    if importlib.util.find_spec("optuna") is None:
-        yield "search: Optuna is not installed; pip install 'skinseg[search]'"
-        return
     for name, kind in nodes.items():
         node = search.get(name)
         if isinstance(node, dict) and "_target_" in node:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from skinseg import search
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -318,12 +317,25 @@ def task(cfg: DictConfig) -> float:
     if objective is not None:
         return objective
     try:
-        return run(cfg) if cfg.search is None else search.run(cfg)
+        if cfg.search is None:
+            return run(cfg)
+        from skinseg import search
+
+        return search.run(cfg)
     except SkinsegError as error:
         end_with_message(error)
 
 
-main = main_of(partial(conclude, task), checked=search.check_whole)
+def _check_whole(config: Plain) -> None:
+    """Refuses what `config.check` refuses, and a search also for what its trials would be."""
+    check(config)
+    if config["search"] is not None:
+        from skinseg.search import compose_ends
+
+        compose_ends(config)
+
+
+main = main_of(partial(conclude, task), checked=_check_whole)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,7 +15,7 @@ from trees import write_isic9
 
 from skinseg import build
 from skinseg.checkpoint import read_checkpoint
-from skinseg.config import compose
+from skinseg.config import compose, plain
 from skinseg.ensemble import run
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
@@ -135,7 +135,7 @@ def test_what_cannot_be_one_predictor(sweep: Path, tmp_path: Path) -> None:
     for runs, message in (
         (
             f"[{sweep / '0'},{grey}]",
-            r"preprocess is .*transforms.: \{\}\} for .*best.ckpt, .*ShadesOfGrey.* for .*best.ckpt. One",
+            r"other preprocessing for .*best.ckpt \(none\) than for .*best.ckpt \(grey_world\), or",
         ),
         (str(sweep / "0"), "found 1 checkpoint; an ensemble needs two or more"),
         (f"[{sweep / '0'},{sweep / '0/checkpoints/best.ckpt'}]", "named twice"),
@@ -148,6 +148,23 @@ def test_what_cannot_be_one_predictor(sweep: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "refused").rglob("*.ckpt"))
     with pytest.raises(SkinsegError, match="of another architecture"):
         train_tiny(sweep.parent / "ham10000", tmp_path / "again", f"init_from={joined}")
+
+
+def test_preprocessing_is_that_of_all_members(sweep: Path, tmp_path: Path) -> None:
+    grey = plain(compose(["preprocess=grey_world", "run_dir=."]))["preprocess"]
+    for fold in range(2):
+        checkpoint = read_checkpoint(sweep / f"{fold}/checkpoints/best.ckpt", key="ckpt")
+        checkpoint["skinseg"]["config"]["preprocess"] = grey
+        (tmp_path / f"{fold}/checkpoints").mkdir(parents=True)
+        torch.save(checkpoint, tmp_path / f"{fold}/checkpoints/best.ckpt")
+    with pytest.raises(SkinsegError, match=r"other preprocessing for .* \(grey_world\) than for .* \(none\)"):
+        ensemble(tmp_path / "refused", f"[{tmp_path / '0'},{sweep / '1'}]")
+    joined = ensemble(tmp_path / "ensemble", f"[{tmp_path / '0'},{tmp_path / '1'}]")
+    assert read_checkpoint(joined, key="ckpt")["skinseg"]["config"]["preprocess"] == grey
+    checkpoint = read_checkpoint(sweep / "0/checkpoints/best.ckpt", key="ckpt")
+    assert checkpoint["skinseg"]["config"].pop("preprocess")["transforms"] == {}
+    torch.save(checkpoint, tmp_path / "0/checkpoints/best.ckpt")
+    ensemble(tmp_path / "older", f"[{tmp_path / '0'},{sweep / '1'}]")  # which had no word of it
 
 
 def test_a_run_without_a_checkpoint_is_named(sweep: Path, tmp_path: Path) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
+import optuna
 from lightning.pytorch.callbacks import Callback
+from optuna.pruners import BasePruner
 
 from skinseg.errors import SkinsegError
-from skinseg.sweep.study import PRUNED, STORAGE, open_study, told
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.pruners import BasePruner
+from skinseg.sweep.study import PRUNED, STORAGE, open_storage, told
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +27,17 @@ class ReportTrial(Callback):
         study: Its name in the storage, which the environment variable SKINSEG_SEARCH_STORAGE names.
         trial: The trial's id in the storage.
         monitor: The score.
-        mode: Which direction of it is better, "max" or "min".
         pruner: None: nothing stops the trial.
     """
 
-    def __init__(
-        self, study: str, trial: int, monitor: str, mode: str, pruner: BasePruner | None = None
-    ) -> None:
+    def __init__(self, study: str, trial: int, monitor: str, pruner: BasePruner | None = None) -> None:
         self.study = study
         self.trial = trial
         self.monitor = monitor
-        self.mode = mode
         self.pruner = pruner
         self._validations = 0
         self._silent = False
-        self._opened: Study | None = None
+        self._opened: tuple[optuna.storages.BaseStorage, optuna.Study] | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reports the score, asks the pruner and stops all ranks if it says so."""
@@ -52,7 +46,8 @@ class ReportTrial(Callback):
         stop = False
         if trainer.is_global_zero:
             try:
-                stop = self._report(float(trainer.callback_metrics[self.monitor]))
+                with told(os.environ[STORAGE]):
+                    stop = self._report(float(trainer.callback_metrics[self.monitor]))
             except SkinsegError as error:
                 if not self._silent:
                     log.warning("The scores of this trial are not reported. %s", error)
@@ -60,20 +55,16 @@ class ReportTrial(Callback):
         self._validations += 1
         if trainer.strategy.broadcast(stop):
             trainer.should_stop = True
-            for logger in trainer.loggers:
-                logger.log_metrics({"search/pruned": 1.0}, trainer.global_step)
 
     def _report(self, score: float) -> bool:
-        where = os.environ[STORAGE]
         if self._opened is None:
-            self._opened = open_study(where, self.study, mode=self.mode, create=False)
-        study, step = self._opened, self._validations
-        with told(where):
-            storage = study._storage
-            storage.set_trial_intermediate_value(self.trial, step, score)
-            if self.pruner is None or not self.pruner.prune(study, storage.get_trial(self.trial)):
-                return False
-            storage.set_trial_user_attr(self.trial, PRUNED, step)
+            storage = open_storage(os.environ[STORAGE])
+            self._opened = storage, optuna.load_study(study_name=self.study, storage=storage)
+        (storage, study), step = self._opened, self._validations
+        storage.set_trial_intermediate_value(self.trial, step, score)
+        if self.pruner is None or not self.pruner.prune(study, storage.get_trial(self.trial)):
+            return False
+        storage.set_trial_user_attr(self.trial, PRUNED, step)
         log.info("Pruned after validation %d: %s=%.4f is behind other trials.", step + 1, self.monitor, score)
         return True
 

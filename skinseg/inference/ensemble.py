@@ -44,13 +44,21 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
             )
     configs = [record["config"] for record in records.values()]
     first = configs[0]
-    for key in ("data.image_size", "preprocess", "threshold"):
+    for key in ("data.image_size", "threshold"):
         values = {path: _at(record["config"], key) for path, record in records.items()}
         other = next((path for path in values if values[path] != _at(first, key)), None)
         if other is not None:
             raise SkinsegError(
                 f"runs: {key} is {_at(first, key)} for {next(iter(members))}, {values[other]} for {other}. "
                 "One predictor has one; take runs that agree in it."
+            )
+    for path, record in records.items():
+        both = [_preprocessing(config) for config in (first, record["config"])]
+        if list(both[0].items()) != list(both[1].items()):
+            words = [", ".join(transforms) or "none" for transforms in both]
+            raise SkinsegError(
+                f"runs: other preprocessing for {next(iter(members))} ({words[0]}) than for {path} "
+                f"({words[1]}), or with other arguments. One predictor has one; take runs that agree in it."
             )
     leaky = any(config["data"]["split"].get("unit") == "image" for config in configs)
     split = Split(_sides(records, by="image_id" if leaky else "group"), unit="image" if leaky else "lesion")
@@ -91,12 +99,17 @@ def _sides(records: Mapping[str, Mapping[str, Any]], *, by: str) -> pd.DataFrame
 
 def _describe(config: Mapping[str, Any]) -> str:
     """Tells a member from the others: its network, what it was trained with, its seed and its fold."""
-    shown = ("model", "loss", "augment", "seed")
+    shown = ("model", "loss", "augment", "mix", "seed")
     fold = config["data"]["split"].get("fold")
     return json.dumps({**{key: config.get(key) for key in shown}, "fold": fold}, sort_keys=True, default=str)
 
 
-def _at(config: Any, key: str) -> Any:
+def _preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the transforms of every image, which older runs have no word of."""
+    return (config.get("preprocess") or {}).get("transforms") or {}
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
-        config = config.get(part)  # older runs have no preprocessing
+        config = config[part]
     return config

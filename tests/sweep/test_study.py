@@ -1,44 +1,29 @@
-"""A study in its storage: shared numbers, seeds by trial, trials that are given back, storages that fail."""
+"""A study in its storage: whose trials it holds, what is given back, storages that fail, plots."""
 
 from __future__ import annotations
 
 import os
-import platform
 import sqlite3
-import time
 from pathlib import Path
 
 import optuna
-import pandas as pd
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
+from PIL import Image
 
 from skinseg.errors import SkinsegError
 from skinseg.sweep import study as module
-from skinseg.sweep.jobs import running
-from skinseg.sweep.study import (
-    PRUNED,
-    agree,
-    ask,
-    best,
-    claim,
-    counted,
-    end,
-    give_back,
-    importance,
-    open_study,
-    repeat_reports,
-    seeded,
-    signs,
-    state_of,
-    told,
-    trial_of,
-    whereabouts,
-    write_table,
-)
+from skinseg.sweep.study import abandoned, agree, claim, counted, draw, give_back, open_storage, table, told
 
 RATE = {"rate": FloatDistribution(0.0, 1.0)}
+
+
+def open_study(where: str) -> optuna.Study:
+    with told(where):
+        return optuna.create_study(
+            study_name="a", storage=open_storage(where), direction="maximize", load_if_exists=True
+        )
 
 
 @pytest.fixture(params=["journal", "sqlite"])
@@ -46,217 +31,159 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "a.log") if request.param == "journal" else f"sqlite:///{tmp_path / 'a.db'}"
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    return open_study(str(tmp_path / "a.log"), "a", mode="max")
-
-
-def test_there_are_never_more_trials_than_asked_for(where: str) -> None:
-    first, second = (open_study(where, "a", mode="max") for _ in range(2))
-    taken = [ask(study, 3, RATE) for study in (first, second, first, second, first)]
-    assert [trial is None for trial in taken] == [False, False, False, True, True]
-    assert len(counted(first)) == 3
-
-
-def test_of_two_that_ask_at_once_for_the_last_trial_one_gets_it(
-    where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = (open_study(where, "a", mode="max") for _ in range(2))
-    assert ask(second, 1, RATE) is not None
-    before: list[list[optuna.trial.FrozenTrial]] = [[]]  # what the first one has seen
-    monkeypatch.setattr(module, "counted", lambda study: before.pop() if before else counted(study))
-    assert ask(first, 1, RATE) is None
-    assert [trial.number for trial in counted(first)] == [0]
-    assert trial_of(first, 1).state == TrialState.FAIL
-
-
-def test_draws_depend_on_the_number_of_the_trial(where: str) -> None:
-    def drawn(name: str, seed: int, processes: int) -> list[float]:
-        values = []
-        for number in range(4):
-            if number % (4 // processes) == 0:  # another process goes on
-                make = lambda state: optuna.samplers.RandomSampler(seed=state)  # noqa: E731
-                study = open_study(where, name, mode="max", sampler=seeded(make, seed))
-            trial = ask(study, 4, RATE)
-            assert trial is not None
-            values.append(trial.params["rate"])
-            end(study, trial.number, 0.5)
-        return values
-
-    once = drawn("once", 0, 1)
-    assert len(set(once)) == 4
-    assert drawn("twice", 0, 2) == once
-    assert drawn("other", 1, 1) != once
-
-
-def test_the_two_keys_of_a_trial_are_drawn_apart(tmp_path: Path) -> None:
-    make = lambda state: optuna.samplers.TPESampler(seed=state, multivariate=False)  # noqa: E731
-    study = open_study(str(tmp_path / "a.log"), "a", mode="max", sampler=seeded(make, 0))
-    trial = ask(study, 1, {**RATE, "decay": FloatDistribution(0.0, 1.0)})
-    assert trial is not None
-    assert trial.params["rate"] != trial.params["decay"]
-
-
 def test_a_study_is_of_one_search(where: str) -> None:
-    agree(open_study(where, "a", mode="max"), {"config": {"lr": 1, "seed": 0}, "choices": {"loss=a": "x"}})
-    again = open_study(where, "a", mode="max")
-    agree(again, {"config": {"lr": 1, "seed": 0}, "choices": {"loss=a": "x"}})
+    agree(open_study(where), {"lr": 1, "seed": 0})
+    agree(open_study(where), {"lr": 1, "seed": 0})
     with pytest.raises(SkinsegError, match=r"another search of that name.*\n  lr: 1 there, 2 here\nGo on"):
-        agree(again, {"config": {"lr": 2, "seed": 0}, "choices": {"loss=a": "y"}})
-    with pytest.raises(SkinsegError, match="loss=a: x there, y here"):
-        agree(again, {"config": {"lr": 1, "seed": 0}, "choices": {"loss=a": "y"}})
+        agree(open_study(where), {"lr": 2, "seed": 0})
 
 
 def test_a_trial_that_is_given_back_is_taken_again_but_not_for_ever(where: str, tmp_path: Path) -> None:
-    study = open_study(where, "a", mode="max")
-    first = ask(study, 2, RATE)
-    assert first is not None
-    first.set_user_attr("folder", str(tmp_path))
+    study = open_study(where)
+    first = study.ask(RATE)
     first.report(0.25, 0)
-    give_back(study, 0)
-    assert counted(study) == []
-    second = ask(study, 2, RATE)
-    assert second is not None
-    assert second.params == first.params
-    assert second.user_attrs["earlier"] == str(tmp_path)
-    repeat_reports(study, second.user_attrs["earlier_number"], second)
-    assert trial_of(study, second.number).intermediate_values == {0: 0.25}
-    give_back(study, second.number)
-    third = ask(study, 2, RATE)
-    assert third is not None
-    give_back(study, third.number)
-    assert [trial.user_attrs["error"] for trial in counted(study)] == ["Its process was ended 3 times."]
-    fourth = ask(study, 2, RATE)
-    assert fourth is not None
-    assert fourth.params != first.params
+    numbers = []
+    for number in range(3):
+        claim(first if number == 0 else study.ask(RATE), tmp_path).release()
+        (left,) = abandoned(study)
+        assert left.params == first.params
+        assert left.intermediate_values == {0: 0.25}
+        numbers.append([trial.number for trial in counted(study)])
+        give_back(study, left)
+        study.tell(left.number, state=TrialState.FAIL)
+    assert numbers == [[0], [1], [2]]
+    assert [trial.number for trial in counted(study)] == [2]
+    assert study.ask(RATE).params != first.params
 
 
-def test_how_a_trial_ended_is_recorded_once(where: str) -> None:
-    first, second = (open_study(where, "a", mode="max") for _ in range(2))
-    trial = ask(first, 1, RATE)
-    assert trial is not None
-    assert end(first, 0, 0.5)
-    assert not end(second, 0, error="lost")
-    assert trial_of(second, 0).value == 0.5
+def test_a_trial_is_abandoned_when_nobody_holds_its_folder(where: str, tmp_path: Path) -> None:
+    study = open_study(where)
+    trial = study.ask(RATE)
+    assert list(abandoned(study)) == []  # asked for a moment ago
+    lock = claim(trial, tmp_path)
+    assert list(abandoned(open_study(where))) == []
+    lock.release()
+    for held in abandoned(study):
+        assert held.number == 0
+        assert list(abandoned(open_study(where))) == []  # nobody else settles it meanwhile
+    trial.set_user_attr("place", {"number": 0, "host": "elsewhere", "folder": str(tmp_path)})
+    assert list(abandoned(study)) == []
 
 
-def test_states(study: optuna.Study, tmp_path: Path) -> None:
-    for score in (0.5, 0.75, None, 0.9):
-        trial = ask(study, 9, RATE)
-        assert trial is not None
-        trial.report(score or 0.1, 0)
-        if score == 0.9:
-            trial.set_user_attr(PRUNED, 0)
-        end(study, trial.number, score, error=None if score else "broken")
-    ask(study, 9, RATE)
-    assert [state_of(t) for t in counted(study)] == ["done", "done", "failed", "pruned", "running"]
-    leading = best(study)
-    assert leading is not None
-    assert leading.number == 1
-    write_table(tmp_path / "trials.csv", study)
-    table = pd.read_csv(tmp_path / "trials.csv")
-    assert table["state"].tolist() == ["done", "done", "failed", "pruned", "running"]
-    assert table["error"].tolist()[2] == "broken"
-    assert table["rate"].notna().all()
+def test_a_trial_that_goes_on_is_not_taken_for_the_earlier_one(where: str, tmp_path: Path) -> None:
+    """Before it has noted its own folder it has the note of the other."""
+    study = open_study(where)
+    claim(study.ask(RATE), tmp_path).release()
+    give_back(study, study.trials[0])
+    study.tell(0, state=TrialState.FAIL)
+    assert study.ask(RATE).number == 1
+    assert list(abandoned(study)) == []
 
 
-def test_the_best_of_losses_is_the_smallest(tmp_path: Path) -> None:
-    study = open_study(str(tmp_path / "a.log"), "a", mode="min")
-    for score in (0.5, 0.25, 0.75):
-        trial = ask(study, 3, RATE)
-        assert trial is not None
-        end(study, trial.number, score)
-    leading = best(study)
-    assert leading is not None
-    assert leading.value == 0.25
+def test_a_silent_trial_of_another_machine_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SILENT_S", 1)
+    study = open_study(f"sqlite:///{tmp_path}/a.db")
+    study.ask(RATE)
+    study._storage.record_heartbeat(study.trials[0]._trial_id)  # type: ignore[attr-defined]
+    with sqlite3.connect(tmp_path / "a.db") as database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+    params = study.trials[0].params
+    study.optimize(lambda trial: trial.suggest_float("rate", 0.0, 1.0), n_trials=1)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert study.trials[1].params == params
+    assert [trial.number for trial in counted(study)] == [1]
 
 
-def test_what_a_key_explains(study: optuna.Study) -> None:
-    for number in range(12):
-        assert importance(study) is None or number > 9
-        trial = ask(study, 12, {**RATE, "nothing": FloatDistribution(0.0, 1.0)})
-        assert trial is not None
-        end(study, trial.number, trial.params["rate"])
-    found = importance(study)
-    assert found is not None
-    assert found["rate"] > 0.8
-    assert sum(found.values()) == pytest.approx(1)
+def test_the_table_and_the_plots(tmp_path: Path) -> None:
+    study = open_study(str(tmp_path / "a.log"))
 
+    def objective(trial: optuna.Trial) -> float:
+        score = trial.suggest_float("rate", 0.0, 1.0)
+        trial.suggest_categorical("loss", ["dice", "bce"])
+        trial.report(score, 0)
+        if trial.number == 2:
+            raise optuna.TrialPruned
+        if trial.number == 3:
+            trial.set_user_attr("error", "broken")
+            raise SkinsegError
+        return score
 
-class TestWhereabouts:
-    def trial(self, study: optuna.Study, folder: Path, **attributes: object) -> optuna.trial.FrozenTrial:
-        folder.mkdir()
-        trial = ask(study, 9, RATE)
-        assert trial is not None
-        for key, value in {**signs(folder), **attributes}.items():
-            trial.set_user_attr(key, value)
-        return trial_of(study, trial.number)
-
-    def test_by_the_lock_of_its_folder(self, study: optuna.Study, tmp_path: Path) -> None:
-        trial = self.trial(study, tmp_path / "0", alive=0.0)
-        lock = claim(tmp_path / "0")
-        assert whereabouts(trial) == "alive"
-        lock.release()
-        with running(tmp_path / "0"):
-            assert whereabouts(trial) == "ending"
-        assert whereabouts(trial) == "abandoned"
-
-    def test_elsewhere_by_its_signs_of_life(self, study: optuna.Study, tmp_path: Path) -> None:
-        assert platform.node() != "elsewhere"
-        fresh = self.trial(study, tmp_path / "0", host="elsewhere")
-        assert whereabouts(fresh) == "alive"
-        silent = self.trial(study, tmp_path / "1", host="elsewhere", alive=time.time() - 3600)
-        assert whereabouts(silent) == "abandoned"
-
-    def test_just_asked_for(self, study: optuna.Study) -> None:
-        ask(study, 9, RATE)
-        assert whereabouts(trial_of(study, 0)) == "alive"
+    study.optimize(objective, n_trials=8, catch=(SkinsegError,))
+    draw(study, tmp_path, "val/dice")
+    assert not (tmp_path / "importance.png").exists()  # too few to tell
+    study.optimize(objective, n_trials=4)
+    draw(study, tmp_path, "val/dice")
+    for name in ("history", "values", "importance"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert len(picture.convert("L").getcolors() or []) > 10
+    found = table(study)
+    assert found["state"].tolist()[:4] == ["complete", "complete", "pruned", "fail"]
+    assert found["error"].tolist()[3] == "broken"
+    assert found["score"].drop(3).equals(found["rate"].drop(3))
 
 
 class TestStorageThatFails:
     def test_no_folder(self, tmp_path: Path) -> None:
         with pytest.raises(SkinsegError, match=r"search\.storage=.*gone/a\.log: there is no folder .*gone"):
-            open_study(str(tmp_path / "gone/a.log"), "a", mode="max")
+            open_study(str(tmp_path / "gone/a.log"))
         with pytest.raises(SkinsegError, match="unable to open database file"):
-            open_study(f"sqlite:///{tmp_path}/gone/a.db", "a", mode="max")
+            open_study(f"sqlite:///{tmp_path}/gone/a.db")
 
     def test_not_a_storage(self, tmp_path: Path) -> None:
         (tmp_path / "a.db").write_text("no database at all, but some words of English\n" * 40)
         with pytest.raises(SkinsegError, match="file is not a database"):
-            open_study(f"sqlite:///{tmp_path}/a.db", "a", mode="max")
+            open_study(f"sqlite:///{tmp_path}/a.db")
         (tmp_path / "a.log").write_text("no journal\n")
         with pytest.raises(SkinsegError, match=r"a\.log cannot be used"):
-            open_study(str(tmp_path / "a.log"), "a", mode="max")
+            open_study(str(tmp_path / "a.log"))
+        with pytest.raises(SkinsegError, match=r"search\.storage=nonsense://\.\.\. cannot be used"):
+            open_study("nonsense://a b:c@d:e")
 
     def test_locked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         where = f"sqlite:///{tmp_path}/a.db"
         monkeypatch.setattr(module, "_SQLITE_WAIT_S", 0.1)
-        study = open_study(where, "a", mode="max")
+        study = open_study(where)
         holder = sqlite3.connect(tmp_path / "a.db")
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(SkinsegError, match=r"\(database is locked\): another process"), told(where):
-            study.ask(RATE)
+            study.optimize(lambda trial: 0.5, n_trials=1)
         holder.close()
-        study.ask(RATE)
+        study.optimize(lambda trial: 0.5, n_trials=1)
 
-    def test_gone_meanwhile(self, where: str, tmp_path: Path) -> None:
-        study = open_study(where, "a", mode="max")
-        study.ask(RATE)
-        for path in tmp_path.glob("a.*"):
-            path.unlink()
+    def test_gone_while_a_trial_runs(self, where: str, tmp_path: Path) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            for path in tmp_path.glob("a.*"):
+                path.unlink()
+            return 0.5
+
         with pytest.raises(SkinsegError, match=r"cannot be used .*the same command goes on"), told(where):
-            end(open_study(where, "a", mode="max", create=False), 0, 0.5)
+            open_study(where).optimize(objective, n_trials=1)
+
+    def test_other_errors_pass(self, where: str) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            raise KeyError("a bug")
+
+        with pytest.raises(KeyError, match="a bug"), told(where):
+            open_study(where).optimize(objective, n_trials=1)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
     def test_not_writable(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(SkinsegError, match="Permission denied"):
-            open_study(str(tmp_path / "a.log"), "a", mode="max")
+            open_study(str(tmp_path / "a.log"))
 
     def test_no_driver_and_no_password_in_the_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for driver in ("psycopg", "psycopg2"):
             monkeypatch.setitem(__import__("sys").modules, driver, None)
         with pytest.raises(SkinsegError, match=r"driver is not installed.*pip install") as refused:
-            open_study("postgresql://me:secret@localhost/searches", "a", mode="max")
+            open_study("postgresql://me:secret@localhost/searches")
         assert "secret" not in str(refused.value)
         assert "postgresql://me:***@localhost/searches" in str(refused.value)
+
+    def test_a_server_that_is_not_there(self) -> None:
+        pytest.importorskip("psycopg")
+        with pytest.raises(SkinsegError, match=r"cannot be used \(connection .*refused") as refused:
+            open_study("postgresql+psycopg://me:secret@127.0.0.1:1/searches")
+        assert "secret" not in str(refused.value)

@@ -7,6 +7,7 @@ What it writes is a checkpoint like any other: predict and evaluate take it.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, plain
 from skinseg.errors import SkinsegError
+from skinseg.sweep.jobs import PLAN
 
 
 @dataclass
@@ -82,6 +84,8 @@ def _checkpoints(path: Path) -> list[Path]:
         return [path]
     if (path / "checkpoints").is_dir():
         return [path / "checkpoints/best.ckpt"]
+    if (path / PLAN).is_file():
+        return [path / folder / "checkpoints/best.ckpt" for folder in _done(path)]
     runs = [folder for folder in path.glob("*") if (folder / "checkpoints").is_dir()]
     if not runs:
         raise SkinsegError(
@@ -92,6 +96,18 @@ def _checkpoints(path: Path) -> list[Path]:
         folder / "checkpoints/best.ckpt"
         for folder in sorted(runs, key=lambda folder: (len(folder.name), folder.name))
     ]
+
+
+def _done(sweep: Path) -> list[str]:
+    """Returns the folders of a sweep's jobs, in an earlier sweep where one was left out as done before."""
+    jobs = json.loads((sweep / PLAN).read_text(encoding="utf-8"))["jobs"]
+    if open_jobs := [job for job in jobs if job["state"] != "done"]:
+        named = ", ".join(f"{job['number']} ({job['state']})" for job in open_jobs)
+        raise SkinsegError(
+            f"runs={sweep}: jobs of this sweep are not done: {named}. Go on with it (sweep.resume=true), or "
+            "name the runs one by one."
+        )
+    return [job["scores"] for job in jobs]
 
 
 def _show(members: Iterable[str], record: Plain, target: Path) -> None:

@@ -72,7 +72,7 @@ def test_no_image_of_the_folds_is_left_for_a_test(
     config = [f"ckpt={joined}", f"run_dir={tmp_path / 'evaluation'}", f"data.root={sweep.parent}"]
     with pytest.raises(SkinsegError, match=r"each was in the training of one of the ensemble's members"):
         evaluate(compose([*config, "workers=0"], "evaluate"))
-    with pytest.raises(SkinsegError, match="data"):  # nor under another name
+    with pytest.raises(SkinsegError, match=r"leaves? nothing"):  # nor under another name
         evaluate(compose([*config, "workers=0", "data=ham10000"], "evaluate"))
 
 
@@ -165,6 +165,30 @@ def test_preprocessing_is_that_of_all_members(sweep: Path, tmp_path: Path) -> No
     assert checkpoint["skinseg"]["config"].pop("preprocess")["transforms"] == {}
     torch.save(checkpoint, tmp_path / "0/checkpoints/best.ckpt")
     ensemble(tmp_path / "older", f"[{tmp_path / '0'},{sweep / '1'}]")  # which had no word of it
+
+
+def test_a_sweep_with_jobs_that_were_done_before_and_one_that_is_not_done(
+    sweep: Path, tmp_path: Path
+) -> None:
+    jobs = [{"number": n, "state": "done", "scores": str(sweep / str(n))} for n in range(2)]
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    joined = ensemble(tmp_path / "ensemble", str(tmp_path))
+    assert len(read_checkpoint(joined, key="ckpt")["skinseg"]["members"]) == 2
+    jobs.append({"number": 2, "state": "interrupted", "scores": str(sweep / "2")})
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    with pytest.raises(SkinsegError, match=r"not done: 2 \(interrupted\)"):
+        ensemble(tmp_path / "refused", str(tmp_path))
+
+
+def test_other_lesions_are_refused(sweep: Path, tmp_path: Path) -> None:
+    """An image that one run trained on as another lesion would pass for a test image of the ensemble."""
+    path = tmp_path / "other.ckpt"
+    checkpoint = read_checkpoint(sweep / "1/checkpoints/best.ckpt", key="ckpt")
+    checkpoint["skinseg"]["sides"]["group"][0] = "another"
+    torch.save(checkpoint, path)
+    image = checkpoint["skinseg"]["sides"]["image_id"][0]
+    with pytest.raises(SkinsegError, match=f"image {image} is of another lesion"):
+        ensemble(tmp_path / "refused", f"[{sweep / '0'},{path}]")
 
 
 def test_a_run_without_a_checkpoint_is_named(sweep: Path, tmp_path: Path) -> None:

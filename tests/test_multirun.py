@@ -111,6 +111,11 @@ def test_sweep_of_a_study_is_checked_whole(study: str, tmp_path: Path) -> None:
     assert {job.config["name"] for job in found.jobs} == {study}
 
 
+def test_the_study_of_pretraining_has_trainings_without(tmp_path: Path) -> None:
+    found = plan("+sweep=study", folder=tmp_path / "sweep", study="pretraining")
+    assert [job.config["model"]["encoder_weights"] for job in found.jobs] == ["imagenet", None] * 3
+
+
 def test_jobs_know_what_tells_them_apart(tmp_path: Path) -> None:
     found = plan("model=tiny", "loss=bce,dice", "seed=1,2", "tags=[mine]", folder=tmp_path / "sweep")
     assert [job.words for job in found.jobs[:3]] == [

@@ -21,6 +21,7 @@ _NOT_THE_METHOD = frozenset(
         "callbacks",  # but for what `_trains` finds among them
         "ckpt_path",
         "sweep",
+        "search",
         "threads",
         "matmul_precision",
         "compile",

@@ -44,7 +44,7 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
             )
     configs = [record["config"] for record in records.values()]
     first = configs[0]
-    for key in ("data.image_size", "threshold"):
+    for key in ("data.reader", "data.image_size", "threshold"):
         values = {path: _at(record["config"], key) for path, record in records.items()}
         other = next((path for path in values if values[path] != _at(first, key)), None)
         if other is not None:
@@ -93,6 +93,12 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
 
 def _sides(records: Mapping[str, Mapping[str, Any]], *, by: str) -> pd.DataFrame:
     table = pd.concat([pd.DataFrame(record["sides"]) for record in records.values()], ignore_index=True)
+    groups = table.groupby("image_id")["group"].nunique()
+    if (groups > 1).any():
+        raise SkinsegError(
+            f"runs: image {groups.idxmax()} is of another lesion for one run than for another: nobody could "
+            "say which lesions the ensemble was trained on. Take runs on the same data and metadata."
+        )
     rank = table["split"].map(_SIDES.index).groupby(table[by]).transform("max")
     return table.assign(split=rank.map(dict(enumerate(_SIDES)))).drop_duplicates("image_id")
 

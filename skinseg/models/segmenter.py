@@ -362,7 +362,9 @@ class LesionSegmenter(L.LightningModule):
         for optimizer in self.trainer.optimizers:
             for weight, state in optimizer.state.items():
                 for name, value in state.items():
-                    if value.shape == weight.shape and value.stride() != weight.stride():
+                    if not isinstance(value, Tensor) or value.shape != weight.shape:
+                        continue
+                    if value.stride() != weight.stride():
                         state[name] = torch.empty_like(weight, dtype=value.dtype, requires_grad=False)
                         state[name].copy_(value)
 

@@ -24,7 +24,7 @@ Action = Literal["start", "resume", "skip"]
 
 # What two jobs that train the same may differ in: where they write and what they are called.
 _PLACES = frozenset(
-    {"run_dir", "ckpt_path", "group", "job_type", "tags", "notes", "logger", "threads", "sweep"}
+    {"run_dir", "ckpt_path", "group", "job_type", "tags", "notes", "logger", "threads", "sweep", "search"}
 )
 
 

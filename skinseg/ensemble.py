@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,10 @@ def run(cfg: DictConfig) -> Path:
     folder = Path(config["run_dir"])
     joined = join_checkpoints(members, name=config["name"], run_dir=str(folder))
     target = folder / "checkpoints/ensemble.ckpt"
+    WholeCheckpointIO().save_checkpoint(joined, target)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(joined["skinseg"]["config"])))
     write_json(folder / "provenance.json", {**provenance(), "members": list(members)})
-    WholeCheckpointIO().save_checkpoint(joined, target)
-    _show(members, joined["skinseg"], target)
+    _show(list(members), joined["skinseg"], target)
     return target
 
 
@@ -110,13 +110,12 @@ def _done(sweep: Path) -> list[str]:
     return [job["scores"] for job in jobs]
 
 
-def _show(members: Iterable[str], record: Plain, target: Path) -> None:
+def _show(members: Sequence[str], record: Plain, target: Path) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    paths = list(members)
-    console.print(f"{len(paths)} members:")
-    for path in paths:
+    console.print(f"{len(members)} members:")
+    for path in members:
         console.print(f"  {path}")
     sides: dict[str, Any] = {side: record["sides"]["split"].count(side) for side in ("train", "val", "test")}
     console.print(

@@ -84,6 +84,22 @@ def test_without_a_key_nothing_is_saved(monkeypatch: pytest.MonkeyPatch, tmp_pat
         run(compose([*VIEW, "save=true", f"run_dir={tmp_path}"], "dashboard"))
 
 
+@pytest.mark.usefixtures("workspaces")
+def test_of_a_loss_the_smallest_comes_first(tmp_path: Path) -> None:
+    view = run(compose([*VIEW, "metric=val/loss", f"run_dir={tmp_path}"], "dashboard"))
+    assert [order["ascending"] for order in view["section"]["runSets"][0]["sort"]["keys"]] == [True]
+
+
+def test_what_the_server_refuses_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused:
+        def save(self) -> None:
+            raise Exception("no such entity")
+
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with pytest.raises(SkinsegError, match="did not save the view: no such entity"):
+        dashboard.save(Refused())
+
+
 def test_without_the_package_a_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     with pytest.raises(SkinsegError, match=r"pip install 'skinseg\[dashboard\]'"):

@@ -78,7 +78,7 @@ def dashboard(
         ],
         runset_settings=workspaces.RunsetSettings(
             filters=expr.And(expr.Metric("Group") == group),
-            order=[expr.Ordering(expr.Summary(metric), ascending=False)],
+            order=[expr.Ordering(expr.Summary(metric), ascending=metric.endswith("/loss"))],
             pinned_columns=[f"summary:{metric}", *map(_of_config, columns)],
         ),
     )

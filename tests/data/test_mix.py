@@ -138,12 +138,22 @@ def test_what_is_not_pasted() -> None:
     at_the_border = nowhere.clone()
     at_the_border[:, :, 20:30, :10] = 1
     for name, outlines in (
-        ("no room", everywhere), ("no lesion", nowhere), ("cut by the border", at_the_border),
+        ("all lesion", everywhere), ("no lesion", nowhere), ("cut by the border", at_the_border),
     ):  # fmt: skip
         for epoch in range(5):
             found = mixed(CopyPaste(p=1), images, outlines, epoch)
             assert torch.equal(found[0], images), name
             assert torch.equal(found[1], outlines), name
+    # Every second lesion leaves no room but a margin; the others may be pasted.
+    crowded = masks.clone()
+    crowded[::2] = 0
+    crowded[::2, :, 2:-2, 2:-2] = 1
+    pasted = 0
+    for epoch in range(5):
+        found = mixed(CopyPaste(p=1), images, crowded, epoch)
+        assert torch.equal(found[1][::2], crowded[::2]), "no room"
+        pasted += int((found[1][1::2] != crowded[1::2]).sum())
+    assert pasted, "where there is room"
     large = mixed(CopyPaste(largest=0.04, p=1), images, masks)
     assert torch.equal(large[0], images), "a disc takes 0.05 of the image"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -164,3 +165,17 @@ def test_learning_rate_grows_with_the_batch(train: Train, scaling: str, factor: 
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     (group,) = checkpoint["optimizer_states"][0]["param_groups"]
     assert group["lr"] == pytest.approx(0.002 * factor)
+
+
+def test_an_optimizers_loaded_state_is_laid_out_as_its_weights() -> None:
+    """Of timm's optimizers some count their steps with a plain number."""
+    weight = torch.nn.Parameter(torch.rand(4, 3, 2, 2).to(memory_format=torch.channels_last))
+    optimizer = torch.optim.SGD([weight])
+    moment = torch.rand(4, 3, 2, 2)
+    optimizer.state[weight] = {"step": 3, "moment": moment}
+    module = SimpleNamespace(trainer=SimpleNamespace(optimizers=[optimizer]))
+    LesionSegmenter.on_train_start(module)  # type: ignore[arg-type]
+    state = optimizer.state[weight]
+    assert state["step"] == 3
+    assert state["moment"].stride() == weight.stride() != moment.stride()
+    assert torch.equal(state["moment"], moment)

@@ -17,12 +17,11 @@ from torch.utils.data import DataLoader
 
 from skinseg.data.cache import Check, Mode, Pixels, mapped_pixels, pixels_in_memory
 from skinseg.data.catalog import Catalog, MissingPolicy, Policy, Problems
+from skinseg.data.changes import Preprocessing, Transform, augmented_batch, mixed_batch
 from skinseg.data.dataset import (
     EpochSampler,
     LateDataLoader,
     LesionDataset,
-    Preprocessing,
-    Transform,
     collate,
     input_files,
     limit_worker_threads,
@@ -264,10 +263,10 @@ class LesionDataModule(L.LightningDataModule):
             images, masks = batch["image"], batch["mask"]
             draw = {"rows": batch.pop("rows"), "epoch": self.trainer.current_epoch, "seed": self._seed}
             if isinstance(self.augment, DeviceAugment):
-                images, masks = self.augment(images, masks, **draw)
+                images, masks = augmented_batch(self.augment, images, masks, **draw)
             share = None
             if self.mix is not None:
-                images, masks, share = self.mix(images, masks, **draw)
+                images, masks, share = mixed_batch(self.mix, images, masks, **draw)
             batch |= {"image": images, "mask": masks} | ({} if share is None else {"share": share})
         return batch
 

@@ -100,21 +100,30 @@ def with_nan(image: np.ndarray, **_: Any) -> np.ndarray:
     return np.where(image > 250, np.nan, image).astype(np.float32)
 
 
+def by(change: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Returns a function of the kind that `albumentations.Lambda` takes."""
+
+    def changed(array: np.ndarray, **_: Any) -> Any:
+        return change(array)
+
+    return changed
+
+
 REFUSED: dict[str, tuple[A.BasicTransform, str]] = {
     "normalised": (A.Normalize(p=1), r"image float32 of .*, values -2\..* expected uint8 .* leave out Norm"),
     "tensor": (A.ToTensorV2(), r"image torch\.uint8 of shape \(3, 24, 30\).* leave out .*ToTensorV2"),
     "NaN": (A.Lambda(image=with_nan, p=1), r"image float32 .* with NaN; expected"),
-    "nothing": (A.Lambda(image=lambda image, **_: None, p=1), r"image nothing; .* returns arrays"),
+    "nothing": (A.Lambda(image=by(lambda image: None), p=1), r"image nothing; .* returns arrays"),
     "smaller": (A.RandomCrop(16, 16, p=1), r"image uint8 of shape \(16, 16, 3\).*\(24, 30, 3\).*image_size"),
     "too large to crop": (A.RandomCrop(64, 64, p=1), r"RandomCrop failed on an image.*Crop size"),
     "padded": (A.CropAndPad(px=2, keep_size=False, p=1), r"\(28, 34, 3\).*keep_size=true"),
     "turned": (A.Transpose(p=1), r"image uint8 of shape \(30, 24, 3\).*turn by 90 degrees"),
     "filled": (A.CropAndPad(px=3, fill_mask=255, p=1), r"mask uint8 .* 0 to 255; .*1 \(lesion\).*fill_"),
-    "scaled": (A.Lambda(mask=lambda mask, **_: mask * 255, p=1), r"mask uint8 .* 0 to 255; expected"),
-    "soft": (A.Lambda(mask=lambda mask, **_: mask * np.float32(0.5), p=1), r"mask float32 .* 0 to 0\.5; "),
-    "bool": (A.Lambda(mask=lambda mask, **_: mask > 0, p=1), r"mask bool of shape \(24, 30\)"),
-    "another size": (A.Lambda(mask=lambda mask, **_: mask[2:], p=1), r"mask uint8 of shape \(22, 30\)"),
-    "channels": (A.Lambda(image=lambda image, **_: image[..., :1], p=1), r"shape \(24, 30, 1\)"),
+    "scaled": (A.Lambda(mask=by(lambda mask: mask * 255), p=1), r"mask uint8 .* 0 to 255; expected"),
+    "soft": (A.Lambda(mask=by(lambda mask: mask * np.float32(0.5)), p=1), r"mask float32 .* 0 to 0\.5; "),
+    "bool": (A.Lambda(mask=by(lambda mask: mask > 0), p=1), r"mask bool of shape \(24, 30\)"),
+    "another size": (A.Lambda(mask=by(lambda mask: mask[2:]), p=1), r"mask uint8 of shape \(22, 30\)"),
+    "channels": (A.Lambda(image=by(lambda image: image[..., :1]), p=1), r"shape \(24, 30, 1\)"),
     "boxes": (A.BBoxSafeRandomCrop(p=1), r"BBoxSafe.* failed .*KeyError: 'bboxes'.*leave out .*boxes"),
 }  # fmt: skip
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import albumentations as A
 
-from skinseg.data.drawing import Picture
 from skinseg.errors import SkinsegError
 
 
@@ -23,10 +22,10 @@ class Augment(A.Compose):  # type: ignore[misc]  # albumentations has no types
         self.parts = {f"augment.transforms.{name}": transform for name, transform in transforms.items()}
         self.results: list[Mapping[str, Any]] = []
 
-    def __call__(self, *, image: Picture, mask: Picture) -> Mapping[str, Any]:
-        """Returns "image" and "mask" after all parts."""
+    def __call__(self, *args: Any, **data: Any) -> Mapping[str, Any]:
+        """Returns "image", and "mask" where there is one, after all parts."""
         self.results.clear()
-        changed: Mapping[str, Any] = super().__call__(image=image, mask=mask)
+        changed: Mapping[str, Any] = super().__call__(*args, **data)
         return changed
 
     def check_data_post_transform(self, data: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from skinseg import build
 from skinseg.config import compose, config_dir, plain
-from skinseg.data.files import read_image
+from skinseg.data.photographs import read_image
 from skinseg.data.mix import Mix
 from skinseg.data.preprocess import Preprocess
 

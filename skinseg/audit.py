@@ -82,19 +82,21 @@ def run(cfg: DictConfig) -> str | None:
     scores = None if config["scores"] is None else _read_scores(Path(config["scores"]).expanduser())
     console = Console(highlight=False, soft_wrap=True)
     names = {"data": config["data"], "test_data": config["test_data"]}
-    catalogs, prints, measures = {}, {}, {}
+    catalogs, limits, prints, measures = {}, {}, {}, {}
     found: list[Finding] = []
     for key, node in names.items():
         if not node:
             continue
-        catalog, problems, policy = _read(key, node)
+        catalog, problems, source = _read(key, node)
         name = "+".join(sorted(catalog.table["dataset"].unique())) + (" (test)" if key == "test_data" else "")
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task(f"Looking at {len(catalog)} images of {name}", total=len(catalog))
-            measures[name], prints[name] = audit.measure(catalog.table, partial(bar.advance, task))
-        catalogs[name] = catalog
+            measures[name], prints[name] = audit.measure(
+                catalog.table, partial(bar.advance, task), source.max_megapixels
+            )
+        catalogs[name], limits[name] = catalog, source.max_megapixels
         if key == "data":
-            found += audit.findings(catalog, problems, policy, measures[name])
+            found += audit.findings(catalog, problems, source.policy, measures[name])
     name = next(iter(catalogs))
     pairs = near_duplicates(prints[name] if config["near_duplicates"] else {})
     found += audit.of_near_duplicates(catalogs[name], pairs)
@@ -103,7 +105,7 @@ def run(cfg: DictConfig) -> str | None:
         prints = {key: {} for key in prints}
     both = audit.contaminated(catalogs, prints)
     matrix = audit.contamination(catalogs, both)
-    agreement = audit.agreement(catalogs[name])
+    agreement = audit.agreement(catalogs[name], limits[name])
     facts = audit.facts(catalogs[name])
     worst, sentence = audit.verdict(found)
 
@@ -122,13 +124,16 @@ def run(cfg: DictConfig) -> str | None:
 
 
 def _read(key: str, node: Node) -> Any:
-    """Reads a data set whatever is wrong with it; returns catalog, problems, and what a run would do."""
+    """Reads a data set whatever is wrong with it; returns catalog, problems, and its data module."""
     from skinseg.build import data_source
     from skinseg.data.catalog import KEEPABLE, PROBLEMS, Problems
 
-    problems = Problems({kind: "keep" if kind in KEEPABLE else "drop" for kind in PROBLEMS})
     source = data_source(key, {name: value for name, value in node.items() if name != "split"})
-    return source.read(problems), problems, source.policy
+    problems = Problems(
+        {kind: "keep" if kind in KEEPABLE else "drop" for kind in PROBLEMS},
+        max_megapixels=source.max_megapixels,
+    )
+    return source.read(problems), problems, source
 
 
 def _write(

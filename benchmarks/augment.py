@@ -34,8 +34,8 @@ from torch import Tensor
 
 from skinseg import build
 from skinseg.config import compose, config_dir, plain
-from skinseg.data.files import read_image
 from skinseg.data.mix import Mix
+from skinseg.data.photographs import read_image
 from skinseg.data.preprocess import Preprocess
 
 Change = Callable[[int], object]

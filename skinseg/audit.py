@@ -82,7 +82,7 @@ def run(cfg: DictConfig) -> str | None:
     scores = None if config["scores"] is None else _read_scores(Path(config["scores"]).expanduser())
     console = Console(highlight=False, soft_wrap=True)
     names = {"data": config["data"], "test_data": config["test_data"]}
-    catalogs, prints, measures = {}, {}, {}
+    catalogs, limits, prints, measures = {}, {}, {}, {}
     found: list[Finding] = []
     for key, node in names.items():
         if not node:
@@ -92,9 +92,9 @@ def run(cfg: DictConfig) -> str | None:
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task(f"Looking at {len(catalog)} images of {name}", total=len(catalog))
             measures[name], prints[name] = audit.measure(
-                catalog.table, source.image_size, partial(bar.advance, task)
+                catalog.table, source.image_size, partial(bar.advance, task), source.max_megapixels
             )
-        catalogs[name] = catalog
+        catalogs[name], limits[name] = catalog, source.max_megapixels
         if key == "data":
             found += audit.findings(catalog, problems, source.policy, measures[name])
     name = next(iter(catalogs))
@@ -105,7 +105,7 @@ def run(cfg: DictConfig) -> str | None:
         prints = {key: {} for key in prints}
     both = audit.contaminated(catalogs, prints)
     matrix = audit.contamination(catalogs, both)
-    agreement = audit.agreement(catalogs[name])
+    agreement = audit.agreement(catalogs[name], limits[name])
     facts = audit.facts(catalogs[name])
     worst, sentence = audit.verdict(found)
 
@@ -128,8 +128,11 @@ def _read(key: str, node: Node) -> Any:
     from skinseg.build import data_source
     from skinseg.data.catalog import KEEPABLE, PROBLEMS, Problems
 
-    problems = Problems({kind: "keep" if kind in KEEPABLE else "drop" for kind in PROBLEMS})
     source = data_source(key, {name: value for name, value in node.items() if name != "split"})
+    problems = Problems(
+        {kind: "keep" if kind in KEEPABLE else "drop" for kind in PROBLEMS},
+        max_megapixels=source.max_megapixels,
+    )
     return source.read(problems), problems, source
 
 

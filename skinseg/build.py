@@ -22,6 +22,7 @@ from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
 from skinseg.config import Node, Plain
 from skinseg.data.changes import Preprocessing
 from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
@@ -233,7 +234,8 @@ def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:
 
     Args:
         segmenter: What `load_segmenter` returned.
-        config: device, precision, batch_size and num_workers; null is as in the run that trained it.
+        config: device, precision, batch_size and num_workers, where null is as in the run that trained it,
+            and max_megapixels, where it is not the default.
     """
     trained = segmenter.record["config"]
     height, width = trained["data"]["image_size"]
@@ -241,6 +243,9 @@ def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:
     for key, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
         if value is not None and value < least:
             raise SkinsegError(f"{key}={value}: expected {least} or more.")
+    max_megapixels = config.get("max_megapixels", DEFAULT_MAX_MEGAPIXELS)
+    if not max_megapixels > 0:
+        raise SkinsegError(f"max_megapixels={max_megapixels}: expected more than 0.")
     if num_workers is not None:
         warn_of_workers("num_workers", num_workers)
     return Predictor(
@@ -251,6 +256,7 @@ def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:
         num_workers=default_workers() if num_workers is None else num_workers,
         device=config["device"],
         precision=trained["trainer"].get("precision", "32-true") if precision is None else precision,
+        max_megapixels=max_megapixels,
     )
 
 

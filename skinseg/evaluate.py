@@ -121,7 +121,7 @@ def run(cfg: DictConfig) -> list[Path]:
     user = None if config["strata"] is None else user_strata(Path(config["strata"]).expanduser())
     root = Path(config["run_dir"])
     if config["predictions"] is not None:
-        return [_evaluate_folder(config, root, user)]
+        return [_evaluate_folder(config, as_trained, root, user)]
     paths = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
     records = [_record(path) for path in paths]
     sides = [_side(config, as_trained, record) for record in records]
@@ -228,9 +228,15 @@ def _evaluate_checkpoint(
     segmenter = build.load_segmenter(str(path))
     record = segmenter.record
     loading = config["data"] or as_trained
+    limit = _max_megapixels(config, as_trained, record)
     predictor = build.predictor(
         segmenter,
-        {**config, "batch_size": loading.get("batch_size"), "num_workers": loading.get("num_workers")},
+        {
+            **config,
+            "batch_size": loading.get("batch_size"),
+            "num_workers": loading.get("num_workers"),
+            "max_megapixels": limit,
+        },
     )
     workers = _workers(config)
     seconds = 0.0
@@ -250,12 +256,19 @@ def _evaluate_checkpoint(
         with _progress(
             f"Choosing the threshold on {len(validation)} validation images", len(validation)
         ) as advance:
-            threshold, tried = best_threshold(jobs(validation), workers=workers, advance=advance)
+            threshold, tried = best_threshold(
+                jobs(validation), workers=workers, advance=advance, max_megapixels=limit
+            )
         origin = f"largest mean Dice on {len(validation)} validation images ({tried[threshold]:.4f})"
     elif config["threshold"] is not None:
         threshold, origin = config["threshold"], "set by hand"
     options = Options(
-        threshold, config["tolerance_px"], config["tolerance_percent"], config["bins"], folder / "masks"
+        threshold,
+        config["tolerance_px"],
+        config["tolerance_percent"],
+        config["bins"],
+        folder / "masks",
+        max_megapixels=limit,
     )
     with _progress(f"Scoring {len(side.table)} images", len(side.table)) as advance:
         scored = score_images(jobs(side.table), options, workers=workers, advance=advance)
@@ -274,18 +287,20 @@ def _evaluate_checkpoint(
         device=str(predictor.device),
         own_data=config["data"] is None and config["truth"] is None,
         run_dir=run_folder(path),
+        max_megapixels=limit,
     )
     return _finish(config, result)
 
 
-def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> Path:
+def _evaluate_folder(config: Plain, as_trained: Plain, folder: Path, user: pd.DataFrame | None) -> Path:
     from skinseg.evaluation.result import Result
     from skinseg.evaluation.rows import Job, Options, score_images
     from skinseg.inference.files import check_complete, find_mask_files
 
     source = Path(config["predictions"]).expanduser()
     predictions = find_mask_files(source, "predictions")
-    side = _side(config, {}, None)
+    side = _side(config, as_trained, None)
+    limit = _max_megapixels(config, as_trained, None)
     _check_strata(user, side, config["strata"])
     where = f"truth={config['truth']}" if config["truth"] is not None else f"the {side.name} side of the data"
     check_complete(predictions, side.table["image_id"], source, where=where)
@@ -298,10 +313,12 @@ def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> 
         tolerance_px=config["tolerance_px"],
         tolerance_percent=config["tolerance_percent"],
         masks=folder / "masks",
+        max_megapixels=limit,
     )
     with _progress(f"Scoring {len(side.table)} masks", len(side.table)) as advance:
         scored = score_images(jobs, options, workers=_workers(config), advance=advance)
-    return _finish(config, Result(config=config, side=side, scored=scored, folder=folder, user=user))
+    result = Result(config=config, side=side, scored=scored, folder=folder, user=user, max_megapixels=limit)
+    return _finish(config, result)
 
 
 def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
@@ -317,7 +334,8 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
         if config["images"] is not None:
             images = find_photographs(Path(config["images"]).expanduser(), "images")
         lesions = None if config["strata"] is None else user_lesions(Path(config["strata"]).expanduser())
-        side = other_side(read_folders(masks, images, lesions), record, config["overlap"])
+        limit = _max_megapixels(config, as_trained, record)
+        side = other_side(read_folders(masks, images, lesions, limit), record, config["overlap"])
     elif config["data"] is not None:
         data = build.data_source("data", config["data"], seed=0)
         side = other_side(data.catalog, record, config["overlap"])
@@ -327,6 +345,17 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
     if config["split_file"] is not None:
         side = listed_side(side, Path(config["split_file"]).expanduser(), config["side"])
     return side
+
+
+def _max_megapixels(config: Plain, as_trained: Plain, record: Plain | None) -> float:
+    """Most millions of pixels of a picture: as set here, else as in the training on the same data."""
+    from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
+
+    node = config["data"] or as_trained
+    if "max_megapixels" not in node and record is not None and config["truth"] is None:
+        trained = record["config"]
+        node = trained["data"] | (trained["test_data"] or {})
+    return float(node.get("max_megapixels", DEFAULT_MAX_MEGAPIXELS))
 
 
 def _check_strata(user: pd.DataFrame | None, side: Side, path: str) -> None:

@@ -28,13 +28,15 @@ class PredictConfig:
         ckpt: A checkpoint of a run; it alone is needed.
         input: Folder of photographs, with subfolders. Files that are named as masks are passed over.
         output: Folder for the masks, `<image_id>_segmentation.png`: 8-bit grey, 0 and 255, each of its
-            photograph's size. A photograph that cannot be read is listed in `unreadable.csv` there.
+            photograph's size, upright. A photograph that cannot be read is listed in `unreadable.csv` there.
         threshold: Lesion is where the probability is at least this. null: that of the checkpoint's run.
         overwrite: Replace masks that are there; false refuses a folder that holds some.
         device: "auto" takes a GPU where there is one.
         precision: "32-true", "bf16-mixed" or "16-mixed". null: that of the checkpoint's run.
         batch_size: Photographs per forward pass. null: that of the checkpoint's run.
         num_workers: Loader processes. null: by the number of cores.
+        max_megapixels: A photograph of more millions of pixels is listed as one that cannot be read; raise it
+            for whole slides.
     """
 
     name: str
@@ -48,6 +50,7 @@ class PredictConfig:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None
     batch_size: int | None
     num_workers: int | None
+    max_megapixels: float
 
 
 def run(cfg: DictConfig) -> dict[str, str]:
@@ -96,7 +99,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
     ids, files = list(photographs), [str(path) for path in photographs.values()]
     console = Console(highlight=False, soft_wrap=True)
     unreadable: dict[int, str] = {}
-    done = 0
+    done = turned = 0
     predictions = predictor(files, unreadable)
     for prediction in track(
         predictions,
@@ -108,6 +111,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
     ):
         write_mask(output / mask_name(ids[prediction.row]), prediction.probability >= threshold)
         done += 1
+        turned += prediction.turned
     problems = {files[row]: problem for row, problem in sorted(unreadable.items())}
     if not done:
         first = next(iter(problems.values()))
@@ -122,6 +126,11 @@ def run(cfg: DictConfig) -> dict[str, str]:
         )
         for problem in list(problems.values())[:5]:
             console.print(f"  {problem}")
+    if turned:
+        console.print(
+            f"{turned} photographs are stored turned or mirrored; by their EXIF orientation they were turned "
+            "upright, and their masks are upright, as viewers show them"
+        )
     console.print(f"{done} masks at threshold {threshold:g} written to {output}")
     return problems
 

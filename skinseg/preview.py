@@ -21,7 +21,7 @@ from skinseg.errors import SkinsegError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from skinseg.data.dataset import LesionDataset, Sample
+    from skinseg.data.dataset import InputFiles, LesionDataset, Sample
 
 _TILE = 240
 _GAP = 10
@@ -88,7 +88,13 @@ def run(cfg: DictConfig) -> Path:
     count = min(config["images"], len(augmented))
     chosen = np.sort(np.random.default_rng(config["seed"]).choice(len(augmented), count, replace=False))
     shown = table.loc[[augmented.image_ids[row] for row in chosen]].reset_index()
-    inputs = LesionDataset(shown, data.image_size, with_truth=True, preprocess=data.preprocess)
+    inputs = LesionDataset(
+        shown,
+        data.image_size,
+        with_truth=True,
+        preprocess=data.preprocess,
+        max_megapixels=data.max_megapixels,
+    )
     samples = [
         [inputs[number], *(_drawn(augmented, data.augment, epoch, int(row)) for epoch in epochs)]
         for number, row in enumerate(chosen)
@@ -96,8 +102,8 @@ def run(cfg: DictConfig) -> Path:
     height, width = data.image_size
     titles = ["photograph", f"input, {width}x{height}", *(f"epoch {epoch}" for epoch in epochs)]
     rows = [
-        [_photograph(path, row[0]), *map(_input, row)]
-        for path, row in zip(shown["image"], samples, strict=True)
+        [_photograph(file, row[0]), *map(_input, row)]
+        for file, row in zip(inputs.files, samples, strict=True)
     ]
     captions = [_captions(diagnosis, row) for diagnosis, row in zip(shown["diagnosis"], samples, strict=True)]
     heading = _heading(config, sorted(shown["dataset"].unique()))
@@ -129,11 +135,10 @@ def _check(config: Plain) -> None:
             raise SkinsegError(f"{key}={config[key]}: expected {least} or more.")
 
 
-def _photograph(path: str, sample: Sample) -> Image:
-    from skinseg.data.files import read_image
+def _photograph(file: InputFiles, sample: Sample) -> Image:
     from skinseg.pictures import TRUTH_COLOUR, outlined
 
-    return outlined(read_image(path), {TRUTH_COLOUR: sample["truth"].numpy()}, _TILE)
+    return outlined(file.read_photograph(), {TRUTH_COLOUR: sample["truth"].numpy()}, _TILE)
 
 
 def _input(sample: Sample) -> Image:

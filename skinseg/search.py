@@ -62,9 +62,12 @@ _SHOWN = 5
 
 # What trials on several machines may differ in, and what their scores do not depend on.
 _OF_THE_MACHINE = {
-    "data": {"root", "num_workers", "cache", "cache_dir", "cache_limit_gb", "cache_check", "verify"},
+    "data": {
+        "root", "num_workers", "cache", "cache_dir", "cache_limit_gb", "cache_check", "verify",
+        "max_megapixels",
+    },
     "trainer": {"accelerator"},
-}
+}  # fmt: skip
 _NOT_COMPARED = {
     "search", "sweep", "test", "test_data", "test_overlap", "threads", "logger", "group", "job_type", "tags",
     "notes",

@@ -218,6 +218,8 @@ def _remarks(data: LesionDataModule) -> Iterator[str]:
         yield f"{without} of the {len(table)} images have no mask: neither trained on nor scored."
     if lone := int((table["group_source"] == "image").sum()):
         yield f"{lone} images have no known lesion id; each is taken for a lesion of its own."
+    if turned := len(data.catalog.notes.get("turned", [])):
+        yield f"{turned} images are stored turned or mirrored; their EXIF orientation turns them upright."
     for why, ids in data.split.left_out.items():
         if ids:
             yield f"Split: {len(ids)} images set apart ({why.replace('_', ' ')})."

@@ -18,7 +18,6 @@ from skinseg.callbacks.scores import score_table
 from skinseg.callbacks.wandb_run import log_mask_images
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import LesionDataset
-from skinseg.data.files import read_image
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, outlined
 from skinseg.record import replacing
@@ -148,7 +147,7 @@ def predict_panel(
     predicted = (probability[0, 0] >= segmenter.threshold).cpu().numpy()
     image_id = sample["image_id"]
     return Panel(
-        image_id, read_image(dataset.files[row].image), truth, predicted, f"{image_id}\n{caption}".strip()
+        image_id, dataset.files[row].read_photograph(), truth, predicted, f"{image_id}\n{caption}".strip()
     )
 
 

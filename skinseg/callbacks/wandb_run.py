@@ -18,7 +18,6 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from numpy.typing import NDArray
 
 from skinseg.callbacks.scores import score_table
-from skinseg.data.files import read_image
 from skinseg.errors import SkinsegError
 from skinseg.record import first_rank
 
@@ -230,8 +229,8 @@ class LogScoreTable(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         table = score_table(pl_module, data, "test")  # type: ignore[arg-type]
         worst = table.sort_values("dice").head(self.images)
-        path_of = dict(zip(data.catalog.table["image_id"], data.catalog.table["image"], strict=True))
-        photographs = [wandb.Image(read_image(path_of[image_id])) for image_id in worst["image_id"]]
+        files = {file.image_id: file for file in data.dataset("test").files}
+        photographs = [wandb.Image(files[image_id].read_photograph()) for image_id in worst["image_id"]]
         for run in found:
             run.log(
                 {

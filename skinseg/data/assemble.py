@@ -59,7 +59,7 @@ def assemble(
     copies = find_copies(ids, images) if verify else []
     group_of = dict(zip(ids, rows["group"], strict=True))
     rows["group"] = join_groups(rows["group"], [(group_of[a], group_of[b]) for a, b in copies])
-    size, resized = inspect_files(
+    size, looked = inspect_files(
         ids,
         images,
         [None if pd.isna(path) else Path(path) for path in rows["mask"]],
@@ -73,7 +73,7 @@ def assemble(
     table = rows.assign(image=rows["image"].map(str), width=size[:, 0], height=size[:, 1], **worded)
     extra = [column for column in table if column not in COLUMNS]
     table = table[[*COLUMNS, *extra]]
-    noted = {**(notes or {}), "same_file": [image_id for _, image_id in copies], "mask_resized": resized}
+    noted = {**(notes or {}), "same_file": [image_id for _, image_id in copies], **looked}
     return Catalog(
         table[~table["image_id"].isin(out)],
         dropped,

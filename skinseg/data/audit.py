@@ -19,8 +19,9 @@ from skinseg.data.damage import damage
 from skinseg.data.dataset import resize_mask
 from skinseg.data.diagnoses import DIAGNOSES, ISIC9
 from skinseg.data.duplicates import Fingerprint, fingerprint, near_duplicates
-from skinseg.data.files import UnreadableFileError, fit_mask, read_image, read_mask, same_proportions
+from skinseg.data.files import fit_mask, same_proportions
 from skinseg.data.metadata import is_ham10000
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, UnreadableFileError, read_image, read_mask
 from skinseg.data.splits import shared
 from skinseg.scoring.agreement import AGREEMENT_METRICS, pair_scores
 from skinseg.scoring.appearance import contrast
@@ -67,7 +68,10 @@ class Finding:
 
 
 def measure(
-    table: pd.DataFrame, image_size: tuple[int, int], advance: Callable[[], None] = lambda: None
+    table: pd.DataFrame,
+    image_size: tuple[int, int],
+    advance: Callable[[], None] = lambda: None,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
 ) -> tuple[pd.DataFrame, dict[str, Fingerprint]]:
     """Looks at every image with its mask.
 
@@ -75,6 +79,7 @@ def measure(
         table: Rows of a catalog.
         image_size: Height and width of the network's input, in pixels.
         advance: Called after each image.
+        max_megapixels: Most millions of pixels of a picture.
 
     Returns:
         A row per readable image with image_id and `MEASURES`: share of the frame that is lesion, number of
@@ -87,8 +92,8 @@ def measure(
 
     def look(row: Any) -> tuple[dict[str, Any], Fingerprint | None] | None:
         try:
-            image = read_image(row.image, (_SIDE, _SIDE))
-            mask = None if pd.isna(row.mask) else read_mask(row.mask)
+            image = read_image(row.image, (_SIDE, _SIDE), max_megapixels)
+            mask = None if pd.isna(row.mask) else read_mask(row.mask, max_megapixels)
         except UnreadableFileError:
             return None
         finally:
@@ -175,6 +180,11 @@ def _of_identity(catalog: Catalog) -> Iterator[Finding]:
         "mask_resized": (
             "note",
             "masks have their image's proportions but another size; they are resized",
+        ),
+        "turned": (
+            "caution",
+            "images are stored turned or mirrored and bear an EXIF orientation, by which they are turned "
+            "upright; of a mask of the same size nobody can tell whether it was drawn on the stored pixels",
         ),
         "reduced_copy": ("note", "images are there reduced (_downsampled) too; the larger one is taken"),
         "empty_class_folder": ("caution", "class folders are empty"),
@@ -325,8 +335,12 @@ def contamination(catalogs: Mapping[str, Catalog], found: pd.DataFrame) -> pd.Da
     )
 
 
-def agreement(catalog: Catalog) -> pd.DataFrame:
+def agreement(catalog: Catalog, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> pd.DataFrame:
     """Compares the masks of images that have several.
+
+    Args:
+        catalog: The images with all their masks.
+        max_megapixels: Most millions of pixels of a mask.
 
     Returns:
         A row per pair of masks: image_id, first, second (annotator and source) and the scores of
@@ -342,7 +356,7 @@ def agreement(catalog: Catalog) -> pd.DataFrame:
         size = native.get(str(image_id), (0, 0))
         for row in found.astype(object).where(found.notna(), None).itertuples():
             try:
-                mask = read_mask(str(row.mask))
+                mask = read_mask(str(row.mask), max_megapixels)
             except UnreadableFileError:
                 continue
             if size[0] == 0:

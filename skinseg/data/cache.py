@@ -31,7 +31,7 @@ from torch import Tensor
 
 from skinseg.data.changes import Preprocessing
 from skinseg.data.dataset import InputFiles
-from skinseg.data.files import UnreadableFileError
+from skinseg.data.photographs import UnreadableFileError
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing
 
@@ -43,8 +43,8 @@ Mode = Literal["memmap", "ram", "none"]
 Check = Literal["stat", "content"]
 """How a changed image file is noticed: by size and time of change, or by reading all of it."""
 
-VERSION = 1
-"""Of the files' layout and of how their pixels are made, our own preprocessing included."""
+VERSION = 2
+"""Of the files' layout and of how their pixels are made: opening, resizing and our own preprocessing."""
 
 _SPOT_CHECKS = 32
 _CHANNELS = 3

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -59,15 +60,20 @@ class Problems:
         policy: For each key of `PROBLEMS`, "error" or "drop", and for those of `KEEPABLE` also "keep".
             Missing keys mean "error".
         passed: Files that were looked at before and had no problem. None: all are looked at.
+        max_megapixels: A picture of more millions of pixels counts as unreadable.
 
     Raises:
         SkinsegError: A policy has another value.
     """
 
     def __init__(
-        self, policy: Mapping[str, MissingPolicy] | None = None, passed: PassedFiles | None = None
+        self,
+        policy: Mapping[str, MissingPolicy] | None = None,
+        passed: PassedFiles | None = None,
+        max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
     ) -> None:
         self.passed = passed
+        self.max_megapixels = max_megapixels
         strict: dict[str, MissingPolicy] = dict.fromkeys(PROBLEMS, "error")
         self._policy = strict | dict(policy or {})
         self._found: dict[str, dict[str, str]] = {kind: {} for kind in PROBLEMS}
@@ -82,7 +88,7 @@ class Problems:
 
     def fresh(self) -> Problems:
         """Returns an empty collection with the same policies, for the next data set."""
-        return Problems(self._policy, self.passed)
+        return Problems(self._policy, self.passed, self.max_megapixels)
 
     def absorb(self, other: Problems) -> None:
         """Adds what another collection has found."""
@@ -140,7 +146,8 @@ class Catalog:
         dropped: Image ids left out, by kind of problem (a key of `PROBLEMS`).
         annotations: A row per mask file with `ANNOTATION_COLUMNS`, the one in use first; images with more
             than one row have several masks.
-        notes: Image ids by what was noted of them, e.g. "mask_resized". They are in the table.
+        notes: Image ids by what was noted of them, e.g. "mask_resized", or "turned" where the image is stored
+            turned or mirrored and was turned upright. They are in the table.
 
     Raises:
         SkinsegError: A column is missing, an image id occurs twice, a group is missing, or no row is left.

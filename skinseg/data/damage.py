@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import simplejpeg
-from PIL import Image
+
+from skinseg.data.photographs import UnreadableFileError, verify_png
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG"
 # What libjpeg calls data that it filled up, skipped or could not read.
@@ -34,10 +35,7 @@ def damage(path: Path | str) -> str | None:
             return str(error) if str(error).startswith(_WARNINGS) else None
     elif content.startswith(_PNG):
         try:
-            with Image.open(path) as image:
-                image.verify()
-        except Image.DecompressionBombError:
-            return None
-        except (OSError, SyntaxError, ValueError) as error:
-            return str(error)
+            verify_png(path)
+        except UnreadableFileError as error:
+            return str(error.__cause__)
     return None

@@ -30,6 +30,7 @@ from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.files import PassedFiles, Verify
 from skinseg.data.masks import PSEUDO
 from skinseg.data.mix import Mix
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.data.splits import Split
 from skinseg.errors import SkinsegError
 
@@ -49,6 +50,8 @@ class LesionDataModule(L.LightningDataModule):
             or fewer without a GPU, where they would take the network's time.
         verify: How much of each file is looked at before any work starts. True: all of it. "headers": sizes
             alone. False: nothing.
+        max_megapixels: A picture of more millions of pixels counts as unreadable: a damaged file may claim
+            more than memory holds. Raise it for photographs that are really larger, such as whole slides.
         same_lesion: CSV with columns a and b: pairs of image ids that show one lesion, beyond what is
             published, such as `near_duplicates.csv` of an audit once you have looked through it.
         overfit: Train, validate and test on this many training images, to see that a network can learn
@@ -89,6 +92,7 @@ class LesionDataModule(L.LightningDataModule):
         batch_size: int = 16,
         num_workers: int | None = None,
         verify: Verify = True,
+        max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
         same_lesion: str | None = None,
         overfit: int | None = None,
         on_missing_image: Policy = "error",
@@ -113,6 +117,8 @@ class LesionDataModule(L.LightningDataModule):
         for name, (value, lowest) in least.items():
             if value is not None and value < lowest:
                 raise SkinsegError(f"data.{name}={value}: expected {lowest} or more.")
+        if not max_megapixels > 0:
+            raise SkinsegError(f"data.max_megapixels={max_megapixels}: expected more than 0.")
         if not cache_dir:
             raise SkinsegError("data.cache_dir is empty (or SKINSEG_CACHE is); name a folder.")
         self._reader = reader
@@ -122,6 +128,7 @@ class LesionDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = default_workers() if num_workers is None else num_workers
         self._verify = verify
+        self.max_megapixels = max_megapixels
         self._same_lesion = same_lesion
         self.overfit = overfit
         self.policy: dict[str, MissingPolicy] = {
@@ -149,8 +156,8 @@ class LesionDataModule(L.LightningDataModule):
         passed = None
         if self._cache == "memmap":
             name = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:12]
-            passed = PassedFiles(self._cache_dir / f"passed_{name}.json")
-        catalog = self.read(Problems(self.policy, passed))
+            passed = PassedFiles(self._cache_dir / f"passed_{name}.json", self.max_megapixels)
+        catalog = self.read(Problems(self.policy, passed, self.max_megapixels))
         if passed is not None:
             passed.save()
         for kind, ids in catalog.dropped.items():
@@ -189,7 +196,7 @@ class LesionDataModule(L.LightningDataModule):
             return
         table = self.catalog.table
         used = self.dataset("train").image_ids if self.overfit else table["image_id"][table["mask"].notna()]
-        files = input_files(table[table["image_id"].isin(used)])
+        files = input_files(table[table["image_id"].isin(used)], self.max_megapixels)
         if self._cache == "ram":
             self._pixels = pixels_in_memory(
                 files, self.image_size, limit_gb=self._cache_limit_gb, preprocess=self.preprocess
@@ -226,6 +233,7 @@ class LesionDataModule(L.LightningDataModule):
             with_truth=not train,
             pixels=self._pixels,
             preprocess=self.preprocess,
+            max_megapixels=self.max_megapixels,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -18,7 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from skinseg.data.changes import Preprocessing, Transform, augmented, preprocessed
-from skinseg.data.files import UnreadableFileError, fit_mask, image_size, read_image, read_mask
+from skinseg.data.files import fit_mask
+from skinseg.data.photographs import (
+    DEFAULT_MAX_MEGAPIXELS,
+    UnreadableFileError,
+    read_frame,
+    read_image,
+    read_mask,
+)
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -57,12 +64,14 @@ class InputFiles:
         image: The image file.
         mask: The mask file.
         native_size: Height and width of the image in pixels; 0 where the catalog does not know.
+        max_megapixels: Most millions of pixels of either.
     """
 
     image_id: str
     image: str
     mask: str
     native_size: tuple[int, int]
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
 
     def read(
         self, size: tuple[int, int], preprocess: Preprocessing | None = None
@@ -71,7 +80,7 @@ class InputFiles:
 
         Args:
             size: Height and width of the network's input, in pixels.
-            preprocess: As in `read_input`.
+            preprocess: As in `prepare`.
 
         Returns:
             The image (height, width, 3), RGB; its mask (height, width), 0 or 1; and the mask at the image's
@@ -80,23 +89,42 @@ class InputFiles:
         Raises:
             UnreadableFileError: A file cannot be decoded, or the mask is in a form that would be misread.
         """
-        image = read_input(self.image, size, preprocess)
+        image = read_input(self.image, size, preprocess, self.max_megapixels)
         truth = self.read_truth()
         return image, resize_mask(truth, size), truth
 
     def read_truth(self) -> NDArray[np.uint8]:
         """Decodes the mask alone, at the image's native size: 0 or 255."""
-        native = self.native_size if self.native_size[0] else image_size(self.image)
-        return fit_mask(read_mask(self.mask), native)
+        limit = self.max_megapixels
+        native = self.native_size if self.native_size[0] else read_frame(self.image, limit).size
+        return fit_mask(read_mask(self.mask, limit), native)
+
+    def read_photograph(self) -> NDArray[np.uint8]:
+        """Decodes the image at its native size, RGB, without any preprocessing."""
+        return read_image(self.image, max_megapixels=self.max_megapixels)
 
 
 def read_input(
-    path: str, size: tuple[int, int], preprocess: Preprocessing | None = None
+    path: str,
+    size: tuple[int, int],
+    preprocess: Preprocessing | None = None,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
 ) -> NDArray[np.uint8]:
-    """Reads a photograph as every network sees it, in training and afterwards.
+    """Reads a photograph as every network sees it; see `read_photograph` and `prepare`.
+
+    Raises:
+        UnreadableFileError: It cannot be decoded.
+    """
+    return prepare(read_image(path, size, max_megapixels), size, preprocess)
+
+
+def prepare(
+    image: NDArray[np.uint8], size: tuple[int, int], preprocess: Preprocessing | None = None
+) -> NDArray[np.uint8]:
+    """Makes what every network sees of a photograph, in training and afterwards.
 
     Args:
-        path: The file.
+        image: uint8 array of shape (H, W, 3), RGB, decoded for this size.
         size: Height and width of the network's input, in pixels.
         preprocess: What is done to the resized image. None: nothing.
 
@@ -104,18 +132,17 @@ def read_input(
         uint8 array of shape (height, width, 3), RGB.
 
     Raises:
-        UnreadableFileError: It cannot be decoded.
         SkinsegError: What `preprocess` makes of it is no such array.
     """
-    image = resize_image(read_image(path, size), size)
+    image = resize_image(image, size)
     return image if preprocess is None else preprocessed(preprocess, image)
 
 
-def input_files(table: pd.DataFrame) -> list[InputFiles]:
+def input_files(table: pd.DataFrame, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> list[InputFiles]:
     """Returns the files of a catalog's rows, each of which has a mask."""
     columns = (table[name].tolist() for name in ("image_id", "image", "mask", "height", "width"))
     return [
-        InputFiles(image_id, image, mask, (height, width))
+        InputFiles(image_id, image, mask, (height, width), max_megapixels)
         for image_id, image, mask, height, width in zip(*columns, strict=True)
     ]
 
@@ -134,6 +161,7 @@ class LesionDataset(Dataset[Sample]):
         with_truth: Also give the mask at native size.
         pixels: Decoded images and masks, these among them. None: the files are decoded each time.
         preprocess: What is done to each image that is decoded here; `pixels` are preprocessed already.
+        max_megapixels: Most millions of pixels of a file that is decoded here.
     """
 
     def __init__(
@@ -146,8 +174,9 @@ class LesionDataset(Dataset[Sample]):
         with_truth: bool = False,
         pixels: Pixels | None = None,
         preprocess: Preprocessing | None = None,
+        max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
     ) -> None:
-        self.files = input_files(table)
+        self.files = input_files(table, max_megapixels)
         self.image_ids = [file.image_id for file in self.files]
         self.image_size = image_size
         self.transform = transform

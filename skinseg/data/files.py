@@ -1,4 +1,4 @@
-"""Finding, reading and checking image and mask files."""
+"""Finding and checking image and mask files."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from skinseg.data.catalog import Problems
+from skinseg.data.photographs import (
+    DEFAULT_MAX_MEGAPIXELS,
+    Frame,
+    MaskFormatError,
+    UnreadableFileError,
+    read_frame,
+    read_mask,
+    read_mask_header,
+    read_photograph,
+)
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing
 
@@ -32,82 +41,6 @@ Tree = Sequence[tuple[Path, list[str]]]
 _DOWNSAMPLED = "_downsampled"
 
 
-class UnreadableFileError(Exception):
-    """A file that cannot be decoded, or a mask in a form that would be misread."""
-
-
-def read_image(path: Path | str, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Decodes an image as RGB.
-
-    Args:
-        path: A file in any format that Pillow knows.
-        at_least: Height and width that suffice: a JPEG several times larger is decoded at a half,
-            a quarter or an eighth, which costs as much less.
-
-    Returns:
-        Array of shape (height, width, 3), values 0 to 255.
-
-    Raises:
-        UnreadableFileError: The file is missing, empty, cut short or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            if at_least is not None:
-                image.draft("RGB", (at_least[1], at_least[0]))
-            return np.array(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UnreadableFileError(f"{path}: {_reason(path, error)}") from error
-
-
-def read_mask(path: Path | str) -> NDArray[np.uint8]:
-    """Decodes a lesion mask, strictly.
-
-    A mask of 0 and 1, of 16 bits or in colour is refused rather than guessed at: the ISIC Challenge's
-    scorer takes values above 128 for lesion and would read the first as empty.
-
-    Args:
-        path: An 8-bit grey ("L"), palette ("P") or 1-bit PNG.
-
-    Returns:
-        Array of shape (height, width) that holds 0 (skin) and 255 (lesion) only.
-
-    Raises:
-        UnreadableFileError: The file cannot be decoded.
-        MaskFormatError: It is an image, but not such a mask.
-    """
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            mask = np.array(image.convert("L")) if mode in ("L", "P", "1") else None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UnreadableFileError(f"{path}: {_reason(path, error)}") from error
-    if mask is None:
-        raise MaskFormatError(f"{path}: mode {mode}, expected 8-bit grey (L) or palette (P)")
-    # bincount is 20 times as fast as np.unique on a mask.
-    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-    if not np.isin(values, (0, 255)).all():
-        shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
-        raise MaskFormatError(f"{path}: values {shown}, expected 0 (skin) and 255 (lesion)")
-    return mask
-
-
-class MaskFormatError(UnreadableFileError):
-    """A mask in a form that would be misread."""
-
-
-def _reason(path: Path | str, error: BaseException) -> str:
-    path = Path(path)
-    if not path.is_file():
-        return "no such file"
-    if path.stat().st_size == 0:
-        return "empty file (0 bytes)"
-    return (
-        f"not an image ({path.stat().st_size} bytes)"
-        if isinstance(error, UnidentifiedImageError)
-        else str(error)
-    )
-
-
 def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether two sizes can be the same picture at two scales, each rounded to whole pixels.
 
@@ -118,6 +51,27 @@ def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
     (a, b), (c, d) = one, other
     # Each side may have been rounded up or down by less than a pixel.
     return (a - 1) * (d - 1) < (c + 1) * (b + 1) and (c - 1) * (b - 1) < (a + 1) * (d + 1)
+
+
+def describe_misfit(drawn: tuple[int, int], frame: Frame) -> str | None:
+    """Says why a mask cannot be one of a photograph: it has other proportions.
+
+    Args:
+        drawn: The mask's height and width in pixels.
+        frame: The photograph's.
+
+    Returns:
+        None where it can be.
+    """
+    if same_proportions(drawn, frame.size):
+        return None
+    found = f"{drawn[1]}x{drawn[0]}, its image is {frame.width}x{frame.height}"
+    if frame.turned and same_proportions(drawn, frame.size[::-1]):
+        found += (
+            " once it is turned upright by its EXIF orientation; the mask was drawn on the stored pixels: "
+            "turn it likewise, or remove the orientation from the image"
+        )
+    return found
 
 
 def fit_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -221,6 +175,7 @@ class _Inspection:
     height: int = 0
     problem: tuple[str, str] | None = None
     resized: bool = False
+    turned: bool = False
     stamps: list[int] | None = None
 
 
@@ -232,27 +187,34 @@ class PassedFiles:
 
     Args:
         path: A JSON file, which need not be there yet.
+        max_megapixels: What limit they passed; under another one all are decoded again.
     """
 
-    _VERSION = 1  # of what is a problem, and of the file
+    _VERSION = 2  # of what is a problem, and of the file
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> None:
         self._path = path
+        self._about = {"version": self._VERSION, "max_megapixels": max_megapixels}
         self._known: dict[str, list[int]] = {}
         self._changed = False
         with suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(path.read_text(encoding="utf-8"))
-            if content["version"] == self._VERSION:
+            if self._about.items() <= content.items():
                 self._known = dict(content["files"])
 
-    def find(self, image: Path, mask: Path | None, stamps: list[int]) -> tuple[int, int, bool] | None:
-        """Returns width, height and whether the mask has another size; None where they have to be decoded."""
-        known = self._known.get(self._key(image, mask))
-        if known is None or known[:-3] != stamps:
-            return None
-        return known[-3], known[-2], bool(known[-1])
+    def find(self, image: Path, mask: Path | None, stamps: list[int]) -> tuple[int, int, bool, bool] | None:
+        """Returns width, height, whether the mask has another size, and whether the image is turned.
 
-    def add(self, image: Path, mask: Path | None, stamps: list[int], found: tuple[int, int, bool]) -> None:
+        None where they have to be decoded.
+        """
+        known = self._known.get(self._key(image, mask))
+        if known is None or known[:-4] != stamps:
+            return None
+        return known[-4], known[-3], bool(known[-2]), bool(known[-1])
+
+    def add(
+        self, image: Path, mask: Path | None, stamps: list[int], found: tuple[int, int, bool, bool]
+    ) -> None:
         """Notes what was found in files that had these stamps before they were decoded."""
         entry = [*stamps, *map(int, found)]
         if self._known.get(self._key(image, mask)) != entry:
@@ -263,7 +225,7 @@ class PassedFiles:
         """Writes the file where there is something new; where that cannot be done, the next run decodes."""
         if self._changed:
             with suppress(SkinsegError), replacing(self._path) as temporary:
-                content = {"version": self._VERSION, "files": self._known}
+                content = {**self._about, "files": self._known}
                 temporary.write_text(json.dumps(content), encoding="utf-8")
 
     @staticmethod
@@ -288,7 +250,7 @@ def inspect_files(
     problems: Problems,
     *,
     verify: Verify = True,
-) -> tuple[NDArray[np.int64], list[str]]:
+) -> tuple[NDArray[np.int64], dict[str, list[str]]]:
     """Opens every image and mask once, in threads, and reports what is wrong with them.
 
     Args:
@@ -296,19 +258,21 @@ def inspect_files(
         images: n image files.
         masks: n mask files, None where an image has none.
         problems: Receives "unreadable", "mask_size" and "mask_format"; what its `passed` knows is not decoded
-            again.
+            again, and its `max_megapixels` is the limit.
         verify: True decodes all pixels. "headers" reads sizes only, a tenth of the time; a truncated file
             or a mask of 0 and 1 is then found when it is first needed, in the middle of a run. False opens
             nothing.
 
     Returns:
-        Array of shape (n, 2): width and height in pixels, 0 where a file could not be read or was not
-        opened; and the ids whose mask has its image's proportions but another size.
+        Array of shape (n, 2): width and height in pixels, upright, 0 where a file could not be read or was
+        not opened; and ids by what was noted: "mask_resized", where the mask has its image's proportions but
+        another size, and "turned", where the image is stored turned or mirrored.
     """
     if verify is False:
-        return np.zeros((len(image_ids), 2), dtype=np.int64), []
+        return np.zeros((len(image_ids), 2), dtype=np.int64), {}
 
     passed = problems.passed if verify is True else None
+    limit = problems.max_megapixels
 
     def inspect(image: Path, mask: Path | None) -> _Inspection:
         stamps = None
@@ -316,27 +280,23 @@ def inspect_files(
             with suppress(OSError):  # of a missing file the decoder tells
                 stamps = passed.stamps(image, mask)
         if passed is not None and stamps and (known := passed.find(image, mask, stamps)) is not None:
-            return _Inspection(known[0], known[1], resized=known[2])
+            return _Inspection(known[0], known[1], resized=known[2], turned=known[3])
         try:
             if verify is True:
-                height, width = read_image(image).shape[:2]
+                _, frame = read_photograph(image, max_megapixels=limit)
             else:
-                height, width = image_size(image)
+                frame = read_frame(image, limit)
+            seen = _Inspection(frame.width, frame.height, turned=frame.turned, stamps=stamps)
             if mask is None:
-                return _Inspection(width, height, stamps=stamps)
-            if verify is True:
-                mask_height, mask_width = read_mask(mask).shape
-            else:
-                mask_height, mask_width = image_size(mask)
+                return seen
+            drawn = read_mask(mask, limit).shape if verify is True else read_mask_header(mask, limit)[1]
         except MaskFormatError as error:
             return _Inspection(problem=("mask_format", str(error)))
         except UnreadableFileError as error:
             return _Inspection(problem=("unreadable", str(error)))
-        if not same_proportions((mask_width, mask_height), (width, height)):
-            found = f"{mask}: {mask_width}x{mask_height}, its image is {width}x{height}"
-            return _Inspection(width, height, ("mask_size", found))
-        resized = (mask_width, mask_height) != (width, height)
-        return _Inspection(width, height, resized=resized, stamps=stamps)
+        if (misfit := describe_misfit((drawn[0], drawn[1]), frame)) is not None:
+            return replace(seen, problem=("mask_size", f"{mask}: {misfit}"))
+        return replace(seen, resized=drawn != frame.size)
 
     # Pillow decodes outside the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -345,9 +305,14 @@ def inspect_files(
         if result.problem is not None:
             problems.add(result.problem[0], image_id, result.problem[1])
         elif passed is not None and result.stamps is not None:
-            passed.add(image, mask, result.stamps, (result.width, result.height, result.resized))
+            found = (result.width, result.height, result.resized, result.turned)
+            passed.add(image, mask, result.stamps, found)
     size = np.array([(r.width, r.height) for r in results], dtype=np.int64).reshape(-1, 2)
-    return size, [image_id for image_id, r in zip(image_ids, results, strict=True) if r.resized]
+    known = list(zip(image_ids, results, strict=True))
+    return size, {
+        "mask_resized": [image_id for image_id, r in known if r.resized],
+        "turned": [image_id for image_id, r in known if r.turned],
+    }
 
 
 def find_copies(image_ids: Sequence[str], images: Sequence[Path]) -> list[tuple[str, str]]:
@@ -372,16 +337,3 @@ def find_copies(image_ids: Sequence[str], images: Sequence[Path]) -> list[tuple[
             if original != image_id:
                 pairs.append((original, image_id))
     return pairs
-
-
-def image_size(path: Path | str) -> tuple[int, int]:
-    """Returns height and width in pixels from a file's header.
-
-    Raises:
-        UnreadableFileError: The file is missing, empty or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UnreadableFileError(f"{path}: {_reason(path, error)}") from error

@@ -8,7 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from skinseg.data.catalog import COLUMNS, Catalog
-from skinseg.data.files import UnreadableFileError, image_size, same_proportions
+from skinseg.data.files import describe_misfit
+from skinseg.data.photographs import (
+    DEFAULT_MAX_MEGAPIXELS,
+    Frame,
+    UnreadableFileError,
+    read_frame,
+    read_mask_header,
+)
 from skinseg.errors import SkinsegError
 
 
@@ -16,6 +23,7 @@ def read_folders(
     masks: Mapping[str, Path],
     images: Mapping[str, Path] | None = None,
     lesions: Mapping[str, str] | None = None,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
 ) -> Catalog:
     """Makes a catalog of files that no data set describes.
 
@@ -23,6 +31,7 @@ def read_folders(
         masks: Truth by image id.
         images: Photographs by image id. None: there are none, and sizes are those of the masks.
         lesions: Lesion id by image id; an image without one stands for itself.
+        max_megapixels: Most millions of pixels of a picture.
 
     Returns:
         A row per mask. Dataset and mask_source are "folder".
@@ -30,22 +39,22 @@ def read_folders(
     Raises:
         SkinsegError: A mask lacks its photograph or is of other proportions; all such are listed.
     """
-    problems, rows = [], []
+    problems, rows, turned = [], [], []
     for image_id, mask in masks.items():
         image = None if images is None else images.get(image_id)
         if images is not None and image is None:
             problems.append(f"{mask}: no photograph {image_id}")
             continue
         try:
-            size, drawn = image_size(image or mask), image_size(mask)
+            _, drawn = read_mask_header(mask, max_megapixels)
+            frame = Frame(*drawn, turned=False) if image is None else read_frame(image, max_megapixels)
         except UnreadableFileError as error:
             problems.append(str(error))
             continue
-        if not same_proportions(size, drawn):
-            problems.append(
-                f"{mask}: {drawn[1]}x{drawn[0]} pixels, not of the proportions of its photograph "
-                f"({size[1]}x{size[0]})"
-            )
+        if (misfit := describe_misfit(drawn, frame)) is not None:
+            problems.append(f"{mask}: {misfit}")
+        if frame.turned:
+            turned.append(image_id)
         lesion = (lesions or {}).get(image_id)
         rows.append(
             {
@@ -56,12 +65,12 @@ def read_folders(
                 "dataset": "folder",
                 "group": lesion or image_id,
                 "group_source": "image" if lesion is None else "strata",
-                "height": size[0],
-                "width": size[1],
+                "height": frame.height,
+                "width": frame.width,
             }
         )
     if problems:
         more = [f"  and {len(problems) - 5} more"] if len(problems) > 5 else []
         listed = [f"  {problem}" for problem in problems[:5]]
         raise SkinsegError("\n".join([f"{len(problems)} masks do not fit:", *listed, *more]))
-    return Catalog(pd.DataFrame(rows).reindex(columns=list(COLUMNS)))
+    return Catalog(pd.DataFrame(rows).reindex(columns=list(COLUMNS)), notes={"turned": turned})

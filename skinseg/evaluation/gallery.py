@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from skinseg.data.dataset import resize_image
 from skinseg.data.diagnoses import DIAGNOSES
-from skinseg.data.files import fit_mask, image_size, read_image, read_mask
+from skinseg.data.files import fit_mask
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, read_image, read_mask
 from skinseg.inference.files import mask_name
 from skinseg.report.page import GalleryImage
 
@@ -42,7 +43,11 @@ def extremes(table: pd.DataFrame, each: int, metric: str = "dice") -> pd.DataFra
 
 
 def gallery_image(
-    row: Mapping[str, object], masks: Mapping[str, Path], metrics: Mapping[str, float], note: str
+    row: Mapping[str, object],
+    masks: Mapping[str, Path],
+    metrics: Mapping[str, float],
+    note: str,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
 ) -> GalleryImage:
     """Reads a photograph with the outlines of its masks.
 
@@ -51,15 +56,16 @@ def gallery_image(
         masks: Mask files by what they are.
         metrics: Scores to be shown with it.
         note: A line under it.
+        max_megapixels: Most millions of pixels of a picture.
     """
     path = row["image"]
-    native = {name: read_mask(file) for name, file in masks.items()}
+    native = {name: read_mask(file, max_megapixels) for name, file in masks.items()}
     first = next(iter(native.values()))
     if isinstance(path, str):
-        size, photograph = image_size(path), read_image(path)
+        photograph = read_image(path, max_megapixels=max_megapixels)
     else:
-        size = (first.shape[0], first.shape[1])
-        photograph = np.full((*size, 3), 200, np.uint8)
+        photograph = np.full((*first.shape, 3), 200, np.uint8)
+    size = (photograph.shape[0], photograph.shape[1])
     scale = min(1.0, _LONGEST / max(size))
     small = resize_image(photograph, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
     done, jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])

@@ -32,7 +32,7 @@ _NOT_THE_METHOD = frozenset(
 )
 
 _NOT_OF_THE_DATA = frozenset(
-    {"root", "num_workers", "verify", "cache", "cache_dir", "cache_limit_gb", "cache_check"}
+    {"root", "num_workers", "verify", "max_megapixels", "cache", "cache_dir", "cache_limit_gb", "cache_check"}
 )
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from skinseg import __version__
 from skinseg.data.audit import agreement
 from skinseg.data.masks import PSEUDO
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.errors import SkinsegError
 from skinseg.evaluation import content
 from skinseg.evaluation.card import model_card
@@ -57,6 +58,7 @@ class Result:
         device: Where it ran.
         own_data: Whether the side is one of the run's own split.
         run_dir: The run folder, where the checkpoint lies in one.
+        max_megapixels: Most millions of pixels of a picture.
     """
 
     config: dict[str, Any]
@@ -73,6 +75,7 @@ class Result:
     device: str = ""
     own_data: bool = False
     run_dir: Path | None = None
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -219,6 +222,7 @@ class Result:
     def _protocol(self, datasets: str, lesions: int) -> list[list[str]]:
         table, side, config = self.table, self.side, self.config
         alone = int((side.table["group_source"] == "image").sum())
+        turned = int(table["image_id"].isin(side.catalog.notes.get("turned", [])).sum())
         sizes = table.groupby(["width", "height"]).size().sort_values(ascending=False)
         frames = [f"{width}x{height}" for width, height in sizes.index[:3]]
         frames += [f"{len(sizes) - 3} more sizes"] if len(sizes) > 3 else []
@@ -233,6 +237,11 @@ class Result:
             *(
                 ["Left out", f"{len(ids):,} images ({why.replace('_', ' ')})"]
                 for why, ids in side.left_out.items()
+            ),
+            *(
+                [["Orientation", f"{turned:,} images are stored turned or mirrored and were turned upright"]]
+                if turned
+                else []
             ),
             ["Resolution", f"each image's own size ({', '.join(frames)})"],
             ["Averaging", "per image, mean over images; undefined scores are left out and counted"],
@@ -285,7 +294,8 @@ class Result:
         catalog = self.side.catalog
         kept = catalog.annotations["image_id"].isin(self.side.table["image_id"])
         kept &= catalog.annotations["mask_source"] != PSEUDO
-        return agreement(type(catalog)(catalog.table, annotations=catalog.annotations[kept]))
+        several = type(catalog)(catalog.table, annotations=catalog.annotations[kept])
+        return agreement(several, self.max_megapixels)
 
     def _scorings(self) -> dict[str, Any] | None:
         if self.record is None or not self.is_test:
@@ -343,7 +353,7 @@ class Result:
             image_id = str(row["image_id"])
             masks = {"truth": Path(row["mask"]), "prediction": prediction_file(self.folder, image_id)}
             scores = {name: row[name] for name in HEADLINE[:4] if name in row}
-            pictures.append(gallery_image(row, masks, scores, describe(row)))
+            pictures.append(gallery_image(row, masks, scores, describe(row), self.max_megapixels))
         return pictures
 
     @property

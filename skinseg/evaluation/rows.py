@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +17,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from skinseg.data.files import UnreadableFileError, fit_mask, image_size, read_image, read_mask
+from skinseg.data.files import fit_mask
+from skinseg.data.photographs import (
+    DEFAULT_MAX_MEGAPIXELS,
+    UnreadableFileError,
+    read_frame,
+    read_image,
+    read_mask,
+)
 from skinseg.errors import SkinsegError
 from skinseg.inference.files import mask_name, read_prediction, write_mask
 from skinseg.scoring.appearance import APPEARANCE, appearance
@@ -41,6 +49,7 @@ class Options:
         bins: Of the calibration.
         masks: Folder for the predicted masks; None: they are not kept.
         appearance: Also measure what the photograph shows.
+        max_megapixels: Most millions of pixels of a picture.
     """
 
     threshold: float = 0.5
@@ -49,6 +58,7 @@ class Options:
     bins: int = 15
     masks: Path | None = None
     appearance: bool = True
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,11 @@ def score_images(
 
 
 def best_threshold(
-    jobs: Iterable[Job], *, workers: int = 0, advance: Callable[[], None] = lambda: None
+    jobs: Iterable[Job],
+    *,
+    workers: int = 0,
+    advance: Callable[[], None] = lambda: None,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
 ) -> tuple[float, dict[float, float]]:
     """Finds the threshold of the largest mean Dice.
 
@@ -129,6 +143,7 @@ def best_threshold(
         jobs: Images of the validation side, with probabilities.
         workers: Processes.
         advance: Called after each image.
+        max_megapixels: Most millions of pixels of a mask.
 
     Returns:
         The threshold (of several equally good ones that nearest to 0.5) and the mean Dice of each that was
@@ -137,7 +152,7 @@ def best_threshold(
     sums = np.zeros(len(THRESHOLDS))
     number = 0
     problems = []
-    for dice in _mapped(_dice_by_threshold, jobs, workers):
+    for dice in _mapped(partial(_dice_by_threshold, max_megapixels), jobs, workers):
         if isinstance(dice, str):
             problems.append(dice)
         else:
@@ -207,7 +222,7 @@ class _Score:
 
     def _score(self, job: Job) -> Result:
         options = self.options
-        truth, probability, prediction = _masks(job, options.threshold)
+        truth, probability, prediction = _masks(job, options.threshold, options.max_megapixels)
         scores = image_scores(
             truth,
             prediction,
@@ -226,29 +241,30 @@ class _Score:
             **scores,
         }
         if options.appearance and job.image is not None:
-            row |= appearance(read_image(job.image), truth)
+            row |= appearance(read_image(job.image, max_megapixels=options.max_megapixels), truth)
         counts = None if probability is None else calibration_counts(probability, truth, options.bins)
         return row, counts, None
 
 
 def _masks(
-    job: Job, threshold: float
+    job: Job, threshold: float, max_megapixels: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None, NDArray[np.bool_]]:
     """Truth, probability and prediction of an image, all of the image's own size."""
     if isinstance(job.prediction, Path):
-        truth = read_mask(job.mask)
+        truth = read_mask(job.mask, max_megapixels)
         if job.image is not None:
-            truth = fit_mask(truth, image_size(job.image))
-        return truth > 0, None, read_prediction(job.prediction, (truth.shape[0], truth.shape[1]))
+            truth = fit_mask(truth, read_frame(job.image, max_megapixels).size)
+        size = (truth.shape[0], truth.shape[1])
+        return truth > 0, None, read_prediction(job.prediction, size, max_megapixels)
     height, width = job.prediction.shape
-    truth = fit_mask(read_mask(job.mask), (height, width))
+    truth = fit_mask(read_mask(job.mask, max_megapixels), (height, width))
     return truth > 0, job.prediction, job.prediction >= threshold
 
 
-def _dice_by_threshold(job: Job) -> NDArray[np.float64] | str:
+def _dice_by_threshold(max_megapixels: float, job: Job) -> NDArray[np.float64] | str:
     """Dice of each threshold, or what is wrong with the truth."""
     try:
-        truth, probability, _ = _masks(job, 0.5)
+        truth, probability, _ = _masks(job, 0.5, max_megapixels)
     except UnreadableFileError as error:
         return str(error)
     assert probability is not None

@@ -11,9 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from skinseg.data.files import MaskFormatError, UnreadableFileError, image_id_of, read_mask, walk
+from skinseg.data.files import image_id_of, walk
+from skinseg.data.photographs import (
+    DEFAULT_MAX_MEGAPIXELS,
+    MaskFormatError,
+    UnreadableFileError,
+    read_mask,
+    read_mask_header,
+)
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing
 
@@ -111,7 +117,9 @@ def check_complete(predicted: Iterable[str], expected: Iterable[str], folder: Pa
         )
 
 
-def read_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
+def read_prediction(
+    path: Path, size: tuple[int, int], max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
+) -> NDArray[np.bool_]:
     """Reads a predicted mask as strictly as the public scorer, and refuses what that would misread.
 
     The scorer takes single-channel 8-bit or 1-bit pictures of the truth's size and calls grey above 128
@@ -120,6 +128,7 @@ def read_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     Args:
         path: The file.
         size: Height and width of the truth, in pixels.
+        max_megapixels: Most millions of pixels.
 
     Returns:
         bool array of that size.
@@ -127,18 +136,14 @@ def read_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         UnreadableFileError: Not such a mask; what was found and expected is said.
     """
-    try:
-        with Image.open(path) as picture:
-            mode, found = picture.mode, (picture.height, picture.width)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        mode, found = "L", size  # read_mask says why
+    mode, found = read_mask_header(path, max_megapixels)
     if mode not in ("L", "1"):
         raise MaskFormatError(f"{path}: mode {mode}, expected single-channel 8-bit grey (L)")
     if found != size:
         raise UnreadableFileError(
             f"{path}: {found[1]}x{found[0]} pixels, expected the truth's {size[1]}x{size[0]}"
         )
-    prediction: NDArray[np.bool_] = read_mask(path) > 0
+    prediction: NDArray[np.bool_] = read_mask(path, max_megapixels) > 0
     return prediction
 
 

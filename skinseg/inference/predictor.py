@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skinseg.data.changes import Preprocessing
-from skinseg.data.dataset import LateDataLoader, limit_worker_threads, read_input
-from skinseg.data.files import UnreadableFileError, image_size
+from skinseg.data.dataset import LateDataLoader, limit_worker_threads, prepare
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, Frame, UnreadableFileError, read_photograph
 from skinseg.errors import SkinsegError
 from skinseg.models.segmenter import LesionSegmenter, resize
 
@@ -30,13 +30,15 @@ class Prediction:
 
     Attributes:
         row: Which of the images.
-        probability: float32 array of shape (H, W), the image's own size, values in [0, 1].
+        probability: float32 array of shape (H, W), the image's own size, upright; values in [0, 1].
         seconds: Time of the network and the resizing for this image, its share of the batch.
+        turned: Whether the file stores the image turned or mirrored, with an orientation that says so.
     """
 
     row: int
     probability: NDArray[np.float32]
     seconds: float
+    turned: bool
 
 
 class NotFiniteError(SkinsegError):
@@ -56,6 +58,7 @@ class Predictor:
         device: "auto" takes a GPU where there is one.
         precision: Lightning's name of the precision: "bf16-mixed" and "16-mixed" as in training, anything
             else is float32.
+        max_megapixels: A photograph of more millions of pixels counts as one that cannot be decoded.
 
     Raises:
         SkinsegError: The device is not there.
@@ -71,6 +74,7 @@ class Predictor:
         num_workers: int = 0,
         device: Device = "auto",
         precision: str | int = "32-true",
+        max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
     ) -> None:
         self.device = _device(device)
         self.segmenter = segmenter.eval().to(self.device)
@@ -79,6 +83,7 @@ class Predictor:
         self._preprocess = preprocess
         self._batch_size = batch_size
         self._num_workers = num_workers
+        self._max_megapixels = max_megapixels
         self._reduced = _REDUCED.get(str(precision))
 
     def __call__(
@@ -98,7 +103,7 @@ class Predictor:
             SkinsegError: A file cannot be decoded, and `unreadable` is None; or `preprocess` makes no image.
         """
         loader = LateDataLoader(
-            _Photographs(images, self._input_size, self._preprocess),
+            _Photographs(images, self._input_size, self._preprocess, self._max_megapixels),
             batch_size=self._batch_size,
             num_workers=min(self._num_workers, len(images)),
             collate_fn=list,
@@ -129,13 +134,13 @@ class Predictor:
         seconds = clock.seconds() / len(batch)
         for photograph, probability in zip(batch, probabilities, strict=True):
             clock = _Clock(self.device)
-            native = resize(probability[None], photograph.size)[0, 0].cpu().numpy()
+            native = resize(probability[None], photograph.frame.size)[0, 0].cpu().numpy()
             if not np.isfinite(native).all():
                 raise NotFiniteError(
                     f"The network gives NaN for {images[photograph.row]}. Its weights are broken, or "
                     "overflow at this precision; take another checkpoint, or set precision=32-true."
                 )
-            yield Prediction(photograph.row, native, seconds + clock.seconds())
+            yield Prediction(photograph.row, native, seconds + clock.seconds(), photograph.frame.turned)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self._reduced is None:
@@ -147,17 +152,22 @@ class Predictor:
 class _Photograph:
     row: int
     pixels: Tensor
-    size: tuple[int, int]
+    frame: Frame
     problem: str | None = None
 
 
 class _Photographs(Dataset[_Photograph]):
     def __init__(
-        self, images: Sequence[str], input_size: tuple[int, int], preprocess: Preprocessing | None
+        self,
+        images: Sequence[str],
+        input_size: tuple[int, int],
+        preprocess: Preprocessing | None,
+        max_megapixels: float,
     ) -> None:
         self._images = images
         self._input_size = input_size
         self._preprocess = preprocess
+        self._max_megapixels = max_megapixels
 
     def __len__(self) -> int:
         return len(self._images)
@@ -165,11 +175,11 @@ class _Photographs(Dataset[_Photograph]):
     def __getitem__(self, row: int) -> _Photograph:
         path = self._images[row]
         try:
-            size = image_size(path)
-            image = read_input(path, self._input_size, self._preprocess)
+            pixels, frame = read_photograph(path, self._input_size, self._max_megapixels)
         except UnreadableFileError as error:
-            return _Photograph(row, torch.empty(0), (0, 0), str(error))
-        return _Photograph(row, torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), size)
+            return _Photograph(row, torch.empty(0), Frame(0, 0, turned=False), str(error))
+        image = prepare(pixels, self._input_size, self._preprocess)
+        return _Photograph(row, torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), frame)
 
 
 class _Clock:

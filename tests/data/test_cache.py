@@ -345,14 +345,14 @@ def test_only_overfitted_images_are_decoded(root: Path, monkeypatch: pytest.Monk
 def decodings(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
     """Returns which images a run decodes before it starts."""
     decoded: list[str] = []
-    original = files.read_image
+    original = files.read_photograph
 
-    def read(path: Path, *rest: Any) -> Any:
+    def read(path: Path, **rest: Any) -> Any:
         decoded.append(path.stem)
-        return original(path, *rest)
+        return original(path, **rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "read_image", read)
+        patched.setattr(files, "read_photograph", read)
         module_of = {"num_workers": 0, "cache_dir": str(root.parent / "cache"), "cache": "memmap", **options}
         data = LesionDataModule(reader=read_ham10000, root=str(root), image_size=SIZE, **module_of)
         assert set(data.catalog.table["width"]) <= {40, 50}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from skinseg.data.damage import damage
-from skinseg.data.files import read_image, read_mask
+from skinseg.data.photographs import read_image, read_mask
 
 END = b"\xff\xd9"
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from skinseg.data import duplicates
 from skinseg.data.duplicates import Fingerprint, fingerprint, near_duplicates
-from skinseg.data.files import find_images, read_image, walk
+from skinseg.data.files import find_images, walk
+from skinseg.data.photographs import read_image
 from skinseg.data.synthetic import write_synthetic_ham10000
 
 

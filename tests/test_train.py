@@ -535,17 +535,23 @@ class TestCommandLine:
         assert "epoch 1/3000" in output, "one line for each epoch where the output is not a terminal"
         assert not (tmp_path / "run/scores.csv").exists()
 
-    def test_sigterm_saves_as_ctrl_c_does(self, write_ham: WriteHam, tmp_path: Path) -> None:
-        """Sent twice, as by a scheduler to a process and to its parent, which passes it on."""
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_to_the_group_saves(
+        self, write_ham: WriteHam, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        """Loader processes get it too. SIGTERM comes twice, as from a scheduler and from a parent."""
         slow = "+callbacks.slow={_target_: test_train.Slow, folder: '${run_dir}'}"
         process = subprocess.Popen(
-            command(f"data.root={write_ham(20)}", "trainer.max_epochs=3000", "hydra.run.dir=run", slow),
+            command(
+                f"data.root={write_ham(20)}", "trainer.max_epochs=3000", "hydra.run.dir=run", slow,
+                "data.num_workers=2", "data.cache=none", "callbacks=minimal",
+            ),
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         wait_for((tmp_path / "run/slow.txt").is_file, process)
-        for _ in range(2):
-            process.send_signal(signal.SIGTERM)
+        for _ in range(2 if number == signal.SIGTERM else 1):
+            os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "ckpt_path=" in errors

@@ -25,7 +25,7 @@ from skinseg.data.dataset import (
     Transform,
     collate,
     input_files,
-    limit_worker_threads,
+    prepare_worker,
 )
 from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.files import PassedFiles, Verify
@@ -322,7 +322,7 @@ class LesionDataModule(L.LightningDataModule):
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
-            worker_init_fn=limit_worker_threads,
+            worker_init_fn=prepare_worker,
             ahead=copies,
         )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from skinseg.data.dataset import Preprocessing, limit_worker_threads, read_input
+from skinseg.data.dataset import Preprocessing, prepare_worker, read_input
 from skinseg.data.files import UnreadableFileError, image_size
 from skinseg.errors import SkinsegError
 from skinseg.models.segmenter import LesionSegmenter, resize
@@ -101,7 +101,7 @@ class Predictor:
             batch_size=self._batch_size,
             num_workers=min(self._num_workers, len(images)),
             collate_fn=list,
-            worker_init_fn=limit_worker_threads,
+            worker_init_fn=prepare_worker,
         )
         waiting: list[_Photograph] = []
         for photographs in loader:

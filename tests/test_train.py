@@ -20,6 +20,7 @@ import torch
 import yaml
 from conftest import REPOSITORY, TINY, Train, WriteHam, write_image, write_mask
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from skinseg import build
@@ -224,6 +225,18 @@ def test_the_cache_of_other_test_data_is_made_before_the_fit(
 def test_optimizer_that_refuses_its_arguments(train: Train) -> None:
     with pytest.raises(SkinsegError, match=r"optimizer or scheduler: arguments refused: .*foreach"):
         train("+optimizer.foreach=true")
+
+
+@pytest.mark.parametrize("devices", [(), ("trainer.strategy=ddp",)])
+def test_a_rank_left_in_the_environment_changes_nothing(
+    train: Train, monkeypatch: pytest.MonkeyPatch, devices: tuple[str, ...]
+) -> None:
+    plain = {path.name for path in train("callbacks=minimal", "test=false", run_dir="plain").iterdir()}
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # what Lightning made of it at its import
+    folder = train("callbacks=minimal", "test=false", *devices)
+    assert {path.name for path in folder.iterdir()} == plain
+    assert len(pd.read_csv(folder / "metrics.csv")) > 1
 
 
 class TestResume:

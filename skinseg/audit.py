@@ -87,14 +87,16 @@ def run(cfg: DictConfig) -> str | None:
     for key, node in names.items():
         if not node:
             continue
-        catalog, problems, policy = _read(key, node)
+        catalog, problems, source = _read(key, node)
         name = "+".join(sorted(catalog.table["dataset"].unique())) + (" (test)" if key == "test_data" else "")
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task(f"Looking at {len(catalog)} images of {name}", total=len(catalog))
-            measures[name], prints[name] = audit.measure(catalog.table, partial(bar.advance, task))
+            measures[name], prints[name] = audit.measure(
+                catalog.table, source.image_size, partial(bar.advance, task)
+            )
         catalogs[name] = catalog
         if key == "data":
-            found += audit.findings(catalog, problems, policy, measures[name])
+            found += audit.findings(catalog, problems, source.policy, measures[name])
     name = next(iter(catalogs))
     pairs = near_duplicates(prints[name] if config["near_duplicates"] else {})
     found += audit.of_near_duplicates(catalogs[name], pairs)
@@ -122,13 +124,13 @@ def run(cfg: DictConfig) -> str | None:
 
 
 def _read(key: str, node: Node) -> Any:
-    """Reads a data set whatever is wrong with it; returns catalog, problems, and what a run would do."""
+    """Reads a data set whatever is wrong with it; returns catalog, problems, and its data module."""
     from skinseg.build import data_source
     from skinseg.data.catalog import KEEPABLE, PROBLEMS, Problems
 
     problems = Problems({kind: "keep" if kind in KEEPABLE else "drop" for kind in PROBLEMS})
     source = data_source(key, {name: value for name, value in node.items() if name != "split"})
-    return source.read(problems), problems, source.policy
+    return source.read(problems), problems, source
 
 
 def _write(

@@ -21,8 +21,8 @@ from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
 from skinseg.config import Node, Plain
+from skinseg.data.changes import Preprocessing
 from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
-from skinseg.data.dataset import Preprocessing
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor

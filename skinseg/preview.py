@@ -111,13 +111,13 @@ def run(cfg: DictConfig) -> Path:
 
 def _drawn(dataset: LesionDataset, augment: object, epoch: int, row: int) -> Sample:
     """Returns a training image as that epoch sees it."""
+    from skinseg.data.changes import augmented_batch
     from skinseg.data.device_augment import DeviceAugment
 
     sample = dataset[epoch, row]
     if isinstance(augment, DeviceAugment):
-        images, masks = augment(
-            sample["image"][None], sample["mask"][None], rows=[row], epoch=epoch, seed=dataset.seed
-        )
+        batch = sample["image"][None], sample["mask"][None]
+        images, masks = augmented_batch(augment, *batch, rows=[row], epoch=epoch, seed=dataset.seed)
         sample["image"], sample["mask"] = images[0], masks[0]
     return sample
 

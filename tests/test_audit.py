@@ -82,6 +82,15 @@ def plant_mask(*boxes: tuple[int, int, int, int], size: tuple[int, int] = SIZE, 
     return lambda root: disc(size, *boxes, hole=hole).save(mask_of(root, FIRST))
 
 
+def cut_short(path: Path) -> None:
+    """Takes the last part of a JPEG's pixels away, and keeps the mark of its end."""
+    path.write_bytes(path.read_bytes()[:-200] + b"\xff\xd9")
+
+
+def invert(path: Path) -> None:
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+
+
 FAULTS: dict[str, tuple[str, Plant]] = {
     "missing_image": ("problem", lambda root: image_of(root, FIRST).unlink()),
     "missing_mask": ("problem", lambda root: mask_of(root, FIRST).unlink()),
@@ -91,6 +100,8 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     "blank_image": ("problem", lambda root: Image.new("RGB", SIZE, "tan").save(image_of(root, FIRST))),
     "empty_mask": ("problem", plant_mask()),
     "full_mask": ("caution", plant_mask((0, 0, 32, 40))),
+    "damaged_file": ("caution", lambda root: cut_short(image_of(root, FIRST))),
+    "inverted_mask": ("caution", lambda root: invert(mask_of(root, FIRST))),
     "mask_resized": ("note", plant_mask((20, 20, 50, 50), size=(80, 64))),
     "several_regions": ("note", plant_mask(BOX, (22, 22, 28, 28))),
     "holes": ("note", plant_mask(BOX, hole=True)),
@@ -109,6 +120,49 @@ def test_fault(audit: Audit, write_ham: WriteHam, kind: str) -> None:
     assert found[kind]["severity"] == severity
     # Of two files with the same bytes the second one is the copy.
     assert found[kind]["image_ids"] == [THIRD if kind == "same_file" else FIRST]
+
+
+BOXES = {
+    "an inverted lesion": ([(9, 9, 20, 20)], True, True),
+    "one at the edge": ([(0, 9, 20, 20)], True, True),
+    "two": ([(9, 9, 12, 12), (20, 20, 24, 30)], True, True),
+    "from edge to edge": ([(9, 0, 20, 40)], True, True),
+    "a lesion": ([(9, 9, 20, 20)], False, False),
+    "the whole frame": ([(0, 0, 32, 40)], False, False),
+    "all but a part of the edge": ([(0, 0, 32, 40)], "edge", False),
+    "three corners": ([(0, 0, 32, 30), (0, 0, 20, 40)], False, False),
+}
+
+
+@pytest.mark.parametrize("case", BOXES)
+def test_masks_that_may_be_inverted(audit: Audit, write_ham: WriteHam, case: str) -> None:
+    boxes, inverted, found = BOXES[case]
+    mask = np.asarray(disc(SIZE, *boxes)).copy()
+    if inverted == "edge":
+        mask[0, 10:20] = 0
+    root = write_ham(6)
+    Image.fromarray(255 - mask if inverted is True else mask).save(mask_of(root, FIRST))
+    findings = audit(f"data.root={root}", "near_duplicates=false")
+    assert ("inverted_mask" in findings) == found
+    if found:
+        assert findings["inverted_mask"]["image_ids"] == [FIRST]
+        assert str(findings["inverted_mask"]["text"]).startswith("1 masks (8.3%) have lesion in all four")
+
+
+def test_lesions_that_vanish_at_the_networks_size(audit: Audit, write_ham: WriteHam, tmp_path: Path) -> None:
+    root = write_ham(6, size=(160, 128))
+    plant_mask((58, 58, 61, 62), size=(160, 128))(root)
+    Image.new("L", (160, 128)).save(mask_of(root, SECOND))
+    options = (f"data.root={root}", "near_duplicates=false")
+    found = audit(*options, "data.image_size=[32,40]")
+    assert found["vanishing_lesion"]["severity"] == "caution"
+    assert found["vanishing_lesion"]["image_ids"] == [FIRST]
+    assert found["empty_mask"]["image_ids"] == [SECOND]
+    listed = pd.read_csv(tmp_path / "audit" / "findings.csv")
+    assert ("caution", "vanishing_lesion", FIRST) in set(listed.itertuples(index=False, name=None))
+    measures = pd.read_csv(tmp_path / "audit" / "images.csv").set_index("image_id")
+    assert measures.loc[FIRST, ["lesion_share", "input_share"]].tolist() == [12 / (160 * 128), 0]
+    assert "vanishing_lesion" not in audit(*options, "data.image_size=[128,160]")
 
 
 def test_what_a_run_would_drop_or_keep_is_milder(audit: Audit, write_ham: WriteHam) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -14,6 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from skinseg.data.catalog import PROBLEMS, Catalog, Problems
+from skinseg.data.damage import damage
+from skinseg.data.dataset import resize_mask
 from skinseg.data.diagnoses import DIAGNOSES, ISIC9
 from skinseg.data.duplicates import Fingerprint, fingerprint, near_duplicates
 from skinseg.data.files import UnreadableFileError, fit_mask, read_image, read_mask, same_proportions
@@ -31,8 +34,12 @@ MEASURES = (
     "regions",
     "holes",
     "touches_border",
+    "lesion_corners",
+    "edge_share",
+    "input_share",
     "contrast",
     "image_spread",
+    "damage",
 )
 
 # Lightness and shape need no more; most photographs are several times larger.
@@ -60,20 +67,22 @@ class Finding:
 
 
 def measure(
-    table: pd.DataFrame, advance: Callable[[], None] = lambda: None
+    table: pd.DataFrame, image_size: tuple[int, int], advance: Callable[[], None] = lambda: None
 ) -> tuple[pd.DataFrame, dict[str, Fingerprint]]:
     """Looks at every image with its mask.
 
     Args:
         table: Rows of a catalog.
+        image_size: Height and width of the network's input, in pixels.
         advance: Called after each image.
 
     Returns:
         A row per readable image with image_id and `MEASURES`: share of the frame that is lesion, number of
-        its regions and of holes in them, whether it touches the frame's edge, contrast (mean lightness of
-        the surrounding ring of skin minus that of the lesion, CIE L*, 0 to 100; missing without a mask or a
-        ring), image_spread (standard deviation of grey, 0 to 255). And the fingerprint of each image that
-        shows anything.
+        its regions and of holes in them, whether it touches the frame's edge, how many of the frame's corners
+        are lesion, which share of its edge is, lesion_share at the network's input, contrast (mean lightness
+        of the surrounding ring of skin minus that of the lesion, CIE L*, 0 to 100; missing without a mask or
+        a ring), image_spread (standard deviation of grey, 0 to 255), what `damage` says of image or mask. And
+        the fingerprint of each image that shows anything.
     """
 
     def look(row: Any) -> tuple[dict[str, Any], Fingerprint | None] | None:
@@ -85,9 +94,13 @@ def measure(
         finally:
             advance()
         spread = float(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).std())
-        found = {"image_id": row.image_id, "image_spread": spread}
+        files = [row.image] if mask is None else [row.image, row.mask]
+        damages = (f"{Path(file).name}: {words}" for file in files if (words := damage(file)) is not None)
+        found = {"image_id": row.image_id, "image_spread": spread, "damage": next(damages, None)}
         if mask is not None:
             found |= _look_at_mask(image, mask)
+            native = fit_mask(mask, (row.height, row.width)) if row.height else mask
+            found["input_share"] = float(resize_mask(native, image_size).mean())
         return found, fingerprint(image) if spread >= _BLANK else None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -107,6 +120,8 @@ def _look_at_mask(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> dict[str
         "regions": len(contours) - holes,
         "holes": holes,
         "touches_border": bool(edge.any()),
+        "lesion_corners": int(lesion[[0, 0, -1, -1], [0, -1, 0, -1]].sum()),
+        "edge_share": float(edge.mean()),
         "contrast": contrast(image, mask > 0),
     }
 
@@ -210,11 +225,25 @@ def _of_pictures(rows: pd.DataFrame) -> Iterator[Finding]:
     masked = rows[rows["lesion_share"].notna()]
     light = int((masked["contrast"] < 0).sum())
     darker_by = masked["contrast"]
+    damaged = rows["damage"].notna()
+    # An inverted mask has all corners of the frame and its hole within; one of a lesion that fills the frame
+    # has them too, and what it leaves out is at the edge.
+    turned = (masked["lesion_corners"] == 4) & (masked["lesion_share"] < masked["edge_share"])
+    part = turned.sum() / max(1, len(masked))
     lighter = f"lesions are lighter than the skin around them ({light / max(1, len(masked)):.1%})"
     faint = f"lesions differ from the skin around them by less than {_LOW_CONTRAST:.0f} of 100 in lightness"
+    broken = "files are damaged, though they decode: a part of the picture is grey, shifted or lost"
+    broken += "".join(f" ({words})" for words in rows["damage"][damaged].head(1))
+    inverted = f"masks ({part:.1%}) have lesion in all four corners and skin within: lesion and skin may be "
+    inverted += "swapped"
+    lost = "lesions are too small for data.image_size: nothing is left of them in what a network sees"
+    vanishes = (masked["lesion_share"] > 0) & (masked["input_share"] == 0)
     judged: tuple[tuple[str, Severity, str, pd.Series], ...] = (
         ("blank_image", "problem", "images are of one colour", rows["image_spread"] < _BLANK),
         ("empty_mask", "problem", "masks hold no lesion", masked["lesion_share"] == 0),
+        ("damaged_file", "caution", broken, damaged),
+        ("inverted_mask", "caution", inverted, turned),
+        ("vanishing_lesion", "caution", lost, vanishes),
         ("full_mask", "caution", "masks cover the whole frame", masked["lesion_share"] == 1),
         ("several_regions", "note", "masks have several regions", masked["regions"] > 1),
         ("holes", "note", "masks have holes", masked["holes"] > 0),

@@ -29,7 +29,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skinseg.data.dataset import InputFiles, Preprocessing
+from skinseg.data.changes import Preprocessing
+from skinseg.data.dataset import InputFiles
 from skinseg.data.files import UnreadableFileError
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from skinseg.data.changes import Preprocessing, Transform, augmented, preprocessed
 from skinseg.data.files import UnreadableFileError, fit_mask, image_size, read_image, read_mask
 from skinseg.errors import SkinsegError
 
@@ -28,27 +29,6 @@ T = TypeVar("T")
 
 # OpenCV's own threads would compete with the loader's worker processes.
 cv2.setNumThreads(0)
-
-
-class Transform(Protocol):
-    """A seeded augmentation of an image with its mask, such as `albumentations.Compose`."""
-
-    def set_random_state(self, random_generator: np.random.Generator, py_random: random.Random) -> None:
-        """Makes the next call repeatable."""
-
-    def __call__(self, *, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Mapping[str, Any]:
-        """Returns "image" and "mask" of the same shapes."""
-
-
-class Preprocessing(Protocol):
-    """A change of every image that gives the same pixels for the same image, such as `Preprocess`."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the change and its arguments."""
-
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Returns a changed RGB image of the same shape (height, width, 3)."""
 
 
 class Sample(TypedDict, total=False):
@@ -126,9 +106,10 @@ def read_input(
 
     Raises:
         UnreadableFileError: It cannot be decoded.
+        SkinsegError: What `preprocess` makes of it is no such array.
     """
     image = resize_image(read_image(path, size), size)
-    return image if preprocess is None else preprocess(image)
+    return image if preprocess is None else preprocessed(preprocess, image)
 
 
 def input_files(table: pd.DataFrame) -> list[InputFiles]:
@@ -202,8 +183,7 @@ class LesionDataset(Dataset[Sample]):
             self.transform.set_random_state(
                 np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0]))
             )
-            changed = self.transform(image=image, mask=mask)
-            image, mask = changed["image"], changed["mask"]
+            image, mask = augmented(self.transform, image, mask)
         sample: Sample = {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "mask": torch.from_numpy(np.ascontiguousarray(mask))[None],
@@ -325,7 +305,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class LateDataLoader(DataLoader[Any]):
-    """Asks its sampler when the first batch is asked for, and not before.
+    """Asks its sampler when the first batch is asked for, and not before; keeps messages what they are.
 
     Lightning takes an iterator before it restores a checkpoint and tells the sampler the epoch; worker
     processes would by then have begun with the images of the wrong epoch.
@@ -343,7 +323,21 @@ class LateDataLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
-        yield from _one_ahead(batches) if self.ahead else batches
+        try:
+            yield from _one_ahead(batches) if self.ahead else batches
+        except SkinsegError as error:
+            if not self.num_workers:
+                raise
+            # Loader processes that nothing but the garbage collector ends take ten seconds to end.
+            del batches
+            self._iterator = None
+            raise _as_written(error.with_traceback(None)) from None
+
+
+def _as_written(error: SkinsegError) -> SkinsegError:
+    """Returns an error without the traceback that torch writes around its text in a loader process."""
+    kind = type(error)
+    return kind(str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip())
 
 
 def _one_ahead(batches: Iterator[T]) -> Iterator[T]:

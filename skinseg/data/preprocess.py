@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import albumentations as A
 import numpy as np
 
+from skinseg.data.changes import transformed
 from skinseg.data.drawing import Picture
 from skinseg.errors import SkinsegError
 
@@ -29,9 +30,13 @@ class Preprocess:
             _check(name, transform)
 
     def __call__(self, image: Picture) -> Picture:
-        """Returns a preprocessed copy of a uint8 RGB image of shape (height, width, 3)."""
-        for transform in self._transforms.values():
-            image = transform(image=image)["image"]
+        """Returns a preprocessed copy of a uint8 RGB image of shape (height, width, 3).
+
+        Raises:
+            SkinsegError: A transform fails on an image of this size, or makes another kind of it.
+        """
+        for name, transform in self._transforms.items():
+            image = transformed(_key(name), transform, image)
         return image
 
     @property
@@ -55,8 +60,12 @@ def compose(transforms: Mapping[str, A.ImageOnlyTransform]) -> Preprocess | None
     return Preprocess(transforms) if transforms else None
 
 
+def _key(name: str) -> str:
+    return f"preprocess.transforms.{name}"
+
+
 def _check(name: str, transform: object) -> None:
-    key = f"preprocess.transforms.{name}"
+    key = _key(name)
     if not isinstance(transform, A.ImageOnlyTransform):
         raise SkinsegError(
             f"{key}: {type(transform).__name__} is no transform of albumentations' kind that changes "
@@ -73,12 +82,7 @@ def _check(name: str, transform: object) -> None:
     results = []
     for seed in range(4):
         transform.set_random_seed(seed)
-        results.append(transform(image=probe)["image"])
-    if results[0].shape != probe.shape or results[0].dtype != np.uint8:
-        raise SkinsegError(
-            f"{key}: {type(transform).__name__} makes an image of {results[0].dtype} and shape "
-            f"{results[0].shape} of one of uint8 and {probe.shape}; expected the same."
-        )
+        results.append(transformed(key, transform, probe))
     if any(not np.array_equal(results[0], other) for other in results[1:]):
         raise SkinsegError(
             f"{key}: {type(transform).__name__} draws at random with these arguments; give it fixed ones "

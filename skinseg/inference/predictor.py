@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from skinseg.data.dataset import Preprocessing, prepare_worker, read_input
+from skinseg.data.changes import Preprocessing
+from skinseg.data.dataset import LateDataLoader, prepare_worker, read_input
 from skinseg.data.files import UnreadableFileError, image_size
 from skinseg.errors import SkinsegError
 from skinseg.models.segmenter import LesionSegmenter, resize
@@ -94,9 +95,9 @@ class Predictor:
 
         Raises:
             NotFiniteError: The network gives NaN; the image is named.
-            SkinsegError: A file cannot be decoded, and `unreadable` is None.
+            SkinsegError: A file cannot be decoded, and `unreadable` is None; or `preprocess` makes no image.
         """
-        loader = DataLoader(
+        loader = LateDataLoader(
             _Photographs(images, self._input_size, self._preprocess),
             batch_size=self._batch_size,
             num_workers=min(self._num_workers, len(images)),

@@ -23,7 +23,7 @@ from PIL import Image
 from skinseg.data import cache, dataset, files
 from skinseg.data.augment import compose
 from skinseg.data.cache import mapped_pixels, pixels_in_memory
-from skinseg.data.datamodule import LesionDataModule
+from skinseg.data.datamodule import LesionDataModule, warn_of_empty_masks
 from skinseg.data.dataset import InputFiles, input_files
 from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.splits import make_split
@@ -77,6 +77,26 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(dataset, "read_image", read)
     return decoded
+
+
+@pytest.mark.parametrize("mode", ["ram", "memmap"])
+def test_lesions_that_are_lost_at_the_networks_size_are_counted_once(
+    root: Path, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_empty_masks.cache_clear()
+    module(root, mode)
+    assert not caplog.records
+    file = files_of(root)[0]
+    mask = np.zeros((320, 400), np.uint8)
+    mask[:3, :3] = 255
+    Image.fromarray(mask).save(file.mask)
+    for _ in range(2):
+        module(root, mode)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        "1 of the 40 masks hold no lesion at data.image_size=[24,30]: it is too small for that size, or "
+        "there is none. skinseg.audit names them."
+    ]
 
 
 @pytest.mark.parametrize("side", ["train", "val", "test"])

@@ -121,7 +121,9 @@ def test_in_the_order_written() -> None:
         ("text", "str is no transform"),
         (Gains(p=1), "Gains draws at random"),
         (A.CLAHE(p=1), r"CLAHE draws at random .* clip_limit=\[2,2\]"),
-        (A.ToFloat(p=1), "ToFloat makes an image of float32"),
+        (A.ToFloat(p=1), "ToFloat makes of the image float32"),
+        (A.Lambda(image=abs, p=1), "Lambda is no transform"),
+        (A.HistogramMatching(p=1), "HistogramMatching failed .*hm_metadata"),
     ],
 )
 def test_refused(transform: Any, said: str) -> None:

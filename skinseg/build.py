@@ -13,6 +13,7 @@ from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -295,6 +296,19 @@ def loggers(config: Plain, run_id: str | None = None) -> list[Logger]:
             continued = {"id": run_id} if run_id is not None and node.get("id", "") is None else {}
             built.append(instance(f"logger.{name}", node, **continued))
     return built
+
+
+def settle_rank(config: Plain | None = None) -> None:
+    """Makes this process the rank that the trainer takes it for.
+
+    Lightning's helpers and loggers go by RANK, LOCAL_RANK or SLURM_PROCID, which may be left over from
+    another program; a process that they take for a second one writes no file and no metric.
+
+    Args:
+        config: The resolved configuration of a training. None: of a command without a trainer, the only
+            process.
+    """
+    rank_zero_only.rank = 0 if config is None else trainer(config, [], []).global_rank
 
 
 def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> L.Trainer:

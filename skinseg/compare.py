@@ -95,6 +95,7 @@ def run(cfg: DictConfig) -> Comparison:
     from skinseg.scoring.metrics import METRICS
 
     quiet()
+    build.settle_rank()
     if config["metric"] not in METRICS:
         raise SkinsegError(f"metric={config['metric']}: unknown; known: {', '.join(METRICS)}.")
     if config["draws"] < 100 or config["gallery"] < 0 or not 0.5 <= config["level"] < 1:

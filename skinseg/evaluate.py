@@ -394,6 +394,7 @@ def _finish(config: Plain, result: Any) -> Path:
 
     result.write()
     result.show()
+    build.settle_rank()
     loggers = build.loggers({**config, "run_dir": str(result.folder)})
     exit_code = 1
     try:

@@ -54,6 +54,7 @@ def run(cfg: DictConfig) -> float:
 
     quiet()
     _prepare_torch(config)
+    build.settle_rank(config)
     run_dir = Path(config["run_dir"])
     resumed = None if config["ckpt_path"] is None else read_checkpoint(config["ckpt_path"], key="ckpt_path")
     exit_code = 1

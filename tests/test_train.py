@@ -20,6 +20,7 @@ import torch
 import yaml
 from conftest import REPOSITORY, TINY, Train, WriteHam, write_image, write_mask
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from skinseg import build
@@ -224,6 +225,18 @@ def test_the_cache_of_other_test_data_is_made_before_the_fit(
 def test_optimizer_that_refuses_its_arguments(train: Train) -> None:
     with pytest.raises(SkinsegError, match=r"optimizer or scheduler: arguments refused: .*foreach"):
         train("+optimizer.foreach=true")
+
+
+@pytest.mark.parametrize("devices", [(), ("trainer.strategy=ddp",)])
+def test_a_rank_left_in_the_environment_changes_nothing(
+    train: Train, monkeypatch: pytest.MonkeyPatch, devices: tuple[str, ...]
+) -> None:
+    plain = {path.name for path in train("callbacks=minimal", "test=false", run_dir="plain").iterdir()}
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # what Lightning made of it at its import
+    folder = train("callbacks=minimal", "test=false", *devices)
+    assert {path.name for path in folder.iterdir()} == plain
+    assert len(pd.read_csv(folder / "metrics.csv")) > 1
 
 
 class TestResume:
@@ -535,17 +548,23 @@ class TestCommandLine:
         assert "epoch 1/3000" in output, "one line for each epoch where the output is not a terminal"
         assert not (tmp_path / "run/scores.csv").exists()
 
-    def test_sigterm_saves_as_ctrl_c_does(self, write_ham: WriteHam, tmp_path: Path) -> None:
-        """Sent twice, as by a scheduler to a process and to its parent, which passes it on."""
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_to_the_group_saves(
+        self, write_ham: WriteHam, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        """Loader processes get it too. SIGTERM comes twice, as from a scheduler and from a parent."""
         slow = "+callbacks.slow={_target_: test_train.Slow, folder: '${run_dir}'}"
         process = subprocess.Popen(
-            command(f"data.root={write_ham(20)}", "trainer.max_epochs=3000", "hydra.run.dir=run", slow),
+            command(
+                f"data.root={write_ham(20)}", "trainer.max_epochs=3000", "hydra.run.dir=run", slow,
+                "data.num_workers=2", "data.cache=none", "callbacks=minimal",
+            ),
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         wait_for((tmp_path / "run/slow.txt").is_file, process)
-        for _ in range(2):
-            process.send_signal(signal.SIGTERM)
+        for _ in range(2 if number == signal.SIGTERM else 1):
+            os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "ckpt_path=" in errors

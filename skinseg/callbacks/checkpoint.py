@@ -1,21 +1,35 @@
-"""The checkpoint of the best score and that of the last epoch."""
+"""The checkpoint of the best score and the most recent one."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from skinseg.record import first_rank, replacing
 
 log = logging.getLogger(__name__)
 
 
+_CLOCK_EVERY = 10
+"""Batches between two looks at the clock, on which all processes have to agree."""
+
+
 class BestAndLast(ModelCheckpoint):
     """Keeps `best.ckpt` and `last.ckpt` in a folder.
+
+    `best.ckpt` holds the weights that were validated with the best score. It is written at the validation
+    that gave the score; where that is the end of an epoch, at the end of the epoch, after the schedulers'
+    step. Lightning would pair the weights of each epoch's end with the most recent score.
+
+    `last.ckpt` is written at the end of each epoch, and within an epoch as often as asked for. Lightning
+    writes it only together with a new best.
 
     A run that resumes in another folder goes on with the best checkpoint so far, which is copied there:
     Lightning would forget it, and the best of the remaining epochs would pass for the best of all.
@@ -26,23 +40,98 @@ class BestAndLast(ModelCheckpoint):
         mode: Which direction of it is better.
         resumed_from: The checkpoint that the run goes on from; the best one is looked for beside it where the
             run folder was moved.
+        every_n_steps: Optimizer steps after which `last.ckpt` is written within an epoch. None: no number.
+        every_n_minutes: Minutes after which it is written within an epoch. None: no time.
+
+    Raises:
+        ValueError: every_n_steps or every_n_minutes is not positive.
     """
 
     def __init__(
-        self, dirpath: str, monitor: str, mode: Literal["max", "min"], resumed_from: str | None = None
+        self,
+        dirpath: str,
+        monitor: str,
+        mode: Literal["max", "min"],
+        resumed_from: str | None = None,
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
     ) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}={value}: expected more than 0, or null.")
         super().__init__(
             dirpath=dirpath,
             filename="best",
             monitor=monitor,
             mode=mode,
             save_top_k=1,
-            save_last=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
-            save_on_train_epoch_end=True,
         )
         self.resumed_from = None if resumed_from is None else Path(resumed_from)
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self._validated = False  # since the last training batch
+        self._last_step = 0
+        self._last_time = 0.0
+
+    @property
+    def last_path(self) -> Path:
+        """Where `last.ckpt` is written."""
+        assert self.dirpath is not None
+        return Path(self.dirpath) / "last.ckpt"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._last_step, self._last_time = trainer.global_step, time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes `last.ckpt` where it is due, between two steps."""
+        self._validated = False
+        # A checkpoint does not hold the gradients that were accumulated so far.
+        if batch_idx % trainer.accumulate_grad_batches == 0 and self._is_due(trainer, batch_idx):
+            self._save_last(trainer)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Saves nothing: Lightning's own steps and minutes are of `best.ckpt`."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes `best.ckpt` for a validation within an epoch."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        self._validated = True
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._save_best(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes `best.ckpt` for a validation at the epoch's end, and `last.ckpt` after every epoch."""
+        if self._validated:
+            self._save_best(trainer)
+        self._save_last(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves nothing: the last epoch's end has done so."""
+
+    def _save_best(self, trainer: L.Trainer) -> None:
+        self._validated = False
+        if not trainer.fast_dev_run:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _save_last(self, trainer: L.Trainer) -> None:
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(self.last_path)
+        self._last_step, self._last_time = trainer.global_step, time.monotonic()
+
+    def _is_due(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        if self.every_n_steps is not None and trainer.global_step - self._last_step >= self.every_n_steps:
+            return True
+        if self.every_n_minutes is None or batch_idx % _CLOCK_EVERY:
+            return False
+        late = time.monotonic() - self._last_time >= 60 * self.every_n_minutes
+        return bool(trainer.strategy.reduce_boolean_decision(late, all=False))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the state of the run that is resumed."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from skinseg.callbacks.scores import score_table
 from skinseg.errors import SkinsegError
+from skinseg.online import reachable
 from skinseg.record import first_rank
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 CLASSES = {0: "skin", 1: "lesion"}
-_REACH_TIMEOUT_S = 3.0
 
 
 def wandb_logger(
@@ -110,7 +108,7 @@ def resolve_mode(mode: Mode) -> str:
         )
     if wanted != "auto":
         return wanted
-    return "online" if has_key() and _reachable(_host()) else "offline"
+    return "online" if has_key() and reachable(_host()) else "offline"
 
 
 def _host() -> str:
@@ -122,16 +120,6 @@ def has_key() -> bool:
     from requests.utils import get_netrc_auth
 
     return bool(os.environ.get("WANDB_API_KEY")) or get_netrc_auth(_host()) is not None
-
-
-def _reachable(host: str) -> bool:
-    try:
-        with urllib.request.urlopen(host, timeout=_REACH_TIMEOUT_S):
-            return True
-    except urllib.error.HTTPError:
-        return True  # it answered
-    except (OSError, ValueError):
-        return False
 
 
 def runs(loggers: Iterable[Logger]) -> list[Any]:

@@ -24,7 +24,7 @@ from skinseg.data.dataset import (
     LesionDataset,
     collate,
     input_files,
-    limit_worker_threads,
+    prepare_worker,
 )
 from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.files import PassedFiles, Verify
@@ -333,7 +333,7 @@ class LesionDataModule(L.LightningDataModule):
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
-            worker_init_fn=limit_worker_threads,
+            worker_init_fn=prepare_worker,
             ahead=copies,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -376,6 +377,12 @@ def _one_ahead(batches: Iterator[T]) -> Iterator[T]:
             yield batch
 
 
-def limit_worker_threads(_worker: int) -> None:
-    """Gives a loader process one thread: the processes already fill the cores."""
+def prepare_worker(_worker: int) -> None:
+    """Prepares a loader process: one thread, for the processes already fill the cores, and no signals.
+
+    Ctrl-C, schedulers and torchrun signal all processes of a group. The main process still needs the loaders
+    for the step after which it saves; it ends them itself.
+    """
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skinseg.data.changes import Preprocessing
-from skinseg.data.dataset import LateDataLoader, limit_worker_threads, prepare
+from skinseg.data.dataset import LateDataLoader, prepare, prepare_worker
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, Frame, UnreadableFileError, read_photograph
 from skinseg.errors import SkinsegError
 from skinseg.models.segmenter import LesionSegmenter, resize
@@ -107,7 +107,7 @@ class Predictor:
             batch_size=self._batch_size,
             num_workers=min(self._num_workers, len(images)),
             collate_fn=list,
-            worker_init_fn=limit_worker_threads,
+            worker_init_fn=prepare_worker,
         )
         waiting: list[_Photograph] = []
         for photographs in loader:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from skinseg.errors import SkinsegError
+from skinseg.online import reachable
 
 Colour = tuple[float, float, float]
 
@@ -101,7 +103,8 @@ def build_network(
     if isinstance(weights, str) and _is_path(weights):
         path, options["encoder_weights"] = Path(weights).expanduser(), None
     try:
-        network = constructor(**options)
+        with _one_attempt(options.get("encoder_weights")):
+            network = constructor(**options)
     except Exception as error:
         if options.get("encoder_weights") is not None and _is_download_failure(error):
             raise SkinsegError(
@@ -495,6 +498,23 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not (isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values())):
         raise SkinsegError(f"{where} holds no named tensors; expected a state_dict.")
     return content
+
+
+@contextmanager
+def _one_attempt(weights: object) -> Iterator[None]:
+    """Takes weights from the Hub's local cache alone where the Hub cannot be reached.
+
+    Its client would try each file six times with growing pauses, up to four minutes for an encoder, and
+    print a line for each attempt.
+    """
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline or (weights is not None and not reachable(constants.ENDPOINT))
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def _is_download_failure(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ import timm
 import torch
 import torchvision
 from conftest import REPOSITORY
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
@@ -136,9 +137,21 @@ def test_a_network_of_the_users_own() -> None:
     assert isinstance(build_network(Own, {"width": 4}, image_size=(30, 31), batch_size=1), Own)
 
 
-def test_download_failure() -> None:
-    with pytest.raises(SkinsegError, match=r"resnet18 could not be fetched.*model\.encoder_weights=null"):
-        network(weights="imagenet")
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-test_resnet"])
+def test_weights_without_a_network_are_one_attempt(
+    encoder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The Hub is a port that nobody listens to; its client would wait for it five times."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    with pytest.raises(SkinsegError, match=rf"{encoder} could not be fetched.*model\.encoder_weights=null"):
+        network(encoder=encoder, weights="imagenet")
+    assert waits == []
+    assert "Retrying" not in caplog.text
+    assert not constants.HF_HUB_OFFLINE
 
 
 class TestLocalWeights:

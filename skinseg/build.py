@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import get_object, instantiate
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import Logger
-from omegaconf import OmegaConf
 from torch import nn
 
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
-from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
-from skinseg.config import Node, Plain
+from skinseg.checkpoint import WholeCheckpointIO, load_weights
+from skinseg.config import HYDRA_KEYS, Node, Plain, imported_signature, preprocess_node
 from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
 from skinseg.data.dataset import Preprocessing
 from skinseg.data.splits import whole_test_side
@@ -29,36 +29,54 @@ from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.ensemble import Ensemble, Member
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
+from skinseg.trust import trusted, trusted_checkpoint
 
 # What constructors raise for arguments that they do not like.
 _REFUSALS = (TypeError, ValueError, KeyError, UserWarning, NotImplementedError, MisconfigurationException)
 
 
 def instance(key: str, node: Node, **extra: Any) -> Any:
-    """Calls a node's constructor with plain values.
+    """Calls a node's constructor with plain values, those of the nodes within it first.
+
+    Texts are taken literally: nothing is filled in of what reads `${...}`, which composing has done before.
 
     Args:
         key: Where the node stands, for the message.
-        node: With `_target_`.
-        **extra: Further arguments.
+        node: With `_target_`. One out of a file has to be checked before; see `skinseg.trust`.
+        **extra: Further arguments, as they are. Of a partial there are none.
 
     Raises:
         SkinsegError: The constructor refused its arguments.
     """
+    constructor = _constructor(key, node)
+    if node.get("_partial_"):
+        return constructor
     try:
-        return instantiate(OmegaConf.create(node), _convert_="all", **extra)
-    except Exception as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, SkinsegError):
-            raise cause from None
-        if isinstance(cause, _REFUSALS):
-            # Hydra says which of the nodes within this one it was.
-            within = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
-            for part in within[1].split(".") if within else ():
-                key, node = f"{key}.{part}", node.get(part, {})
-            target = node.get("_target_", "an argument")
-            raise SkinsegError(f"{key}: {target} refused its arguments: {_words(cause)}") from error
-        raise
+        return constructor(**extra)
+    except _REFUSALS as error:
+        raise SkinsegError(f"{key}: {node['_target_']} refused its arguments: {_words(error)}") from error
+
+
+def _constructor(key: str, node: Node) -> partial[Any]:
+    """Returns a node's constructor with its arguments, without calling it."""
+    own = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
+    arguments = _arguments(key, own) if node.get("_recursive_", True) else own
+    try:
+        # Of Hydra no more than its refusal of dangerous targets: it would resolve the arguments again.
+        found = instantiate({"_target_": node["_target_"], "_partial_": True})
+    except InstantiationException as error:
+        raise SkinsegError(f"{key}._target_={node['_target_']}: {str(error).splitlines()[0]}") from error
+    return partial(found, *arguments.pop("_args_", ()), **arguments)
+
+
+def _arguments(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            return instance(key, value)
+        return {name: _arguments(f"{key}.{name}", child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_arguments(f"{key}[{index}]", child) for index, child in enumerate(value)]
+    return value
 
 
 def _words(error: BaseException) -> str:
@@ -88,9 +106,9 @@ def preprocessing(config: Plain) -> Preprocessing | None:
     Args:
         config: The resolved configuration of a run. Those of older runs have no preprocessing.
     """
-    node = config.get("preprocess")
-    if not node or node.get("transforms") == {}:
-        return None  # without importing albumentations, which takes longer than to predict a few images
+    node = preprocess_node(config)
+    if node is None:
+        return None
     with unknown_arguments_as_errors():
         built: Preprocessing | None = instance("preprocess", node)
     return built
@@ -132,13 +150,11 @@ def network(config: Plain) -> nn.Module:
 
 
 def _network(node: Node, config: Plain) -> nn.Module:
-    # Without a _target_ only what is nested in it is built.
-    options = instance("model", {key: value for key, value in node.items() if not key.startswith("_")})
-    constructor: Callable[..., nn.Module] = get_object(node["_target_"])
+    constructor = _constructor("model", node)
     height, width = config["data"]["image_size"]
     return build_network(
-        constructor,
-        options,
+        constructor.func,
+        constructor.keywords,
         image_size=(height, width),
         batch_size=config["data"]["batch_size"],
         channels_last=config["channels_last"],
@@ -162,7 +178,8 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
         fit["deep_supervision"] = DeepSupervision(net, config["deep_supervision"], image_size=(height, width))
     module = _segmenter(net, config["model"], config, record, fit)
     if config["init_from"] is not None:
-        _take_weights(module, read_checkpoint(config["init_from"], key="init_from"), key="init_from")
+        checkpoint = trusted_checkpoint(config["init_from"], key="init_from", trust=trusted(config))
+        _take_weights(module, checkpoint, key="init_from")
     return module
 
 
@@ -196,26 +213,27 @@ def _segmenter(
     )
 
 
-def load_segmenter(path: str) -> LesionSegmenter:
+def load_segmenter(path: str, trust: str | Sequence[str] = ()) -> LesionSegmenter:
     """Rebuilds a trained segmenter from its checkpoint alone.
 
     Args:
         path: `best.ckpt` or `last.ckpt` of a run, or an ensemble of some.
+        trust: Packages whose constructors the checkpoint may name; see `skinseg.trust`.
 
     Returns:
         The segmenter in evaluation mode; its `record` holds the run's configuration.
 
     Raises:
-        SkinsegError: The file is not a whole checkpoint of skinseg.
+        SkinsegError: The file is not a whole checkpoint of skinseg, or names what is not built from a file.
     """
-    checkpoint = read_checkpoint(path, key="ckpt")
+    checkpoint = trusted_checkpoint(path, key="ckpt", trust=trust)
     record = checkpoint["skinseg"]
     config = record["config"]
     if "members" in record:
         net: nn.Module = Ensemble([Member(_trained_network(member)) for member in record["members"]])
     else:
         net = _trained_network(config)
-    module = _segmenter(net, config["model"], config, record)
+    module = _segmenter(net, {}, config, record)  # the checkpoint has the colour statistics
     _take_weights(module, checkpoint, key="ckpt")
     return module.eval()
 
@@ -223,7 +241,8 @@ def load_segmenter(path: str) -> LesionSegmenter:
 def _trained_network(config: Plain) -> nn.Module:
     """Builds a network whose weights come from a checkpoint."""
     node = config["model"]
-    if "encoder_weights" in node:
+    # Without a word of it some constructors would fetch a set of weights.
+    if "encoder_weights" in node.keys() | imported_signature(node["_target_"]).named:
         node = {**node, "encoder_weights": None}
     return _network(node, config)
 

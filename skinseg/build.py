@@ -48,7 +48,8 @@ def instance(key: str, node: Node, **extra: Any) -> Any:
     Raises:
         SkinsegError: The constructor refused its arguments.
     """
-    constructor = _constructor(key, node)
+    arguments = _arguments(key, node)
+    constructor = partial(_target(key, node), *arguments.pop("_args_", ()), **arguments)
     if node.get("_partial_"):
         return constructor
     try:
@@ -57,25 +58,33 @@ def instance(key: str, node: Node, **extra: Any) -> Any:
         raise SkinsegError(f"{key}: {node['_target_']} refused its arguments: {_words(error)}") from error
 
 
-def _constructor(key: str, node: Node) -> partial[Any]:
-    """Returns a node's constructor with its arguments, without calling it."""
-    own = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
-    arguments = _arguments(key, own) if node.get("_recursive_", True) else own
+def _target(key: str, node: Node) -> partial[Any]:
+    """Returns a node's constructor, without its arguments, which Hydra would resolve once more.
+
+    Hydra refuses dangerous ones, now and when it is called.
+    """
     try:
-        # Of Hydra no more than its refusal of dangerous targets: it would resolve the arguments again.
-        found = instantiate({"_target_": node["_target_"], "_partial_": True})
+        found: partial[Any] = instantiate({"_target_": node["_target_"], "_partial_": True})
     except InstantiationException as error:
         raise SkinsegError(f"{key}._target_={node['_target_']}: {str(error).splitlines()[0]}") from error
-    return partial(found, *arguments.pop("_args_", ()), **arguments)
+    return found
 
 
-def _arguments(key: str, value: Any) -> Any:
+def _arguments(key: str, node: Node) -> dict[str, Any]:
+    """Returns what a node's constructor is to be given, the nodes within it built."""
+    own = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
+    if not node.get("_recursive_", True):
+        return own
+    return {name: _built(f"{key}.{name}", value) for name, value in own.items()}
+
+
+def _built(key: str, value: Any) -> Any:
     if isinstance(value, dict):
         if "_target_" in value:
             return instance(key, value)
-        return {name: _arguments(f"{key}.{name}", child) for name, child in value.items()}
+        return {name: _built(f"{key}.{name}", child) for name, child in value.items()}
     if isinstance(value, list):
-        return [_arguments(f"{key}[{index}]", child) for index, child in enumerate(value)]
+        return [_built(f"{key}[{index}]", child) for index, child in enumerate(value)]
     return value
 
 
@@ -150,11 +159,11 @@ def network(config: Plain) -> nn.Module:
 
 
 def _network(node: Node, config: Plain) -> nn.Module:
-    constructor = _constructor("model", node)
+    constructor = _target("model", node)
     height, width = config["data"]["image_size"]
     return build_network(
         constructor.func,
-        constructor.keywords,
+        {**constructor.keywords, **_arguments("model", node)},
         image_size=(height, width),
         batch_size=config["data"]["batch_size"],
         channels_last=config["channels_last"],

@@ -27,7 +27,7 @@ from skinseg.record import write_json
 from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, running
 from skinseg.sweep.stop import END
 from skinseg.train import run
-from skinseg.trust import KEYS, check_stored
+from skinseg.trust import check_stored
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
 
 def _read(folder: Path, trust: list[str]) -> Job:
     job = Job.read(folder)
-    check_stored(job.config, KEYS, source=str(folder / JOB), trust=trust)
+    check_stored(job.config, source=str(folder / JOB), trust=trust)
     return replace(job, config={**job.config, "trust": trust})
 
 

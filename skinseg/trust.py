@@ -88,10 +88,11 @@ _KINDS = {
 _BY_NAME = frozenset({"callbacks", "logger"})
 
 KEYS = tuple(_KINDS)
-"""Where a run's configuration names constructors; of other keys nothing is built."""
+"""Where a run's configuration names constructors."""
 
 PREDICTOR = ("model", "loss", "optimizer", "scheduler", "preprocess")
 """What of a checkpoint's configuration `build.load_segmenter` and `build.predictor` build."""
+_NEEDED = {*PREDICTOR, "data"} - {"preprocess"}  # which older runs have not
 
 
 def trusted(config: Plain) -> list[str]:
@@ -126,7 +127,7 @@ def trusted_checkpoint(path: str | Path, *, key: str, trust: str | Sequence[str]
     checkpoint = read_checkpoint(path, key=key)
     record = checkpoint["skinseg"]
     configs = [record.get("config"), *record.get("members", ())] if isinstance(record, dict) else []
-    if not configs or not all(isinstance(config, dict) for config in configs):
+    if not configs or not all(isinstance(config, dict) and config.keys() >= _NEEDED for config in configs):
         raise SkinsegError(f"{key}={path} holds no configuration of a run; take another checkpoint.")
     for config in configs:
         stored = {**config, "preprocess": preprocess_node(config)}
@@ -135,7 +136,11 @@ def trusted_checkpoint(path: str | Path, *, key: str, trust: str | Sequence[str]
 
 
 def check_stored(
-    config: Mapping[str, Any], keys: Iterable[str], *, source: str, trust: str | Sequence[str] = ()
+    config: Mapping[str, Any],
+    keys: Iterable[str] | None = None,
+    *,
+    source: str,
+    trust: str | Sequence[str] = (),
 ) -> None:
     """Refuses a configuration out of a file if what it would have built is not of a known kind and package.
 
@@ -145,7 +150,7 @@ def check_stored(
 
     Args:
         config: Plain values, which are taken literally.
-        keys: What of it is built.
+        keys: What of it is built. None: a run's whole configuration is.
         source: Where it was read, for the message.
         trust: Further packages whose constructors may be called.
 
@@ -154,13 +159,19 @@ def check_stored(
     """
     packages = _packages(trust)
     problems: list[str] = []
-    for key in keys:
+    for key in config if keys is None else keys:
         node = config.get(key)
-        if key in _BY_NAME and isinstance(node, dict) and "_target_" not in node:
+        if key not in _KINDS:
+            problems += (
+                f"{_shown(key)}: names {_shown(one)}; nothing is built there." for one in _targets(node)
+            )
+        elif key in _BY_NAME and isinstance(node, dict) and "_target_" not in node:
             for name, child in node.items():
-                problems += _problems(f"{key}.{name}", child, _KINDS[key], packages)
-        elif node:
+                problems += _problems(f"{key}.{_shown(name)}", child, _KINDS[key], packages)
+        elif isinstance(node, dict) and "_target_" in node:
             problems += _problems(key, node, _KINDS[key], packages)
+        elif node:
+            problems.append(f"{key}: no _target_; expected {_KINDS[key]}.")
     if problems:
         raise SkinsegError(
             "\n  ".join([f"{source} is refused: it names what is not built from a file.", *problems])
@@ -201,17 +212,18 @@ def _problems(path: str, value: object, kind: _Kind, trust: Sequence[str]) -> It
             if refused:
                 return
         for key, child in value.items():
-            yield from _problems(f"{path}.{key}", child, kind.within or kind, trust)
+            yield from _problems(f"{path}.{_shown(key)}", child, kind.within or kind, trust)
     elif isinstance(value, list):
         for index, child in enumerate(value):
             yield from _problems(f"{path}[{index}]", child, kind.within or kind, trust)
     elif not isinstance(value, _PLAIN) or value == "???":
-        yield f"{path}: found {value!r} ({type(value).__name__}); expected plain values."
+        found = value if isinstance(value, str) else f"an object ({type(value).__name__})"
+        yield f"{path}: found {found}; expected plain values."
 
 
 def _node_problems(path: str, node: Mapping[str, Any], kind: _Kind, trust: Sequence[str]) -> Iterator[str]:
     target = node["_target_"]
-    asked = f"{path}._target_={target}: "
+    asked = f"{path}._target_={_shown(target)}: "
     if not isinstance(target, str) or not _within(target, (*kind.packages, *trust)):
         yield f"{asked}expected {kind}."  # and not even imported
         return
@@ -224,9 +236,14 @@ def _node_problems(path: str, node: Mapping[str, Any], kind: _Kind, trust: Seque
     if not _is_of(found, kind, own=own) or not _within(_home(found), (*kind.packages, *trust)):
         yield f"{asked}that is {_described(found)}; expected {kind}."
     elif not own:
-        unknown = sorted(str(key) for key in node.keys() - signature.named - HYDRA_KEYS)
+        unknown = sorted(_shown(key) for key in node.keys() - signature.named - HYDRA_KEYS)
         if unknown:
             yield f"{path}: {target} has no {', '.join(unknown)}."
+
+
+def _shown(value: object) -> str:
+    """Returns a stranger's text for the terminal."""
+    return str(value) if str(value).isprintable() else ascii(value)
 
 
 def _within(name: str, packages: Iterable[str]) -> bool:

@@ -67,6 +67,7 @@ BAD: dict[str, Any] = {
     "object": {"_target_": UNET, "classes": torch.zeros(1)},
     "missing": {"_target_": UNET, "classes": "???"},
     "module beside the command": {"_target_": "payload.Net"},
+    "name that would clear the terminal": {"_target_": "\x1b[2J"},
 }  # fmt: skip
 
 
@@ -138,8 +139,11 @@ def model_is(node: Any) -> Change:
 
 @pytest.mark.parametrize("why", BAD)
 def test_refused_before_anything_is_called(why: str, payload: Path) -> None:
-    with pytest.raises(SkinsegError, match=r"evil is refused.*\n +model.*(expected|has no|not something)"):
+    with pytest.raises(
+        SkinsegError, match=r"evil is refused.*\n +model.*(expected|has no|not something)"
+    ) as caught:
         check_stored({"model": BAD[why]}, ["model"], source="evil")
+    assert str(caught.value).replace("\n", "").isprintable()
     assert not payload.exists()
 
 
@@ -167,6 +171,8 @@ PLACES: dict[str, Change] = {
     ),
     "member": lambda record: record.update(members=[{**record["config"], "model": BAD["other package"]}]),
     "no configuration": lambda record: record.update(config=["x"]),
+    "no loss": lambda record: record["config"].pop("loss"),
+    "no constructor": lambda record: record["config"].update(model={"encoder_name": "resnet18"}),
 }
 
 
@@ -406,6 +412,7 @@ def test_a_job_runs_nothing_of_a_stranger(
         config["callbacks"]["checkpoint"] = BAD["other package"]
         config["logger"] = {"csv": BAD["other name through a package"]}
         config["augment"] = {"_target_": f"{own}.unsaid", "width": 1}
+        config["search"] = {"sampler": {"_target_": "payload.Net"}}
         config["trust"] = [own, "payload"]  # not for the file to say
 
     folder = str(write_job(tmp_path / "job", change))

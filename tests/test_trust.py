@@ -176,8 +176,19 @@ PLACES: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("place", PLACES)
+# Each place by one command, and by the others one in each shape of record: they read it in the same way.
+EVERYWHERE = ("model", "in the model", "member", "no configuration")
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        (command, place)
+        for command in COMMANDS
+        for place in PLACES
+        if command == "predict" or place in EVERYWHERE
+    ],
+)
 def test_no_command_runs_what_a_checkpoint_names(
     command: str, place: str, trained: Path, tmp_path: Path, payload: Path
 ) -> None:
@@ -457,27 +468,19 @@ def test_a_plan_that_somebody_changed_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the code
 
 
-def _calls(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            names |= {alias.name for alias in node.names}
-    return names
-
-
 def test_one_way_to_read_a_checkpoint_and_none_to_unpickle() -> None:
     unsafe = {
         "pickle.loads", "pickle.load", "joblib.load", "cloudpickle.loads", "pd.read_pickle", "yaml.load",
         "yaml.unsafe_load", "np.load", "eval", "exec",
     }  # fmt: skip
     for path in sorted((REPOSITORY / "skinseg").rglob("*.py")):
-        calls, here = _calls(path), str(path.relative_to(REPOSITORY / "skinseg"))
-        assert not calls & unsafe, here
-        if "read_checkpoint" in calls:
+        here = path.relative_to(REPOSITORY / "skinseg").as_posix()
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        calls = {ast.unparse(node.func): node for node in nodes if isinstance(node, ast.Call)}
+        imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert not calls.keys() & unsafe, here
+        assert "torch.load" not in calls or "weights_only=True" in ast.unparse(calls["torch.load"]), here
+        if "read_checkpoint" in imported:
             assert here == "trust.py", "trust.trusted_checkpoint looks at what a checkpoint names"
-        if calls & {"instantiate", "get_object"}:
+        if imported & {"instantiate", "get_object"}:
             assert here in ("build.py", "config.py"), "build.instance builds"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                assert "weights_only=True" in ast.unparse(node), here

@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format type check-configs benchmark pictures clean
+.PHONY: help setup demo test test-all lint format type audit check-configs benchmark pictures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,17 @@ format: $(STAMP) ## ruff: mend what it can
 
 type: $(STAMP) ## mypy --strict
 	$(BIN)/mypy
+
+# A package that no advisory could be looked up for is an error, not a clean bill; the floors are what
+# pyproject.toml still admits.
+AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement
+FLOORS := .venv/floors.txt
+
+audit: $(STAMP) ## known advisories of the pinned packages and of the oldest ones that are admitted
+	$(AUDIT) constraints.txt
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --no-deps --all-extras --no-header --no-annotate \
+		--no-emit-index-url pyproject.toml --output-file $(FLOORS)
+	$(AUDIT) $(FLOORS)
 
 check-configs: $(STAMP) ## compose, check and instantiate every option and every experiment
 	$(BIN)/python -m pytest -n 2 tests/test_configs.py

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import get_object, instantiate
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import OmegaConf
 from torch import nn
 
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
-from skinseg.checkpoint import WholeCheckpointIO, load_weights, read_checkpoint
-from skinseg.config import Node, Plain
+from skinseg.checkpoint import WholeCheckpointIO, load_weights
+from skinseg.config import HYDRA_KEYS, Node, Plain, imported_signature, preprocess_node
 from skinseg.data.changes import Preprocessing
 from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
@@ -31,36 +31,63 @@ from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.ensemble import Ensemble, Member
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
+from skinseg.trust import trusted, trusted_checkpoint
 
 # What constructors raise for arguments that they do not like.
 _REFUSALS = (TypeError, ValueError, KeyError, UserWarning, NotImplementedError, MisconfigurationException)
 
 
 def instance(key: str, node: Node, **extra: Any) -> Any:
-    """Calls a node's constructor with plain values.
+    """Calls a node's constructor with plain values, those of the nodes within it first.
+
+    Texts are taken literally: nothing is filled in of what reads `${...}`, which composing has done before.
 
     Args:
         key: Where the node stands, for the message.
-        node: With `_target_`.
-        **extra: Further arguments.
+        node: With `_target_`. One out of a file has to be checked before; see `skinseg.trust`.
+        **extra: Further arguments, as they are. Of a partial there are none.
 
     Raises:
         SkinsegError: The constructor refused its arguments.
     """
+    arguments = _arguments(key, node)
+    constructor = partial(_target(key, node), *arguments.pop("_args_", ()), **arguments)
+    if node.get("_partial_"):
+        return constructor
     try:
-        return instantiate(OmegaConf.create(node), _convert_="all", **extra)
-    except Exception as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, SkinsegError):
-            raise cause from None
-        if isinstance(cause, _REFUSALS):
-            # Hydra says which of the nodes within this one it was.
-            within = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
-            for part in within[1].split(".") if within else ():
-                key, node = f"{key}.{part}", node.get(part, {})
-            target = node.get("_target_", "an argument")
-            raise SkinsegError(f"{key}: {target} refused its arguments: {_words(cause)}") from error
-        raise
+        return constructor(**extra)
+    except _REFUSALS as error:
+        raise SkinsegError(f"{key}: {node['_target_']} refused its arguments: {_words(error)}") from error
+
+
+def _target(key: str, node: Node) -> partial[Any]:
+    """Returns a node's constructor, without its arguments, which Hydra would resolve once more.
+
+    Hydra refuses dangerous ones, now and when it is called.
+    """
+    try:
+        found: partial[Any] = instantiate({"_target_": node["_target_"], "_partial_": True})
+    except InstantiationException as error:
+        raise SkinsegError(f"{key}._target_={node['_target_']}: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def _arguments(key: str, node: Node) -> dict[str, Any]:
+    """Returns what a node's constructor is to be given, the nodes within it built."""
+    own = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
+    if not node.get("_recursive_", True):
+        return own
+    return {name: _built(f"{key}.{name}", value) for name, value in own.items()}
+
+
+def _built(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            return instance(key, value)
+        return {name: _built(f"{key}.{name}", child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_built(f"{key}[{index}]", child) for index, child in enumerate(value)]
+    return value
 
 
 def _words(error: BaseException) -> str:
@@ -90,9 +117,9 @@ def preprocessing(config: Plain) -> Preprocessing | None:
     Args:
         config: The resolved configuration of a run. Those of older runs have no preprocessing.
     """
-    node = config.get("preprocess")
-    if not node or node.get("transforms") == {}:
-        return None  # without importing albumentations, which takes longer than to predict a few images
+    node = preprocess_node(config)
+    if node is None:
+        return None
     with unknown_arguments_as_errors():
         built: Preprocessing | None = instance("preprocess", node)
     return built
@@ -134,13 +161,11 @@ def network(config: Plain) -> nn.Module:
 
 
 def _network(node: Node, config: Plain) -> nn.Module:
-    # Without a _target_ only what is nested in it is built.
-    options = instance("model", {key: value for key, value in node.items() if not key.startswith("_")})
-    constructor: Callable[..., nn.Module] = get_object(node["_target_"])
+    constructor = _target("model", node)
     height, width = config["data"]["image_size"]
     return build_network(
-        constructor,
-        options,
+        constructor.func,
+        {**constructor.keywords, **_arguments("model", node)},
         image_size=(height, width),
         batch_size=config["data"]["batch_size"],
         channels_last=config["channels_last"],
@@ -164,7 +189,8 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
         fit["deep_supervision"] = DeepSupervision(net, config["deep_supervision"], image_size=(height, width))
     module = _segmenter(net, config["model"], config, record, fit)
     if config["init_from"] is not None:
-        _take_weights(module, read_checkpoint(config["init_from"], key="init_from"), key="init_from")
+        checkpoint = trusted_checkpoint(config["init_from"], key="init_from", trust=trusted(config))
+        _take_weights(module, checkpoint, key="init_from")
     return module
 
 
@@ -198,26 +224,27 @@ def _segmenter(
     )
 
 
-def load_segmenter(path: str) -> LesionSegmenter:
+def load_segmenter(path: str, trust: str | Sequence[str] = ()) -> LesionSegmenter:
     """Rebuilds a trained segmenter from its checkpoint alone.
 
     Args:
         path: `best.ckpt` or `last.ckpt` of a run, or an ensemble of some.
+        trust: Packages whose constructors the checkpoint may name; see `skinseg.trust`.
 
     Returns:
         The segmenter in evaluation mode; its `record` holds the run's configuration.
 
     Raises:
-        SkinsegError: The file is not a whole checkpoint of skinseg.
+        SkinsegError: The file is not a whole checkpoint of skinseg, or names what is not built from a file.
     """
-    checkpoint = read_checkpoint(path, key="ckpt")
+    checkpoint = trusted_checkpoint(path, key="ckpt", trust=trust)
     record = checkpoint["skinseg"]
     config = record["config"]
     if "members" in record:
         net: nn.Module = Ensemble([Member(_trained_network(member)) for member in record["members"]])
     else:
         net = _trained_network(config)
-    module = _segmenter(net, config["model"], config, record)
+    module = _segmenter(net, {}, config, record)  # the checkpoint has the colour statistics
     _take_weights(module, checkpoint, key="ckpt")
     return module.eval()
 
@@ -225,7 +252,8 @@ def load_segmenter(path: str) -> LesionSegmenter:
 def _trained_network(config: Plain) -> nn.Module:
     """Builds a network whose weights come from a checkpoint."""
     node = config["model"]
-    if "encoder_weights" in node:
+    # Without a word of it some constructors would fetch a set of weights.
+    if "encoder_weights" in node.keys() | imported_signature(node["_target_"]).named:
         node = {**node, "encoder_weights": None}
     return _network(node, config)
 
@@ -308,7 +336,8 @@ def settle_rank(config: Plain | None = None) -> None:
         config: The resolved configuration of a training. None: of a command without a trainer, the only
             process.
     """
-    rank_zero_only.rank = 0 if config is None else trainer(config, [], []).global_rank
+    rank = 0 if config is None else trainer(config, [], []).global_rank
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]  # where Lightning keeps it
 
 
 def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> L.Trainer:

@@ -13,7 +13,19 @@ from skinseg.record import replacing
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the previous checkpoint and takes its place only when all of it is on the disk."""
+    """Writes beside the previous checkpoint and takes its place only when all of it is on the disk.
+
+    What it reads is data: tensors and plain values, whatever the caller or the kind of path.
+    """
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Loads a checkpoint, with PyTorch's `weights_only`."""
+        return super().load_checkpoint(path, map_location, weights_only=True)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None

@@ -71,6 +71,7 @@ def main_of(
         # Otherwise Hydra prints and exits by itself, and a mistake looks like a bug.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         try:
+            _refuse_pickled(sys.argv[1:])
             task()
         except SkinsegError as error:
             print(error, file=sys.stderr)
@@ -90,6 +91,16 @@ def main_of(
         return 0
 
     return main
+
+
+def _refuse_pickled(arguments: Sequence[str]) -> None:
+    from hydra._internal.utils import get_args_parser
+
+    if get_args_parser().parse_known_args(list(arguments))[0].experimental_rerun is not None:
+        raise SkinsegError(
+            "--experimental-rerun unpickles a file, which runs whatever code is in it. A run is repeated by "
+            "the command in its provenance.json."
+        )
 
 
 def end_with_message(error: SkinsegError) -> NoReturn:

@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import inspect
 import logging
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,6 +137,8 @@ class RootConfig:
         test: Score the test side at the end, with the best checkpoint.
         ckpt_path: A checkpoint to resume from: weights, optimizer, schedule, epoch.
         init_from: A checkpoint to take the weights from, nothing else.
+        trust: Packages of your own, or of somebody whom you trust, that a checkpoint may name beside those of
+            this configuration; see `skinseg.trust`.
         budget: How long a run trains, where that is to be the same for several; see `BudgetConfig`.
         sweep: What a multirun does beside its jobs; see `SweepConfig`.
         search: Trials in place of one run; see `SearchConfig`. null: one run.
@@ -177,6 +180,7 @@ class RootConfig:
     test: bool
     ckpt_path: str | None
     init_from: str | None
+    trust: str | list[str]
     budget: BudgetConfig
     sweep: SweepConfig
     search: SearchConfig | None
@@ -209,7 +213,8 @@ OURS = {
     "trainer": {"callbacks", "logger", "plugins", "enable_checkpointing", "enable_progress_bar"},
 }
 """Arguments that `build` gives itself; in a configuration they would silently do nothing."""
-_HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
+HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
+"""Keys of a node that are no arguments of its constructor."""
 
 
 def config_dir() -> Path:
@@ -257,6 +262,34 @@ def plain(cfg: DictConfig) -> Plain:
         where = f" ({key})" if key else ""
         raise SkinsegError(f"The configuration is incomplete{where}: {_first_line(error)}.") from error
     return typing.cast(Plain, resolved)
+
+
+def preprocess_node(config: Plain) -> Node | None:
+    """Returns the node of what is done to every image, None where that is nothing.
+
+    Nothing need not be built: albumentations takes longer to import than a few images to predict.
+
+    Args:
+        config: Resolved. Those of older runs have no preprocessing.
+    """
+    node: Node | None = config.get("preprocess")
+    return None if not node or node.get("transforms") == {} else node
+
+
+def literal(value: Any) -> Any:
+    """Returns plain values in the way in which OmegaConf takes every text for itself.
+
+    Of a configuration that is resolved, or was read from a file, a `${...}` is no longer meant to be filled
+    in; it would fetch environment variables of whoever reads it.
+
+    Args:
+        value: A text, a number, or lists and dictionaries of them.
+    """
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: f"{2 * found[1]}\\${{", value)
+    if isinstance(value, dict):
+        return {key: literal(child) for key, child in value.items()}
+    return [literal(child) for child in value] if isinstance(value, list | tuple) else value
 
 
 def missing_keys(cfg: DictConfig) -> list[str]:
@@ -483,7 +516,7 @@ def _node_problems(
         yield f"{path}._target_={target}: {error}{'' if str(error).endswith('?') else '.'}"
         return
     for key, value in node.items():
-        if key in _HYDRA_KEYS:
+        if key in HYDRA_KEYS:
             continue
         if key in OURS.get(path, ()):
             yield f"{path}.{key}: set by skinseg itself; leave it out."
@@ -544,6 +577,21 @@ def _unknown(key: str, known: set[str], *, where: str) -> str:
     return f"{key}: unknown key of {where}; known: {', '.join(names) or 'none'}."
 
 
+def imported(target: str) -> Any:
+    """Imports what a target names.
+
+    Args:
+        target: Dotted path of a class or function, as in `_target_`.
+
+    Raises:
+        TargetError: It cannot be imported.
+    """
+    try:
+        return get_object(target)
+    except Exception as error:  # whatever an import may raise belongs to the user's target
+        raise TargetError(f"cannot be imported ({_first_line(error)})") from error
+
+
 def imported_signature(target: str) -> Signature:
     """Imports a target and asks it for its signature.
 
@@ -553,10 +601,7 @@ def imported_signature(target: str) -> Signature:
     Raises:
         TargetError: It cannot be imported or not be called.
     """
-    try:
-        constructor = get_object(target)
-    except Exception as error:  # whatever an import may raise belongs to the user's target
-        raise TargetError(f"cannot be imported ({_first_line(error)})") from error
+    constructor = imported(target)
     try:
         parameters = inspect.signature(constructor).parameters
     except (TypeError, ValueError) as error:

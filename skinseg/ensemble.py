@@ -18,7 +18,7 @@ import hydra
 from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
-from skinseg.config import Plain, check, config_dir, plain
+from skinseg.config import Plain, check, config_dir, literal, plain
 from skinseg.errors import SkinsegError
 from skinseg.sweep.jobs import PLAN
 
@@ -32,11 +32,14 @@ class EnsembleConfig:
         run_dir: The folder that it writes; the ensemble is `checkpoints/ensemble.ckpt` in it.
         runs: Run folders, whose best checkpoints are taken, or checkpoints; or one folder that holds several
             runs (a sweep).
+        trust: Packages of your own, or of somebody whom you trust, whose constructors the runs may name; see
+            `skinseg.trust`.
     """
 
     name: str
     run_dir: str
     runs: list[str] | str
+    trust: str | list[str]
 
 
 def run(cfg: DictConfig) -> Path:
@@ -57,9 +60,10 @@ def run(cfg: DictConfig) -> Path:
 
     from omegaconf import OmegaConf
 
-    from skinseg.checkpoint import WholeCheckpointIO, read_checkpoint
+    from skinseg.checkpoint import WholeCheckpointIO
     from skinseg.inference.ensemble import join_checkpoints
     from skinseg.record import provenance, write_json, write_text
+    from skinseg.trust import trusted_checkpoint
 
     entries = [config["runs"]] if isinstance(config["runs"], str) else config["runs"]
     paths = [path for entry in entries for path in _checkpoints(Path(entry).expanduser())]
@@ -67,12 +71,13 @@ def run(cfg: DictConfig) -> Path:
         raise SkinsegError("runs: a checkpoint is named twice; it would have two votes.")
     if len(paths) < 2:
         raise SkinsegError(f"runs: found {len(paths)} checkpoint; an ensemble needs two or more.")
-    members = {str(path): read_checkpoint(path, key="runs") for path in paths}
+    members = {str(path): trusted_checkpoint(path, key="runs", trust=config["trust"]) for path in paths}
     folder = Path(config["run_dir"])
     joined = join_checkpoints(members, name=config["name"], run_dir=str(folder))
     target = folder / "checkpoints/ensemble.ckpt"
     WholeCheckpointIO().save_checkpoint(joined, target)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(joined["skinseg"]["config"])))
+    shown = OmegaConf.create(literal(joined["skinseg"]["config"]))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(shown))
     write_json(folder / "provenance.json", {**provenance(), "members": list(members)})
     _show(list(members), joined["skinseg"], target)
     return target

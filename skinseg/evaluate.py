@@ -39,6 +39,8 @@ class EvaluateConfig:
         run_dir: The folder that the evaluation writes; of several checkpoints each has a folder in it.
         seed: Of the bootstrap.
         ckpt: A checkpoint or a list of them.
+        trust: Packages of your own, or of somebody whom you trust, whose constructors they may name; see
+            `skinseg.trust`.
         predictions: Folder of masks that any program wrote, one for each scored image and no others.
         images: Folder of photographs.
         truth: Folder of masks.
@@ -72,6 +74,7 @@ class EvaluateConfig:
     run_dir: str
     seed: int
     ckpt: str | list[str] | None
+    trust: str | list[str]
     predictions: str | None
     images: str | None
     truth: str | None
@@ -123,7 +126,7 @@ def run(cfg: DictConfig) -> list[Path]:
     if config["predictions"] is not None:
         return [_evaluate_folder(config, as_trained, root, user)]
     paths = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
-    records = [_record(path) for path in paths]
+    records = [_record(path, config["trust"]) for path in paths]
     sides = [_side(config, as_trained, record) for record in records]
     for side in sides:
         _check_strata(user, side, config["strata"])
@@ -188,11 +191,11 @@ def _checked(config: Plain) -> tuple[Plain, Plain]:
     return config, as_trained
 
 
-def _record(path: str) -> Plain:
+def _record(path: str, trust: str | list[str]) -> Plain:
     """What a checkpoint carries beside its weights."""
-    from skinseg.checkpoint import read_checkpoint
+    from skinseg.trust import trusted_checkpoint
 
-    record: Plain = read_checkpoint(path, key="ckpt")["skinseg"]
+    record: Plain = trusted_checkpoint(path, key="ckpt", trust=trust)["skinseg"]
     if "sides" not in record:
         raise SkinsegError(
             f"ckpt={path} was written before checkpoints carried their split, so nobody can say which images "
@@ -225,7 +228,7 @@ def _evaluate_checkpoint(
     from skinseg.evaluation.result import Result, run_folder
     from skinseg.evaluation.rows import Job, Options, best_threshold, score_images
 
-    segmenter = build.load_segmenter(str(path))
+    segmenter = build.load_segmenter(str(path), config["trust"])
     record = segmenter.record
     loading = config["data"] or as_trained
     limit = _max_megapixels(config, as_trained, record)
@@ -252,7 +255,7 @@ def _evaluate_checkpoint(
 
     threshold, origin = segmenter.threshold, "fixed in the configuration"
     if config["threshold"] == "val":
-        validation = _trained(as_trained, record, "val").table
+        validation = _trained(as_trained, record, "val", config["trust"]).table
         with _progress(
             f"Choosing the threshold on {len(validation)} validation images", len(validation)
         ) as advance:
@@ -341,7 +344,7 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
         side = other_side(data.catalog, record, config["overlap"])
     else:
         assert record is not None
-        side = _trained(as_trained, record, config["side"])
+        side = _trained(as_trained, record, config["side"], config["trust"])
     if config["split_file"] is not None:
         side = listed_side(side, Path(config["split_file"]).expanduser(), config["side"])
     return side
@@ -372,14 +375,18 @@ def _check_strata(user: pd.DataFrame | None, side: Side, path: str) -> None:
         log.info("strata: %d of the %d scored images are in %s.", known, len(side.table), path)
 
 
-def _trained(as_trained: Plain, record: Plain, name: Literal["test", "val", "train"]) -> Side:
+def _trained(
+    as_trained: Plain, record: Plain, name: Literal["test", "val", "train"], trust: str | list[str]
+) -> Side:
     """The side of the run's own data, or its test data where it was tested on another data set."""
     from skinseg import build
     from skinseg.evaluation.side import other_side, trained_side
+    from skinseg.trust import check_stored
 
     trained = record["config"]
     changed = {key: value for key, value in as_trained.items() if key != "batch_size"}
     other = trained["test_data"] if name == "test" else None
+    check_stored({"data": other or trained["data"]}, ["data"], source="The checkpoint's data", trust=trust)
     node = {**(other or trained["data"]), **changed}
     node = {key: value for key, value in node.items() if key not in ("split", "overfit")}
     catalog = build.data_source("data", node, seed=trained["seed"]).catalog

@@ -1,8 +1,9 @@
 """A job of a sweep: what the sweep has planned, in a process of its own.
 
-python -m skinseg.job <run folder>
+python -m skinseg.job <run folder> [trust=<package>,<another>]
 
-It is what a sweep starts; by hand it repeats a job as it was launched.
+It is what a sweep starts; by hand it repeats a job as it was launched. The folder may be of somebody else:
+which packages beside the known ones its configuration may name is said here (see `skinseg.trust`).
 """
 
 from __future__ import annotations
@@ -13,27 +14,32 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from filelock import Timeout
 from omegaconf import OmegaConf
 
+from skinseg.config import literal
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.record import write_json
-from skinseg.sweep.jobs import FAILED, Job, running
+from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, running
 from skinseg.sweep.stop import END
 from skinseg.train import run
+from skinseg.trust import check_stored
 
 
 def main() -> int:
     """Runs the job and returns the exit code; why it failed is left in its folder."""
-    if len(sys.argv) != 2:
-        print(f"Expected one argument, the job's folder; found {len(sys.argv) - 1}.", file=sys.stderr)
+    words = sys.argv[1:]
+    trust = [package for word in words[1:] for package in word.removeprefix(TRUST).split(",")]
+    if not words or not all(word.startswith(TRUST) for word in words[1:]):
+        print(f"Expected the job's folder and {TRUST}<packages>; found {words}.", file=sys.stderr)
         return SkinsegError.exit_code
-    folder = Path(sys.argv[1])
+    folder = Path(words[0])
     try:
-        job = Job.read(folder)
+        job = _read(folder, trust)
         if "LOCAL_RANK" in os.environ:  # a further process of the one that holds the lock
             return _run(job)
         _end_on_request()
@@ -47,13 +53,19 @@ def main() -> int:
     return SkinsegError.exit_code
 
 
+def _read(folder: Path, trust: list[str]) -> Job:
+    job = Job.read(folder)
+    check_stored(job.config, source=str(folder / JOB), trust=trust)
+    return replace(job, config={**job.config, "trust": trust})
+
+
 def _run(job: Job) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     log = logging.FileHandler(job.folder / "train.log")
     log.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger().addHandler(log)
     try:
-        run(OmegaConf.create(dict(job.config)))
+        run(OmegaConf.create(literal(dict(job.config))))
     except InterruptedRunError as error:
         logging.getLogger("skinseg").error("%s", error)
         return error.exit_code

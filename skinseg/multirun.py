@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 import logging
 import math
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -18,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -32,8 +33,20 @@ from skinseg.config import ConfigurationError, Plain, check, compose, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.record import replacing, write_json
 from skinseg.sweep.gpus import reserved, visible_gpus
-from skinseg.sweep.jobs import FAILED, JOB, PLAN, Job, Plan, continued, earlier_jobs, fingerprint, state_of
+from skinseg.sweep.jobs import (
+    FAILED,
+    JOB,
+    PLAN,
+    TRUST,
+    Job,
+    Plan,
+    continued,
+    earlier_jobs,
+    fingerprint,
+    state_of,
+)
 from skinseg.sweep.stop import is_stopping, run_child, stop_at_interrupt
+from skinseg.trust import trusted
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +70,7 @@ _RANK_VARIABLES = (
 _GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _IN_TURN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _ASIDE = ".interrupted"
-_COMPOSED = ".composed.pkl"
+_COMPOSED = ".composed.json"
 # What raises the errors of launchers.
 _LAUNCHERS = ("joblib", "submitit", "ray")
 
@@ -290,22 +303,35 @@ def _let_hydra_take(composed: Mapping[tuple[str, ...], DictConfig], path: Path) 
 
     They would read `conf/` at each job's turn: a file that is edited by then would be another job, and a
     broken one the end of the sweep. A launcher asks in processes of its own, to which Hydra sends its loader
-    with each job: so the loader holds only where they are.
+    with each job: so the loader holds only where they are, and what they have to be.
     """
+    texts = [[overrides, OmegaConf.to_yaml(cfg)] for overrides, cfg in composed.items()]
+    content = json.dumps(texts).encode()
     with replacing(path) as temporary:
-        temporary.write_bytes(pickle.dumps(composed))
+        temporary.write_bytes(content)
     loader: Any = GlobalHydra.instance().config_loader()
-    loader.load_sweep_config = partial(_as_planned, path)
+    loader.load_sweep_config = partial(_as_planned, path, hashlib.sha256(content).hexdigest())
 
 
-def _as_planned(path: Path, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-    return copy.deepcopy(_all_as_planned(path)[tuple(sweep_overrides)])
+def _as_planned(path: Path, digest: str, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+    """Returns a planned configuration as Hydra's loader would compose it."""
+    cfg = OmegaConf.create(_all_as_planned(path, digest)[tuple(sweep_overrides)])
+    assert isinstance(cfg, DictConfig)
+    hydra = OmegaConf.structured(HydraConf)
+    with open_dict(hydra):
+        hydra.merge_with(cfg.hydra)
+    cfg.hydra = hydra
+    OmegaConf.set_struct(cfg, True)
+    OmegaConf.copy_cache(from_config=master_config, to_config=cfg)  # the time at which the sweep began
+    return cfg
 
 
 @cache
-def _all_as_planned(path: Path) -> dict[tuple[str, ...], DictConfig]:
-    found: dict[tuple[str, ...], DictConfig] = pickle.loads(path.read_bytes())
-    return found
+def _all_as_planned(path: Path, digest: str) -> dict[tuple[str, ...], str]:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise SkinsegError(f"{path} was changed since the sweep was planned; start it again.")
+    return {tuple(overrides): text for overrides, text in json.loads(content)}
 
 
 def run_job(cfg: DictConfig) -> float | None:
@@ -339,7 +365,9 @@ def run_job(cfg: DictConfig) -> float | None:
         # Slurm has stopped it, at the end of its time or for a job of more weight, and starts it again.
         job = _resuming(replace(job, action="resume", earlier=folder))
         job.write()
-    code = run_in_child(job, cwd=hydra.runtime.cwd, alone=alone, sweep=None if alone else sweep)
+    code = run_in_child(
+        job, cwd=hydra.runtime.cwd, alone=alone, trust=trusted(plain(cfg)), sweep=None if alone else sweep
+    )
     if code:
         if code != InterruptedRunError.exit_code and not (folder / FAILED).is_file():
             reason = f"killed by signal {-code}." if code < 0 else f"ended with exit code {code}."
@@ -367,6 +395,7 @@ def run_in_child(
     *,
     cwd: str,
     alone: bool,
+    trust: Sequence[str],
     sweep: Path | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> int:
@@ -376,6 +405,7 @@ def run_in_child(
         job: Written.
         cwd: Its working directory.
         alone: Whether no other job writes to this terminal; else its output goes to its console.log.
+        trust: Packages that the configuration in the job's folder may name; see `skinseg.trust`.
         sweep: Folder of the sweep, where its jobs are not started in this process and are to be told when it
             stops.
         variables: Further environment variables.
@@ -387,6 +417,8 @@ def run_in_child(
     environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
     environment |= variables or {}
     command = [sys.executable, "-m", "skinseg.job", str(job.folder)]
+    if trust:
+        command.append(TRUST + ",".join(trust))
     console = job.folder / "console.log"
     with contextlib.ExitStack() as stack:
         stopping = partial(is_stopping, sweep) if sweep is not None else None

@@ -26,6 +26,8 @@ class PredictConfig:
         name: Part of the log folder's path.
         run_dir: The folder of the log.
         ckpt: A checkpoint of a run; it alone is needed.
+        trust: Packages of your own, or of somebody whom you trust, whose constructors it may name; see
+            `skinseg.trust`.
         input: Folder of photographs, with subfolders. Files that are named as masks are passed over.
         output: Folder for the masks, `<image_id>_segmentation.png`: 8-bit grey, 0 and 255, each of its
             photograph's size, upright. A photograph that cannot be read is listed in `unreadable.csv` there.
@@ -42,6 +44,7 @@ class PredictConfig:
     name: str
     run_dir: str
     ckpt: str
+    trust: str | list[str]
     input: str
     output: str
     threshold: float | None
@@ -93,7 +96,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
             f"output={output} already holds masks of {len(there)} of these photographs, e.g. "
             f"{mask_name(there[0])}; take another folder, or overwrite=true replaces them."
         )
-    segmenter = build.load_segmenter(config["ckpt"])
+    segmenter = build.load_segmenter(config["ckpt"], config["trust"])
     predictor = build.predictor(segmenter, config)
     threshold = segmenter.threshold if config["threshold"] is None else config["threshold"]
     ids, files = list(photographs), [str(path) for path in photographs.values()]

@@ -54,6 +54,7 @@ from skinseg.sweep.study import (
     told,
     without_password,
 )
+from skinseg.trust import trusted
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ _OF_THE_MACHINE = {
 }  # fmt: skip
 _NOT_COMPARED = {
     "search", "sweep", "test", "test_data", "test_overlap", "threads", "logger", "group", "job_type", "tags",
-    "notes",
+    "notes", "trust",
 }  # fmt: skip
 
 
@@ -295,7 +296,9 @@ class _Search:
         job.write()
         log.info("Trial %d (%s) starts in %s.", trial.number, " ".join(job.words), folder)
         alone = self.options["jobs"] == 1
-        code = run_in_child(job, cwd=self.cwd, alone=alone, variables={STORAGE: self.where})
+        code = run_in_child(
+            job, cwd=self.cwd, alone=alone, trust=trusted(dict(job.config)), variables={STORAGE: self.where}
+        )
         return _result(job, code, pruned=PRUNED in self._stored(trial.number).user_attrs)
 
     def _job(self, trial: Trial, values: Mapping[str, Any], folder: Path, earlier: Path | None) -> Job:

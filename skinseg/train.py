@@ -17,7 +17,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from skinseg.command import end_with_message, main_of
-from skinseg.config import Plain, check, config_dir, plain
+from skinseg.config import Plain, check, config_dir, literal, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.multirun import conclude, run_job
 
@@ -50,13 +50,16 @@ def run(cfg: DictConfig) -> float:
     from skinseg import build
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import finish, run_id
-    from skinseg.checkpoint import check_resumable, read_checkpoint
+    from skinseg.checkpoint import check_resumable
+    from skinseg.trust import trusted, trusted_checkpoint
 
     quiet()
     _prepare_torch(config)
     build.settle_rank(config)
     run_dir = Path(config["run_dir"])
-    resumed = None if config["ckpt_path"] is None else read_checkpoint(config["ckpt_path"], key="ckpt_path")
+    resumed = None
+    if config["ckpt_path"] is not None:
+        resumed = trusted_checkpoint(config["ckpt_path"], key="ckpt_path", trust=trusted(config))
     exit_code = 1
     try:
         data = build.datamodule(config)
@@ -122,14 +125,22 @@ def _with_found(config: Plain, data: LesionDataModule, resumed: Plain | None) ->
     """
     from skinseg.tuning import find_batch_size, find_lr
 
-    before = None if resumed is None else resumed["skinseg"]["config"]
     if config["find"] == "batch_size":
-        found = find_batch_size(config, data) if before is None else before["data"]["batch_size"]
+        found = (
+            find_batch_size(config, data) if resumed is None else _found_before(resumed, "data", "batch_size")
+        )
         log.info("find=batch_size: data.batch_size=%d.", found)
         return {**config, "data": {**config["data"], "batch_size": found}}
-    rate = find_lr(config, data) if before is None else before["optimizer"]["lr"]
+    rate = find_lr(config, data) if resumed is None else _found_before(resumed, "optimizer", "lr")
     log.info("find=lr: optimizer.lr=%.2e.", rate)
     return {**config, "optimizer": {**config["optimizer"], "lr": rate}}
+
+
+def _found_before(resumed: Plain, group: str, key: str) -> Any:
+    value = resumed["skinseg"]["config"][group][key]
+    if not isinstance(value, int | float):
+        raise SkinsegError(f"ckpt_path: its {group}.{key} is {value!r}; expected a number.")
+    return value
 
 
 def _budget_steps(config: Plain, data: LesionDataModule, resumed: Plain | None) -> int | None:
@@ -196,7 +207,7 @@ def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_dat
     if not first_rank():
         logging.getLogger("skinseg").setLevel(logging.ERROR)
         return
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(literal(config))))
     write_json(run_dir / "provenance.json", provenance())
     catalog = data.catalog.record()
     content = {"catalog": catalog, "split": data.split.record()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from skinseg.data.mix import Mix
 from skinseg.data.preprocess import Preprocess
 from skinseg.errors import SkinsegError
 from skinseg.train import run
+from skinseg.trust import check_stored, trusted
 
 ROOT = config_dir()
 OPTIONS = sorted(
@@ -35,6 +37,10 @@ DEBUG = sorted(path.stem for path in (ROOT / "debug").glob("*.yaml"))
 def composed(*overrides: str, run_dir: Path) -> dict[str, Any]:
     config = plain(compose([*overrides, f"run_dir={run_dir}"]))
     check(config)
+    # As a checkpoint's or a job's, without a further word.
+    stored = {**json.loads(json.dumps(config)), "search": None}
+    check_stored(stored, source="job.json")
+    assert trusted(config) == []
     return config
 
 

@@ -117,11 +117,11 @@ class BestAndLast(ModelCheckpoint):
 
     def _save_best(self, trainer: L.Trainer) -> None:
         self._validated = False
-        if not trainer.fast_dev_run:
+        if not _is_dev_run(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save_last(self, trainer: L.Trainer) -> None:
-        if not trainer.fast_dev_run:
+        if not _is_dev_run(trainer):
             trainer.save_checkpoint(self.last_path)
         self._last_step, self._last_time = trainer.global_step, time.monotonic()
 
@@ -159,3 +159,7 @@ class BestAndLast(ModelCheckpoint):
                 "last_model_path": "",
             }
         super().load_state_dict(state_dict)
+
+
+def _is_dev_run(trainer: L.Trainer) -> bool:
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by a connector of Lightning's

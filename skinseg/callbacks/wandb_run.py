@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -296,9 +297,11 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
         for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
             for artifact in run.logged_artifacts():
                 if artifact.type == "evaluation":
-                    artifact.download(
-                        root=str(folder / f"{run.name}-{run.id}" / artifact.name.replace(":", "_"))
-                    )
+                    # Whoever named the run may not say where on this disk it is put.
+                    parts_of_path = [
+                        re.sub(r"[^\w.= -]", "_", name) for name in (f"{run.name}-{run.id}", artifact.name)
+                    ]
+                    artifact.download(root=str(folder.joinpath(*parts_of_path)))
                     found += 1
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise SkinsegError(f"runs=wandb:{group} cannot be fetched: {error}") from error

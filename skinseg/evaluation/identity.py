@@ -20,6 +20,7 @@ _NOT_THE_METHOD = frozenset(
         "logger",
         "callbacks",  # but for what `_trains` finds among them
         "ckpt_path",
+        "trust",
         "sweep",
         "search",
         "threads",

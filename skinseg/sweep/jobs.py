@@ -18,13 +18,27 @@ from skinseg.record import write_json
 PLAN = "sweep.json"
 JOB = "job.json"
 FAILED = "failed.json"
+TRUST = "trust="
+"""How the word of `skinseg.job` begins that names packages which a job may name."""
 _LOCK = ".running"
 
 Action = Literal["start", "resume", "skip"]
 
 # What two jobs that train the same may differ in: where they write and what they are called.
 _PLACES = frozenset(
-    {"run_dir", "ckpt_path", "group", "job_type", "tags", "notes", "logger", "threads", "sweep", "search"}
+    {
+        "run_dir",
+        "ckpt_path",
+        "trust",
+        "group",
+        "job_type",
+        "tags",
+        "notes",
+        "logger",
+        "threads",
+        "sweep",
+        "search",
+    }
 )
 
 

@@ -74,8 +74,8 @@ def read_challenge(
             "data.root=<the folder that holds them>."
         )
     annotations = find_masks(tree, sources)
-    known = find_metadata(tree, metadata)
     ids = pd.Series(sorted(images))
+    known = find_metadata(tree, ids, metadata)
     group, group_source = groups_of(ids, known)
     table = pd.DataFrame(
         {

@@ -6,12 +6,12 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
@@ -32,6 +32,7 @@ from skinseg.data.files import PassedFiles, Verify
 from skinseg.data.masks import PSEUDO
 from skinseg.data.mix import Mix
 from skinseg.data.splits import Split
+from skinseg.data.tables import image_ids, matching, read_table, report_match
 from skinseg.errors import SkinsegError
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class LesionDataModule(L.LightningDataModule):
         verify: How much of each file is looked at before any work starts. True: all of it. "headers": sizes
             alone. False: nothing.
         same_lesion: CSV with columns a and b: pairs of image ids that show one lesion, beyond what is
-            published, such as `near_duplicates.csv` of an audit once you have looked through it.
+            published, such as `near_duplicates.csv` of an audit once you have looked through it. How many of
+            its rows are about these images is logged, and noted in the catalog as "same_lesion".
         overfit: Train, validate and test on this many training images, to see that a network can learn
             at all. None: use the split.
         on_missing_image: "error" or "drop" where the metadata lists an image that is not there.
@@ -162,7 +164,9 @@ class LesionDataModule(L.LightningDataModule):
         """Reads the data set anew, with other policies than the configured ones."""
         catalog = self._reader(self.root, problems, verify=self._verify)
         if self._same_lesion is not None:
-            catalog = catalog.joining(_read_pairs(Path(self._same_lesion).expanduser()))
+            pairs = _read_pairs(Path(self._same_lesion).expanduser(), catalog)
+            joined = sorted({image_id for pair in pairs for image_id in pair})
+            catalog = replace(catalog.joining(pairs), notes={**catalog.notes, "same_lesion": joined})
         return catalog
 
     @cached_property
@@ -327,14 +331,15 @@ class LesionDataModule(L.LightningDataModule):
         )
 
 
-def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    try:
-        table = pd.read_csv(path, dtype=str)
-    except (OSError, ValueError) as error:
-        raise SkinsegError(f"data.same_lesion={path}: not a readable CSV table ({error}).") from error
-    if not {"a", "b"} <= set(table.columns):
-        raise SkinsegError(f"data.same_lesion={path}: found the columns {list(table)}, expected a and b.")
-    return list(zip(table["a"], table["b"], strict=True))
+def _read_pairs(path: Path, catalog: Catalog) -> list[tuple[str, str]]:
+    """Reads pairs of images of one lesion, those of which both are in the catalog."""
+    table = read_table(path, ["a", "b"], key="data.same_lesion")
+    images = catalog.table["image_id"]
+    a, b = (matching(image_ids(table[column]), images) for column in ("a", "b"))
+    both = a.notna() & b.notna()
+    said = table["a"].fillna("(blank)") + "," + table["b"].fillna("(blank)")
+    report_match(both, said, images, f"data.same_lesion={path}")
+    return list(zip(a[both], b[both], strict=True))
 
 
 def default_workers() -> int:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinseg.data.catalog import COLUMNS, Catalog
+from skinseg.data.catalog import COLUMNS, Catalog, name_groups
 from skinseg.data.files import UnreadableFileError, image_size, same_proportions
+from skinseg.data.tables import matching
 from skinseg.errors import SkinsegError
 
 
@@ -22,7 +23,8 @@ def read_folders(
     Args:
         masks: Truth by image id.
         images: Photographs by image id. None: there are none, and sizes are those of the masks.
-        lesions: Lesion id by image id; an image without one stands for itself.
+        lesions: Lesion id by image id; an image without one stands for itself, even where a lesion is called
+            like it.
 
     Returns:
         A row per mask. Dataset and mask_source are "folder".
@@ -30,6 +32,9 @@ def read_folders(
     Raises:
         SkinsegError: A mask lacks its photograph or is of other proportions; all such are listed.
     """
+    written = pd.Series(list(lesions or {}), dtype=object)
+    known = zip(matching(written, masks), (lesions or {}).values(), strict=True)
+    lesion_of = {image_id: lesion for image_id, lesion in known if not pd.isna(image_id)}
     problems, rows = [], []
     for image_id, mask in masks.items():
         image = None if images is None else images.get(image_id)
@@ -46,7 +51,6 @@ def read_folders(
                 f"{mask}: {drawn[1]}x{drawn[0]} pixels, not of the proportions of its photograph "
                 f"({size[1]}x{size[0]})"
             )
-        lesion = (lesions or {}).get(image_id)
         rows.append(
             {
                 "image_id": image_id,
@@ -54,8 +58,7 @@ def read_folders(
                 "mask": str(mask),
                 "mask_source": "folder",
                 "dataset": "folder",
-                "group": lesion or image_id,
-                "group_source": "image" if lesion is None else "strata",
+                "group_source": "strata" if image_id in lesion_of else "image",
                 "height": size[0],
                 "width": size[1],
             }
@@ -64,4 +67,6 @@ def read_folders(
         more = [f"  and {len(problems) - 5} more"] if len(problems) > 5 else []
         listed = [f"  {problem}" for problem in problems[:5]]
         raise SkinsegError("\n".join([f"{len(problems)} masks do not fit:", *listed, *more]))
-    return Catalog(pd.DataFrame(rows).reindex(columns=list(COLUMNS)))
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    ids = table["image_id"]
+    return Catalog(table.assign(group=name_groups(ids, ids.map(lesion_of))))

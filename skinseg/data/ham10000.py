@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from skinseg.data.assemble import assemble
-from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog, Problems, join_groups
+from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog, Problems, join_groups, name_groups
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.data.files import Tree, Verify, find_images, image_id_of, is_junk, same_content, walk
 from skinseg.data.masks import MASK_SOURCES
-from skinseg.data.metadata import HAM10000_LICENCE, HAM10000_NAMES, group_pairs
+from skinseg.data.metadata import HAM10000_LICENCE, HAM10000_NAMES, ages, diagnosis_codes, group_pairs
+from skinseg.data.tables import image_ids, lesion_ids, matching, read_table
 from skinseg.errors import SkinsegError
 
 MASK_SUFFIX = "_segmentation.png"
@@ -52,6 +53,8 @@ def read_ham10000(
     rows = _read_metadata(metadata_path)
     tree = list(walk(folder))
     images, reduced = find_images(tree)
+    # Metadata may name an image in letters of another case than its file.
+    rows["image_id"] = matching(rows["image_id"], images).fillna(rows["image_id"])
     masks = _find_masks([*tree, *_masks_beside(folder, Path(root).expanduser())])
 
     for image_id in sorted(images.keys() - set(rows["image_id"])):
@@ -60,9 +63,14 @@ def read_ham10000(
         problems.add(
             "missing_image", image_id, f"{image_id} (row of {metadata_path}) has no file below {folder}"
         )
+    alone = rows["lesion_id"].isna()
+    for image_id in sorted(set(rows.loc[alone, "image_id"]) & images.keys()):
+        problems.add("missing_lesion", image_id, f"{image_id}: its row of {metadata_path} has no lesion_id")
     # A pair joins its lesions even where one of the two images is not here.
-    pairs = group_pairs(dict(zip(rows["image_id"], rows["lesion_id"], strict=True)))
-    rows["group"] = join_groups(rows["lesion_id"], pairs)
+    groups = name_groups(rows["image_id"], rows["lesion_id"])
+    pairs = group_pairs(dict(zip(rows["image_id"], groups, strict=True)))
+    rows["group"] = join_groups(groups, pairs)
+    rows["group_source"] = alone.map({True: "image", False: "ham10000"})
     rows = rows[rows["image_id"].isin(images.keys())]
     table = pd.DataFrame(
         {
@@ -70,11 +78,11 @@ def read_ham10000(
             "image": rows["image_id"].map(images),
             "dataset": "ham10000",
             "group": rows["group"],
-            "group_source": "ham10000",
+            "group_source": rows["group_source"],
             "diagnosis": rows["dx"],
             "diagnosis_term": rows["dx"],
             "publisher_split": None,
-            "age": pd.to_numeric(rows["age"], errors="coerce").replace(0, float("nan")),
+            "age": rows["age"],
             "sex": rows["sex"],
             "site": rows["localization"],
             "licence": HAM10000_LICENCE,
@@ -89,6 +97,7 @@ def read_ham10000(
         problems,
         verify=verify,
         missing_mask=f"has no mask *{MASK_SUFFIX} below {folder}",
+        advice={"missing_lesion": f"Their rows of {metadata_path} have no lesion_id; fill it in."},
         notes={"reduced_copy": reduced},
     )
 
@@ -123,32 +132,26 @@ def _find(root: Path, metadata: str | None) -> tuple[Path, Path]:
 
 
 def _read_metadata(path: Path) -> pd.DataFrame:
-    try:
-        rows = pd.read_csv(path, dtype=str, sep=None, engine="python")
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise SkinsegError(f"{path} is not a CSV table: {error}.") from error
-    rows.columns = [str(column).strip().strip('"') for column in rows.columns]
-    expected = ["lesion_id", "image_id", "dx", "age", "sex", "localization"]
-    missing = [column for column in expected if column not in rows]
-    if missing:
-        raise SkinsegError(f"{path} lacks the columns {missing}; found {list(rows.columns)}.")
-    for column in ("lesion_id", "image_id"):
-        if rows[column].isna().any():
-            raise SkinsegError(
-                f"{path}: {int(rows[column].isna().sum())} rows have no {column}; mend the file."
-            )
+    columns = ["lesion_id", "image_id", "dx", "age", "sex", "localization"]
+    rows = read_table(path, columns, known=["dataset"])
+    rows["image_id"] = image_ids(rows["image_id"])
+    rows["lesion_id"] = lesion_ids(rows["lesion_id"], str(path))
+    rows["age"] = ages(rows["age"], str(path))
+    if nameless := int(rows["image_id"].isna().sum()):
+        raise SkinsegError(f"{path}: {nameless} rows have no image_id; mend the file.")
     twice = rows["image_id"][rows["image_id"].duplicated()].unique()
     if len(twice):
         raise SkinsegError(
             f"{path}: {len(twice)} image ids are listed more than once, e.g. {', '.join(twice[:5])}; "
             "keep one row for each image."
         )
-    unknown = sorted(set(rows["dx"].fillna("(empty)")) - set(DIAGNOSES))
+    codes = diagnosis_codes(rows["dx"])
+    unknown = sorted(set(rows["dx"][codes.isna()].fillna("(empty)")))
     if unknown:
         raise SkinsegError(
             f"{path}: unknown diagnoses {unknown[:5]} in column dx; expected {list(DIAGNOSES)}."
         )
-    return rows
+    return rows.assign(dx=codes)
 
 
 def _masks_beside(folder: Path, root: Path) -> Tree:

@@ -71,7 +71,7 @@ def read_isic9(
         files[side, term], passed_over = find_images([entry for part in copies for entry in part])
         reduced.update(passed_over)
     rows = _rows(files)
-    known = find_metadata(tree, metadata)
+    known = find_metadata(tree, rows["image_id"], metadata)
     table = _describe(rows, known)
     found = find_masks(tree, masks)
     notes = {

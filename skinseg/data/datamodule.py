@@ -51,6 +51,8 @@ class LesionDataModule(L.LightningDataModule):
             or fewer without a GPU, where they would take the network's time.
         verify: How much of each file is looked at before any work starts. True: all of it. "headers": sizes
             alone. False: nothing.
+        masks: Folder of masks that lies elsewhere, named `<image_id>_segmentation.png` in it or below; they
+            come before those that are found below `root`. None: there is none.
         same_lesion: CSV with columns a and b: pairs of image ids that show one lesion, beyond what is
             published, such as `near_duplicates.csv` of an audit once you have looked through it. How many of
             its rows are about these images is logged, and noted in the catalog as "same_lesion".
@@ -92,6 +94,7 @@ class LesionDataModule(L.LightningDataModule):
         batch_size: int = 16,
         num_workers: int | None = None,
         verify: Verify = True,
+        masks: str | None = None,
         same_lesion: str | None = None,
         overfit: int | None = None,
         on_missing_image: Policy = "error",
@@ -125,6 +128,7 @@ class LesionDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = default_workers() if num_workers is None else num_workers
         self._verify = verify
+        self._masks = masks
         self._same_lesion = same_lesion
         self.overfit = overfit
         self.policy: dict[str, MissingPolicy] = {
@@ -162,7 +166,12 @@ class LesionDataModule(L.LightningDataModule):
 
     def read(self, problems: Problems) -> Catalog:
         """Reads the data set anew, with other policies than the configured ones."""
-        catalog = self._reader(self.root, problems, verify=self._verify)
+        if self._masks is None:
+            catalog = self._reader(self.root, problems, verify=self._verify)
+        else:
+            folder = Path(self._masks).expanduser()
+            catalog = self._reader(self.root, problems, verify=self._verify, mask_folder=folder)
+            _report_masks(catalog, folder)
         if self._same_lesion is not None:
             pairs = _read_pairs(Path(self._same_lesion).expanduser(), catalog)
             joined = sorted({image_id for pair in pairs for image_id in pair})
@@ -329,6 +338,18 @@ class LesionDataModule(L.LightningDataModule):
             worker_init_fn=limit_worker_threads,
             ahead=copies,
         )
+
+
+def _report_masks(catalog: Catalog, folder: Path) -> None:
+    """Says how many images have their mask from a folder of the user's; none is a mistake."""
+    used = catalog.table["mask"].map(lambda path: folder in Path(path).parents, na_action="ignore")
+    count, images = int(used.eq(True).sum()), len(catalog)
+    if not count:
+        raise SkinsegError(
+            f"data.masks={folder}: none of its masks is of one of the {images} images; expected such as "
+            f"{catalog.table['image_id'].iloc[0]}_segmentation.png."
+        )
+    log.info("data.masks=%s: masks of %d of the %d images.", folder, count, images)
 
 
 def _read_pairs(path: Path, catalog: Catalog) -> list[tuple[str, str]]:

@@ -98,6 +98,8 @@ def run(cfg: DictConfig) -> str | None:
         if key == "data":
             found += audit.findings(catalog, problems, source.policy, measures[name])
     name = next(iter(catalogs))
+    if scores is not None:
+        scores = _of_images(scores, catalogs[name].table["image_id"], config["scores"])
     pairs = near_duplicates(prints[name] if config["near_duplicates"] else {})
     found += audit.of_near_duplicates(catalogs[name], pairs)
     found.sort(key=lambda finding: audit.SEVERITIES.index(finding.severity))
@@ -193,15 +195,26 @@ def _write_and_show_agreement(
 
 
 def _read_scores(path: Path) -> pd.DataFrame:
-    import pandas as pd
+    """Reads image ids and metrics from the scores of a run."""
+    from skinseg.data.tables import image_ids, numbers, read_table
+    from skinseg.scoring.metrics import METRICS
 
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise SkinsegError(f"scores={path}: not a readable CSV table ({error}).") from error
-    if "image_id" not in table:
-        raise SkinsegError(f"scores={path} has no column image_id; expected the scores.csv of a run.")
-    return table
+    table = read_table(path, ["image_id"], known=list(METRICS), key="scores")
+    scores = {
+        name: numbers(table[name], f"scores={path}", low=metric.lowest, high=metric.highest)
+        for name, metric in METRICS.items()
+        if name in table
+    }
+    return table[[]].assign(image_id=image_ids(table["image_id"]), **scores)
+
+
+def _of_images(scores: pd.DataFrame, images: pd.Series, path: str) -> pd.DataFrame:
+    """Returns the scores of the images at hand, by their ids; says how many there are."""
+    from skinseg.data.tables import matching, report_match
+
+    known = matching(scores["image_id"], images)
+    report_match(known.notna(), scores["image_id"], images, f"scores={path}")
+    return scores.assign(image_id=known)[known.notna()]
 
 
 def _table(title: str, content: pd.DataFrame) -> Table:

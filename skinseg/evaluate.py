@@ -128,17 +128,16 @@ def run(cfg: DictConfig) -> list[Path]:
     paths = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
     records = [_record(path, config["trust"]) for path in paths]
     sides = [_side(config, as_trained, record) for record in records]
-    for side in sides:
-        _check_strata(user, side, config["strata"])
+    users = [_strata_of(user, side, config["strata"]) for side in sides]
     tests = [is_test(record, side) for record, side in zip(records, sides, strict=True)]
     _refuse_choice_on_test([r for r, test in zip(records, tests, strict=True) if test])
     for path, test in zip(paths, tests, strict=True):
         if test and (run_dir := run_folder(Path(path).expanduser())) is not None:
             check_log(run_dir)
     folders = []
-    for number, (path, record, side) in enumerate(zip(paths, records, sides, strict=True)):
+    for number, (path, record, side, own) in enumerate(zip(paths, records, sides, users, strict=True)):
         folder = root if len(paths) == 1 else root / f"{number}_{record['config']['name']}"
-        folders.append(_evaluate_checkpoint(config, as_trained, Path(path).expanduser(), side, folder, user))
+        folders.append(_evaluate_checkpoint(config, as_trained, Path(path).expanduser(), side, folder, own))
     if len(folders) > 1:
         log.info("\nTo compare them: python -m skinseg.compare 'runs=[%s]'", root)
     return folders
@@ -304,7 +303,7 @@ def _evaluate_folder(config: Plain, as_trained: Plain, folder: Path, user: pd.Da
     predictions = find_mask_files(source, "predictions")
     side = _side(config, as_trained, None)
     limit = _max_megapixels(config, as_trained, None)
-    _check_strata(user, side, config["strata"])
+    user = _strata_of(user, side, config["strata"])
     where = f"truth={config['truth']}" if config["truth"] is not None else f"the {side.name} side of the data"
     check_complete(predictions, side.table["image_id"], source, where=where)
     ids, images, masks = (side.table[column].tolist() for column in ("image_id", "image", "mask"))
@@ -361,18 +360,25 @@ def _max_megapixels(config: Plain, as_trained: Plain, record: Plain | None) -> f
     return float(node.get("max_megapixels", DEFAULT_MAX_MEGAPIXELS))
 
 
-def _check_strata(user: pd.DataFrame | None, side: Side, path: str) -> None:
-    """Says how many images a user's strata know; none is a mistake."""
+def _strata_of(user: pd.DataFrame | None, side: Side, path: str) -> pd.DataFrame | None:
+    """Returns a user's strata of the scored images, and says how many there are; none is a mistake."""
+    from skinseg.data.tables import matching, report_match
+
     if user is None:
-        return
-    known = int(side.table["image_id"].isin(user["image_id"]).sum())
-    if not known:
-        raise SkinsegError(
-            f"strata={path}: none of its {len(user)} image ids is among the {len(side.table)} scored images. "
-            f"Expected such as {side.table['image_id'].iloc[0]}, found such as {user['image_id'].iloc[0]}."
-        )
-    if known < len(side.table):
-        log.info("strata: %d of the %d scored images are in %s.", known, len(side.table), path)
+        return None
+    images = side.table["image_id"]
+    known = matching(user["image_id"], images)
+    # An image that is not scored is no mistake, one that is nowhere may be.
+    somewhere = known.notna() | matching(user["image_id"], side.catalog.table["image_id"]).notna()
+    if not known.notna().any():
+        report_match(known.notna(), user["image_id"], images, f"strata={path}", what="image ids")
+    images_here = side.catalog.table["image_id"]
+    report_match(somewhere, user["image_id"], images_here, f"strata={path}", what="image ids")
+    if known.nunique() < len(images):
+        log.info("strata: %d of the %d scored images are in %s.", known.nunique(), len(images), path)
+    if (twice := known.dropna()[known.dropna().duplicated()]).size:
+        raise SkinsegError(f"strata={path}: {len(twice)} images are listed twice, e.g. {twice.iloc[0]}.")
+    return user.assign(image_id=known)[known.notna()]
 
 
 def _trained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -232,8 +233,30 @@ def test_agreement_of_annotators_and_a_model_beside_it(
     assert "0.75" in out
     assert "1 of these images" in out
     scores.write_text("a,b\n")
-    with pytest.raises(SkinsegError, match=r"scores=.*has no column image_id"):
+    with pytest.raises(SkinsegError, match=r"scores=.*lacks the columns \['image_id'\]"):
         audit("data=isic2018", f"data.root={root}", f"scores={scores}")
+
+
+def test_scores_that_a_spreadsheet_saved(
+    audit: Audit, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "data"
+    write_image(root / "ISIC2018_Task1-2_Training_Input" / "ISIC_0000001.jpg", size=(40, 40))
+    for who, shift in (("A00_T1_S1_a", 0), ("A01_T1_S2_b", 5)):
+        write_mask(root / "segs" / f"ISIC_0000001_{who}.png", size=(40, 40), shift=shift)
+    words = ["data=isic2018", f"data.root={root}", "data.reader.masks=[imaplusplus]"]
+    scores = tmp_path / "scores.csv"
+    scores.write_bytes(
+        "image_id;dice;jaccard\nisic_0000001.jpg;0,75;12. Mai\nother;0,1;0,1\n".encode("utf-16")
+    )
+    with caplog.at_level(logging.WARNING):
+        audit(*words, f"scores={scores}")
+    assert "0.75" in capsys.readouterr().out
+    assert "1 of the 2 values of the column jaccard are no numbers from 0 to 1" in caplog.text
+    assert "1 of 2 rows match the 1 images; these do not: other" in caplog.text
+    scores.write_text("image_id,dice\nother,0.1\n")
+    with pytest.raises(SkinsegError, match=r"none of its 1 rows matches any of the 1 images"):
+        audit(*words, f"scores={scores}")
 
 
 def test_agreement_is_measured_at_the_images_own_size(audit: Audit, tmp_path: Path) -> None:

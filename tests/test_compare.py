@@ -221,6 +221,16 @@ def without(key: str) -> Callable[[Path], None]:
     return change
 
 
+def in_a_spreadsheet(*, sep: str = ",", decimal: str = ".", **columns: Any) -> Callable[[Path], None]:
+    """Returns a function that does to scores what a spreadsheet does that saves them."""
+
+    def save(place: Path) -> None:
+        path = place / "evaluations/bad/scores.csv"
+        pd.read_csv(path).assign(**columns).to_csv(path, index=False, sep=sep, decimal=decimal)
+
+    return save
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -231,6 +241,16 @@ def without(key: str) -> Callable[[Path], None]:
         (other_identity("side"), "different sides .*other"),
         (without("identity"), "lacks 'identity'"),
         (lambda p: (p / "evaluations/bad/scores.csv").write_text(""), "bad cannot be read"),
+        (
+            in_a_spreadsheet(sep=";", decimal=","),
+            r"scores\.csv is not as skinseg wrote it \(no column group; no column image_id\)",
+        ),
+        (
+            in_a_spreadsheet(dice=lambda t: t["dice"].map("{:.3f}".format).str.replace(".", ",")),
+            "dice holds texts",
+        ),
+        (in_a_spreadsheet(dice=lambda t: 1000 * t["dice"]), "dice holds numbers that it cannot have"),
+        (in_a_spreadsheet(group=None), "no value of group in some rows"),
         (lambda p: (p / "evaluations/bad/evaluation.json").write_text("{"), "bad cannot be read"),
     ],
 )

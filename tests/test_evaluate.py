@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -503,8 +504,38 @@ def test_lesions_of_a_large_folder(tmp_path: Path, kind: str) -> None:
     assert said["Images"] == "90 of 50 lesions: the folder truth"
 
 
+def test_ids_of_strata_and_split_files_are_those_of_the_files(
+    masks: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names of files, in letters of another case, with blanks; what matches nothing is named."""
+    ids = [f" isic_{index:07d}.JPG" for index in range(8)]
+    lesions = pd.DataFrame({"image_id": [*ids, "ISIC_9"], "lesion_id": [*"aabb", "cc ", "cc", " ", "", "z"]})
+    lesions.to_csv(masks / "lesions.csv", index=False, sep=";", encoding="utf-16")
+    with caplog.at_level(logging.WARNING):
+        scores, evaluation = score_masks(masks, f"strata={masks / 'lesions.csv'}")
+    assert evaluation["lesions"] == 5
+    assert scores["group"].tolist() == [*"aabb", "cc", "cc", "ISIC_0000006", "ISIC_0000007"]
+    assert "8 of 9 image ids match the 8 images; these do not: ISIC_9." in caplog.text
+    (masks / "evaluation").rename(masks / "first")
+    sides = ["Test "] * 4 + ["train"] * 4
+    pd.DataFrame({"Image ID": ids, "Split": sides}).to_csv(masks / "sides.csv", index=False)
+    for folder in ("truth", "predictions"):
+        for index in range(4, 8):
+            (masks / folder / f"ISIC_{index:07d}_segmentation.png").rename(masks / f"{folder}_{index}.png")
+    scores, _ = score_masks(masks, f"split_file={masks / 'sides.csv'}")
+    assert len(scores) == 4
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "device"])
+def test_an_image_that_a_table_lists_twice(masks: Path, column: str) -> None:
+    table = pd.DataFrame({"image_id": ["ISIC_0000000", "isic_0000000.png"], column: ["A", "B"]})
+    table.to_csv(masks / "s.csv", index=False)
+    with pytest.raises(SkinsegError, match=r"1 image ids occur twice, ISIC_0000000 first"):
+        score_masks(masks, f"strata={masks / 's.csv'}")
+
+
 def test_strata_of_other_images_are_a_mistake(masks: Path) -> None:
-    pd.DataFrame({"image_id": ["ISIC_0000000.jpg"], "device": ["A"]}).to_csv(masks / "s.csv", index=False)
+    pd.DataFrame({"image_id": ["ISIC_7000000"], "device": ["A"]}).to_csv(masks / "s.csv", index=False)
     with pytest.raises(SkinsegError, match=r"none of its 1 image ids .*such as ISIC_0000000, found such as"):
         score_masks(masks, f"strata={masks / 's.csv'}")
 

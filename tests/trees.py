@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -40,3 +41,38 @@ def mask_path(root: Path, source: str, image_id: str) -> Path:
     """Where a source keeps the mask of an image."""
     ending = {"isic2016": "_Segmentation.png", "imaplusplus": "_A03_T1_S1_5ab.png"}
     return root / MASK_FOLDERS[source] / f"{image_id}{ending.get(source, '_segmentation.png')}"
+
+
+def _fields(text: str, change: Callable[[str], str]) -> str:
+    return "\n".join(",".join(map(change, line.split(","))) for line in text.split("\n"))
+
+
+def _head(text: str, change: Callable[[str], str]) -> str:
+    head, rest = text.split("\n", 1)
+    return f"{change(head)}\n{rest}"
+
+
+DIALECTS: dict[str, Callable[[str], bytes]] = {
+    "semicolons": lambda text: text.replace(",", ";").encode(),
+    "tabs": lambda text: text.replace(",", "\t").encode(),
+    "decimal commas": lambda text: text.replace(",", ";").replace(".0", ",0").encode(),
+    "UTF-8 with its mark": lambda text: text.encode("utf-8-sig"),
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "Excel's Unicode text": lambda text: text.replace(",", "\t").replace("\n", "\r\n").encode("utf-16"),
+    "lines of Windows": lambda text: text.replace("\n", "\r\n").encode(),
+    "lines of old Macs": lambda text: text.replace("\n", "\r").encode(),
+    "the separator in the first line": lambda text: f"sep=;\r\n{text.replace(',', ';')}".encode(),
+    "capitals in the header": lambda text: _head(text, str.upper).encode(),
+    "blanks in the header": lambda text: _head(
+        text, lambda head: head.replace("_", " ").replace(",", " , ")
+    ).encode(),
+    "blanks around values": lambda text: _fields(text, lambda value: f" {value} " if value else "").encode(),
+    "blanks that do not break": lambda text: _fields(text, lambda v: f"{v}\xa0" if v else "").encode(),
+    "marks of no width": lambda text: _fields(text, lambda v: f"\u200b{v}" if v else "").encode(),
+    "quotes": lambda text: _fields(text, lambda value: f'"{value}"' if value else "").encode(),
+    "empty columns and rows": lambda text: (text.replace("\n", ",,\n") + ",,,\n\n").encode(),
+    "the index of pandas": lambda text: "\n".join(
+        f"{number or ''},{line}" for number, line in enumerate(text.strip().split("\n"))
+    ).encode(),
+}
+"""What programs and people make of a table of commas."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -217,7 +217,8 @@ def combine(catalogs: Iterable[Catalog]) -> Catalog:
     """Puts catalogs together: one row per image id, lesions grouped across all of them.
 
     Of an image in several catalogs the first one with a mask counts (the first of all where none has one).
-    Two images belong to one lesion if any catalog says so.
+    Two images belong to one lesion if any catalog says so. A lesion id is the same lesion in all catalogs; an
+    image that stands for itself is never taken for a lesion of its name.
 
     Args:
         catalogs: In order of precedence.
@@ -226,8 +227,7 @@ def combine(catalogs: Iterable[Catalog]) -> Catalog:
         One catalog; `notes["in_several"]` lists the ids that more than one of them holds.
     """
     catalogs = list(catalogs)
-    tables = [catalog.table for catalog in catalogs]
-    rows = pd.concat(tables, ignore_index=True)
+    rows = pd.concat(_apart([catalog.table for catalog in catalogs]), ignore_index=True)
     rows["group"] = join_groups(rows["group"], shared_ids(rows))
     several = sorted(rows["image_id"][rows["image_id"].duplicated()].unique())
     rows = rows.iloc[rows["mask"].isna().argsort(kind="stable")]
@@ -243,6 +243,51 @@ def combine(catalogs: Iterable[Catalog]) -> Catalog:
     dropped = {kind: left for kind, ids in dropped.items() if (left := [i for i in ids if i not in present])}
     annotations = pd.concat([catalog.annotations for catalog in catalogs], ignore_index=True)
     return Catalog(rows, dropped, annotations.drop_duplicates("mask", ignore_index=True), notes)
+
+
+def name_groups(image_ids: Iterable[str], lesions: Iterable[str | None]) -> list[str]:
+    """Names the group of each image.
+
+    Args:
+        image_ids: n ids.
+        lesions: n lesion ids, each missing (None or NaN) where it is not known.
+
+    Returns:
+        The lesion, else the image's own id; that is "image <id>" where a lesion bears the same name, for the
+        two have nothing to do with each other.
+    """
+    rows = list(zip(image_ids, lesions, strict=True))
+    known = {str(lesion) for _, lesion in rows if not pd.isna(lesion)}
+    alone = {image_id for image_id, lesion in rows if pd.isna(lesion)}
+    names = _unlike(alone, known, alone | known)
+    return [names[image_id] if pd.isna(lesion) else str(lesion) for image_id, lesion in rows]
+
+
+def _unlike(alone: Set[str], lesions: Set[str], taken: Set[str]) -> dict[str, str]:
+    """Names images that stand for themselves unlike any lesion, and where they must be renamed unlike all."""
+    clash, prefix = alone & lesions, "image "
+    while any(f"{prefix}{name}" in taken for name in clash):
+        prefix += "image "
+    return {name: f"{prefix}{name}" if name in clash else name for name in alone}
+
+
+def _apart(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Renames images that stand for themselves in one table and are called like a lesion of another one.
+
+    Where nobody says what a group is, its name is taken for a lesion's: two lesions of one name are joined,
+    which a split can bear, rather than one put on two sides.
+    """
+    alone = [
+        set(table["group"][table["group_source"].eq("image") & table["group"].eq(table["image_id"])])
+        for table in tables
+    ]
+    groups = [set(table["group"]) for table in tables]
+    lesions = set().union(*(every - own for every, own in zip(groups, alone, strict=True)))
+    names = [_unlike(own, lesions, set().union(*groups)) for own in alone]
+    return [
+        table.assign(group=[found.get(group, group) for group in table["group"]])
+        for table, found in zip(tables, names, strict=True)
+    ]
 
 
 def shared_ids(rows: pd.DataFrame) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ def read_challenge(
     year: int,
     masks: Sequence[str] | None = None,
     metadata: Sequence[str] = (),
+    mask_folder: Path | None = None,
     verify: Verify = True,
 ) -> Catalog:
     """Reads the images and masks of one challenge, as its archives unpack.
@@ -41,6 +42,7 @@ def read_challenge(
         masks: Mask sources in order of precedence; see `masks.find_masks`. None: the challenge's own.
         metadata: Files of the ISIC Archive's metadata that do not lie below `root`. They give lesion ids,
             diagnosis, age, sex, site and licence.
+        mask_folder: A folder of masks that come before those of all sources. See `masks.find_masks`.
         verify: How much of each file is looked at now. See `inspect_files`.
 
     Returns:
@@ -73,9 +75,9 @@ def read_challenge(
             f"{_example(year)} with JPEG files.\nHow to get them: {MASK_SOURCES[name].get}, then "
             "data.root=<the folder that holds them>."
         )
-    annotations = find_masks(tree, sources)
-    known = find_metadata(tree, metadata)
+    annotations = find_masks(tree, sources, mask_folder)
     ids = pd.Series(sorted(images))
+    known = find_metadata(tree, ids, metadata)
     group, group_source = groups_of(ids, known)
     table = pd.DataFrame(
         {

@@ -6,12 +6,12 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
@@ -32,6 +32,7 @@ from skinseg.data.masks import PSEUDO
 from skinseg.data.mix import Mix
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.data.splits import Split
+from skinseg.data.tables import image_ids, matching, read_table, report_match
 from skinseg.errors import SkinsegError
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,11 @@ class LesionDataModule(L.LightningDataModule):
             alone. False: nothing.
         max_megapixels: A picture of more millions of pixels counts as unreadable: a damaged file may claim
             more than memory holds. Raise it for photographs that are really larger, such as whole slides.
+        masks: Folder of masks that lies elsewhere, named `<image_id>_segmentation.png` in it or below; they
+            come before those that are found below `root`. None: there is none.
         same_lesion: CSV with columns a and b: pairs of image ids that show one lesion, beyond what is
-            published, such as `near_duplicates.csv` of an audit once you have looked through it.
+            published, such as `near_duplicates.csv` of an audit once you have looked through it. How many of
+            its rows are about these images is logged, and noted in the catalog as "same_lesion".
         overfit: Train, validate and test on this many training images, to see that a network can learn
             at all. None: use the split.
         on_missing_image: "error" or "drop" where the metadata lists an image that is not there.
@@ -93,6 +97,7 @@ class LesionDataModule(L.LightningDataModule):
         num_workers: int | None = None,
         verify: Verify = True,
         max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+        masks: str | None = None,
         same_lesion: str | None = None,
         overfit: int | None = None,
         on_missing_image: Policy = "error",
@@ -129,6 +134,7 @@ class LesionDataModule(L.LightningDataModule):
         self.num_workers = default_workers() if num_workers is None else num_workers
         self._verify = verify
         self.max_megapixels = max_megapixels
+        self._masks = masks
         self._same_lesion = same_lesion
         self.overfit = overfit
         self.policy: dict[str, MissingPolicy] = {
@@ -166,9 +172,16 @@ class LesionDataModule(L.LightningDataModule):
 
     def read(self, problems: Problems) -> Catalog:
         """Reads the data set anew, with other policies than the configured ones."""
-        catalog = self._reader(self.root, problems, verify=self._verify)
+        if self._masks is None:
+            catalog = self._reader(self.root, problems, verify=self._verify)
+        else:
+            folder = Path(self._masks).expanduser()
+            catalog = self._reader(self.root, problems, verify=self._verify, mask_folder=folder)
+            _report_masks(catalog, folder)
         if self._same_lesion is not None:
-            catalog = catalog.joining(_read_pairs(Path(self._same_lesion).expanduser()))
+            pairs = _read_pairs(Path(self._same_lesion).expanduser(), catalog)
+            joined = sorted({image_id for pair in pairs for image_id in pair})
+            catalog = replace(catalog.joining(pairs), notes={**catalog.notes, "same_lesion": joined})
         return catalog
 
     @cached_property
@@ -338,14 +351,27 @@ class LesionDataModule(L.LightningDataModule):
         )
 
 
-def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    try:
-        table = pd.read_csv(path, dtype=str)
-    except (OSError, ValueError) as error:
-        raise SkinsegError(f"data.same_lesion={path}: not a readable CSV table ({error}).") from error
-    if not {"a", "b"} <= set(table.columns):
-        raise SkinsegError(f"data.same_lesion={path}: found the columns {list(table)}, expected a and b.")
-    return list(zip(table["a"], table["b"], strict=True))
+def _report_masks(catalog: Catalog, folder: Path) -> None:
+    """Says how many images have their mask from a folder of the user's; none is a mistake."""
+    used = catalog.table["mask"].map(lambda path: folder in Path(path).parents, na_action="ignore")
+    count, images = int(used.eq(True).sum()), len(catalog)
+    if not count:
+        raise SkinsegError(
+            f"data.masks={folder}: none of its masks is of one of the {images} images; expected such as "
+            f"{catalog.table['image_id'].iloc[0]}_segmentation.png."
+        )
+    log.info("data.masks=%s: masks of %d of the %d images.", folder, count, images)
+
+
+def _read_pairs(path: Path, catalog: Catalog) -> list[tuple[str, str]]:
+    """Reads pairs of images of one lesion, those of which both are in the catalog."""
+    table = read_table(path, ["a", "b"], key="data.same_lesion")
+    images = catalog.table["image_id"]
+    a, b = (matching(image_ids(table[column]), images) for column in ("a", "b"))
+    both = a.notna() & b.notna()
+    said = table["a"].fillna("(blank)") + "," + table["b"].fillna("(blank)")
+    report_match(both, said, images, f"data.same_lesion={path}")
+    return list(zip(a[both], b[both], strict=True))
 
 
 def default_workers() -> int:

@@ -6,6 +6,7 @@ import filecmp
 import hashlib
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ Tree = Sequence[tuple[Path, list[str]]]
 """Folders with the names of their files, as `walk` yields them."""
 
 _DOWNSAMPLED = "_downsampled"
+_ISIC = re.compile(r"ISIC_\d{7}", re.IGNORECASE | re.ASCII)
 
 
 def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -123,9 +125,11 @@ def image_id_of(stem: str) -> str:
     """Returns the image id in a file's name without its ending.
 
     The ISIC Archive's reduced copies bear the id of their original and `_downsampled`. Letters that were
-    composed of several code points on the way through another file system are put together again.
+    composed of several code points on the way through another file system are put together again, and an id
+    of the Archive has capitals whatever became of them, for lesions and masks are found by it.
     """
-    return unicodedata.normalize("NFC", stem).strip().removesuffix(_DOWNSAMPLED)
+    image_id = unicodedata.normalize("NFC", stem).strip().removesuffix(_DOWNSAMPLED)
+    return image_id.upper() if _ISIC.fullmatch(image_id) else image_id
 
 
 def find_images(tree: Tree) -> tuple[dict[str, Path], list[str]]:

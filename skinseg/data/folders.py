@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinseg.data.catalog import COLUMNS, Catalog
+from skinseg.data.catalog import COLUMNS, Catalog, name_groups
 from skinseg.data.files import describe_misfit
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
@@ -16,6 +16,7 @@ from skinseg.data.photographs import (
     read_frame,
     read_mask_header,
 )
+from skinseg.data.tables import matching
 from skinseg.errors import SkinsegError
 
 
@@ -30,7 +31,8 @@ def read_folders(
     Args:
         masks: Truth by image id.
         images: Photographs by image id. None: there are none, and sizes are those of the masks.
-        lesions: Lesion id by image id; an image without one stands for itself.
+        lesions: Lesion id by image id; an image without one stands for itself, even where a lesion is called
+            like it.
         max_megapixels: Most millions of pixels of a picture.
 
     Returns:
@@ -39,6 +41,9 @@ def read_folders(
     Raises:
         SkinsegError: A mask lacks its photograph or is of other proportions; all such are listed.
     """
+    written = pd.Series(list(lesions or {}), dtype=object)
+    known = zip(matching(written, masks), (lesions or {}).values(), strict=True)
+    lesion_of = {image_id: lesion for image_id, lesion in known if not pd.isna(image_id)}
     problems, rows, turned = [], [], []
     for image_id, mask in masks.items():
         image = None if images is None else images.get(image_id)
@@ -55,7 +60,6 @@ def read_folders(
             problems.append(f"{mask}: {misfit}")
         if frame.turned:
             turned.append(image_id)
-        lesion = (lesions or {}).get(image_id)
         rows.append(
             {
                 "image_id": image_id,
@@ -63,8 +67,7 @@ def read_folders(
                 "mask": str(mask),
                 "mask_source": "folder",
                 "dataset": "folder",
-                "group": lesion or image_id,
-                "group_source": "image" if lesion is None else "strata",
+                "group_source": "strata" if image_id in lesion_of else "image",
                 "height": frame.height,
                 "width": frame.width,
             }
@@ -73,4 +76,6 @@ def read_folders(
         more = [f"  and {len(problems) - 5} more"] if len(problems) > 5 else []
         listed = [f"  {problem}" for problem in problems[:5]]
         raise SkinsegError("\n".join([f"{len(problems)} masks do not fit:", *listed, *more]))
-    return Catalog(pd.DataFrame(rows).reindex(columns=list(COLUMNS)), notes={"turned": turned})
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    ids = table["image_id"]
+    return Catalog(table.assign(group=name_groups(ids, ids.map(lesion_of))), notes={"turned": turned})

@@ -32,6 +32,7 @@ def read_isic9(
     *,
     masks: Sequence[str] = tuple(MASK_SOURCES),
     metadata: Sequence[str] = (),
+    mask_folder: Path | None = None,
     verify: Verify = True,
 ) -> Catalog:
     """Reads the 9-class set, with masks, lesions and licences from what lies beside it.
@@ -46,6 +47,7 @@ def read_isic9(
         masks: Mask sources in order of precedence. See `masks.find_masks`.
         metadata: Files of HAM10000's or the ISIC Archive's metadata that do not lie below `root`. They give
             lesion ids, age, sex, site and licence.
+        mask_folder: A folder of masks that come before those of all sources. See `masks.find_masks`.
         verify: How much of each file is looked at now. See `inspect_files`.
 
     Returns:
@@ -71,9 +73,9 @@ def read_isic9(
         files[side, term], passed_over = find_images([entry for part in copies for entry in part])
         reduced.update(passed_over)
     rows = _rows(files)
-    known = find_metadata(tree, metadata)
+    known = find_metadata(tree, rows["image_id"], metadata)
     table = _describe(rows, known)
-    found = find_masks(tree, masks)
+    found = find_masks(tree, masks, mask_folder)
     notes = {
         "conflicting_diagnosis": table["image_id"][table["diagnosis"].isna()].tolist(),
         "reduced_copy": sorted(reduced),

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 
-from skinseg.data.catalog import join_groups, shared_ids
+from skinseg.data.catalog import join_groups, name_groups, shared_ids
 from skinseg.data.diagnoses import DIAGNOSES, ISIC_ARCHIVE
-from skinseg.data.files import Tree, image_id_of
+from skinseg.data.files import Tree
+from skinseg.data.tables import image_ids as ids_of_images
+from skinseg.data.tables import lesion_ids, numbers, read_table, report_match, some
 from skinseg.errors import SkinsegError
+
+log = logging.getLogger(__name__)
 
 HAM10000_NAMES = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
 ARCHIVE_NAMES = ("isic_archive_metadata.csv", "metadata.csv")
+_ANYBODYS = "metadata.csv"  # other programs write files of this name too
 HAM10000_LICENCE = "CC BY-NC 4.0"
 
 # HAM10000 is ISIC_0024306 to ISIC_0034320 of the Archive, without a gap.
@@ -25,6 +31,12 @@ HOW_TO_GET_LESIONS = (
     "name it in data.reader.metadata."
 )
 
+_HAM10000_COLUMNS = ("image_id", "lesion_id", "dx")
+_AGE, _SITE = ("age", "age_approx"), ("localization", "anatom_site_general", "anatom_site_1")
+_FILE_COLUMNS = (
+    *_HAM10000_COLUMNS, "isic_id", "diagnosis_3", "sex", "copyright_license", *_AGE, *_SITE
+)  # fmt: skip
+
 COLUMNS = ("lesion_id", "group", "group_source", "diagnosis", "term", "age", "sex", "site", "licence")
 
 
@@ -34,11 +46,12 @@ def is_ham10000(image_id: str) -> bool:
     return len(number) == 7 and number.isdecimal() and int(number) in _HAM10000_NUMBERS
 
 
-def find_metadata(tree: Tree, more: Sequence[str] = ()) -> pd.DataFrame:
+def find_metadata(tree: Tree, image_ids: Iterable[str], more: Sequence[str] = ()) -> pd.DataFrame:
     """Reads HAM10000's metadata and the ISIC Archive's, from files of the usual names and from others.
 
     Args:
         tree: The folders to look through.
+        image_ids: The images at hand; how many of them a file knows is logged.
         more: Further files; they count first.
 
     Returns:
@@ -47,24 +60,29 @@ def find_metadata(tree: Tree, more: Sequence[str] = ()) -> pd.DataFrame:
         "isic_archive", `diagnosis` a common term, `term` the file's own.
 
     Raises:
-        SkinsegError: A file of `more` is missing or no such table.
+        SkinsegError: A file of `more` is missing or knows none of the images; or one of them, or one of a
+            usual name, is no such table. A metadata.csv of other columns is some other program's; it is
+            passed over with a warning.
     """
+    images = list(image_ids)
     tables = []
     for name in more:
         path = Path(name).expanduser()
         if not path.is_file():
             raise SkinsegError(f"data.reader.metadata: {path}: no such file.")
-        table = _read(path)
-        if table is None:
-            raise SkinsegError(
-                f"data.reader.metadata: {path} is neither HAM10000's metadata (columns image_id, lesion_id, "
-                "dx) nor the ISIC Archive's (isic_id, and lesion_id or diagnosis_3)."
-            )
+        table = _read(path, "data.reader.metadata")
+        ids = table.index.to_series()
+        # Published metadata are of many more images than any data set.
+        report_match(ids.isin(images), ids, images, f"data.reader.metadata={path}", partly=logging.INFO)
         tables.append(table)
-    for folder, names in tree:
-        usual = [folder / name for name in (*HAM10000_NAMES, *ARCHIVE_NAMES) if name in names]
-        # Other programs write a metadata.csv too.
-        tables += [table for table in map(_read, usual) if table is not None]
+    usual = {name.lower() for name in (*HAM10000_NAMES, *ARCHIVE_NAMES)}
+    for path in (folder / name for folder, names in tree for name in names if name.lower() in usual):
+        if path.name.lower() == _ANYBODYS and not _is_metadata(path):
+            log.warning("%s is not the ISIC Archive's metadata (no column isic_id) and is not used.", path)
+            continue
+        table = _read(path)
+        log.info("%s: knows %d of the %d images.", path, table.index.isin(images).sum(), len(images))
+        tables.append(table)
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS), index=pd.Index([], name="image_id"), dtype=object)
     every = pd.concat(tables)
@@ -93,52 +111,75 @@ def duplicate_pairs() -> list[tuple[str, str]]:
 def groups_of(image_ids: Iterable[str], known: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Returns the group of each image and where it comes from.
 
-    An image whose lesion nobody knows is a group of its own, named like the image, from "image".
+    An image whose lesion nobody knows is a group of its own, from "image"; see `name_groups`.
     """
     found = known["group"].dropna().to_dict()
     source = known["group_source"].to_dict()
     ids = list(image_ids)
-    return [found.get(i, i) for i in ids], [source[i] if i in found else "image" for i in ids]
+    groups = name_groups(ids, [found.get(i) for i in ids])
+    return groups, [source[i] if i in found else "image" for i in ids]
 
 
-def _read(path: Path) -> pd.DataFrame | None:
-    """Reads a metadata file, or returns None where it is something else."""
+def ages(texts: pd.Series, where: str) -> pd.Series:
+    """Returns ages in years; of HAM10000 and of the Archive 0 means unknown, and becomes NaN."""
+    return numbers(texts, where, low=0, high=120).replace(0, float("nan"))
+
+
+def diagnosis_codes(terms: pd.Series) -> pd.Series:
+    """Returns HAM10000's terms as keys of `DIAGNOSES`, missing where they are none."""
+    codes = terms.str.lower()
+    return codes.where(codes.isin(list(DIAGNOSES)))
+
+
+def _is_metadata(path: Path) -> bool:
+    """Whether a table has image ids of the Archive's or HAM10000's columns."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            separator = "\t" if "\t" in file.readline() else ","
-        rows = pd.read_csv(path, dtype=str, sep=separator)
-    except (ValueError, OSError):
-        return None
-    rows.columns = [str(column).strip().strip('"') for column in rows.columns]
-    if {"image_id", "lesion_id", "dx"} <= set(rows.columns):
-        ids, source, term = rows["image_id"], "ham10000", rows["dx"]
-        diagnosis = term.where(term.isin(list(DIAGNOSES)))
-    elif "isic_id" in rows and {"lesion_id", "diagnosis_3"} & set(rows.columns):
-        ids, source, term = rows["isic_id"], "isic_archive", _column(rows, "diagnosis_3")
-        diagnosis = term.str.lower().map(ISIC_ARCHIVE)
-    else:
-        return None
-    ham = source == "ham10000"
+        columns = set(read_table(path, (), known=_FILE_COLUMNS))
+    except SkinsegError:
+        return True  # so that it is read again, and refused
+    return "isic_id" in columns or set(_HAM10000_COLUMNS) <= columns
+
+
+def _read(path: Path, key: str | None = None) -> pd.DataFrame:
+    """Reads a metadata file.
+
+    Raises:
+        SkinsegError: It is something else.
+    """
+    where = str(path) if key is None else f"{key}={path}"
+    rows = read_table(path, (), known=_FILE_COLUMNS, key=key)
+    ham = set(_HAM10000_COLUMNS) <= set(rows)
+    if not ham and not ("isic_id" in rows and {"lesion_id", "diagnosis_3"} & set(rows)):
+        found = ", ".join(map(str, rows))
+        raise SkinsegError(
+            f"{where} is neither HAM10000's metadata (columns image_id, lesion_id, dx) nor the ISIC "
+            f"Archive's (isic_id, and lesion_id or diagnosis_3); found the columns {found}."
+        )
+    ids = ids_of_images(rows["image_id" if ham else "isic_id"])
+    if ids.isna().any():
+        raise SkinsegError(f"{where}: {ids.isna().sum()} rows have no {ids.name}; mend the file.")
+    lesions = lesion_ids(_column(rows, "lesion_id"), where)
+    term = _column(rows, "dx" if ham else "diagnosis_3")
     table = pd.DataFrame(
         {
-            "lesion_id": _column(rows, "lesion_id"),
-            "group": _column(rows, "lesion_id"),
-            "group_source": source,
-            "diagnosis": diagnosis,
+            "lesion_id": lesions,
+            "group": lesions,
+            "group_source": "ham10000" if ham else "isic_archive",
+            "diagnosis": diagnosis_codes(term) if ham else term.str.lower().map(ISIC_ARCHIVE),
             "term": term,
-            # An age of 0 means unknown in HAM10000.
-            "age": pd.to_numeric(_column(rows, "age", "age_approx"), errors="coerce").replace(
-                0, float("nan")
-            ),
+            "age": ages(_column(rows, *_AGE), where),
             "sex": _column(rows, "sex"),
-            "site": _column(rows, "localization", "anatom_site_general", "anatom_site_1"),
+            "site": _column(rows, *_SITE),
             "licence": HAM10000_LICENCE if ham else _column(rows, "copyright_license"),
         }
     )
-    table.index = pd.Index([image_id_of(str(i)) for i in ids], name="image_id")
+    table.index = pd.Index(ids, name="image_id")
+    if ham and (unknown := sorted(set(term[table["diagnosis"].isna().to_numpy()].dropna()))):
+        log.warning("%s: unknown diagnoses in the column dx: %s.", where, some(unknown))
     return table
 
 
 def _column(rows: pd.DataFrame, *names: str) -> pd.Series:
     """Returns the first of several columns that is there, else one without values."""
-    return next((rows[n] for n in names if n in rows), pd.Series(pd.NA, index=rows.index, dtype="str"))
+    absent = pd.Series(float("nan"), index=rows.index, dtype=object, name=names[0])
+    return next((rows[name] for name in names if name in rows), absent)

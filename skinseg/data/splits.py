@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from skinseg.data.catalog import Catalog, combine
 from skinseg.data.masks import PSEUDO, how_to_get_masks
+from skinseg.data.tables import image_ids, lesion_ids, matching, read_table
 from skinseg.errors import SkinsegError
 
 SIDES = ("train", "val", "test")
@@ -373,16 +374,34 @@ def _one_fold(table: pd.DataFrame, folds: int, fold: int, seed: int, key: str) -
     return rows
 
 
+def read_sides(path: Path, key: str, images: Iterable[str]) -> pd.DataFrame:
+    """Reads a user's table of which image is on which side.
+
+    Args:
+        path: With image_id and split, perhaps group, as every run writes it or as somebody made it.
+        key: The configuration key that named it, for messages.
+        images: The ids of the images at hand.
+
+    Returns:
+        image_id (as it is at hand, else as the table has it), split (in small letters), and group if the
+        table has it (missing where that is blank).
+
+    Raises:
+        SkinsegError: It cannot be read, or a row lacks its image id or its side.
+    """
+    rows = read_table(path, ["image_id", "split"], known=["group"], key=key)
+    for column in ("image_id", "split"):
+        if lacking := int(rows[column].isna().sum()):
+            raise SkinsegError(f"{key}={path}: {lacking} rows have no {column}; complete or remove them.")
+    ids = image_ids(rows["image_id"])
+    rows = rows.assign(image_id=matching(ids, images).fillna(ids), split=rows["split"].str.lower())
+    if "group" in rows:
+        rows["group"] = lesion_ids(rows["group"], f"{key}={path}")
+    return rows
+
+
 def _read_split(path: Path, catalog: Catalog, unit: Unit) -> Split:
-    try:
-        rows = pd.read_csv(path, dtype=str)
-    except (OSError, ValueError) as error:
-        raise SkinsegError(f"data.split.file={path}: not a readable CSV table ({error}).") from error
-    if missing := [column for column in ("image_id", "split") if column not in rows]:
-        raise SkinsegError(
-            f"data.split.file={path} lacks the columns {missing}; found {list(rows)}, expected image_id and "
-            "split."
-        )
+    rows = read_sides(path, "data.split.file", catalog.table["image_id"])
     known = catalog.table[catalog.table["mask"].notna()]
     absent = sorted(set(rows["image_id"].map(str)) - set(known["image_id"]))
     if absent:

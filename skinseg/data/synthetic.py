@@ -240,6 +240,7 @@ def read_synthetic(
     width: int = 200,
     height: int = 150,
     seed: int = 0,
+    mask_folder: Path | None = None,
     verify: Verify = True,
 ) -> Catalog:
     """Reads a drawn data set from a folder below `root`, where it is written on first use.
@@ -251,6 +252,7 @@ def read_synthetic(
         width: Likewise.
         height: Likewise.
         seed: Likewise.
+        mask_folder: Refused: the images come with their masks.
         verify: How much of each file is looked at now. See `inspect_files`.
 
     Returns:
@@ -259,6 +261,8 @@ def read_synthetic(
     Raises:
         SkinsegError: `root` is a file, an argument is out of range, or the folder holds something else.
     """
+    if mask_folder is not None:
+        raise SkinsegError(f"data.masks={mask_folder}: drawn images have masks of their own; leave it out.")
     root = Path(root).expanduser()
     if root.exists() and not root.is_dir():
         raise SkinsegError(f"data.root={root} is a file; expected a folder to write the drawn images below.")

@@ -73,6 +73,8 @@ def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("data", "test_data"):
         node = config.get(key) or {}
         method[key] = {name: value for name, value in node.items() if name not in _NOT_OF_THE_DATA}
+        if method[key].get("masks", True) is None:
+            del method[key]["masks"]
     trains = {name: node for name, node in (config.get("callbacks") or {}).items() if node and _trains(node)}
     if trains:
         method["callbacks"] = trains

@@ -184,7 +184,7 @@ def load_run(folder: Path) -> ScoredRun:
     name = "evaluation.json" if (folder / "evaluation.json").is_file() else "summary.json"
     try:
         record = json.loads((folder / name).read_text(encoding="utf-8"))
-        table = pd.read_csv(folder / "scores.csv", dtype={"image_id": str, "group": str})
+        table = _read_scores(folder / "scores.csv")
         stamps = record["stamps"] if name == "evaluation.json" else record["protocol"]["stamps"]
         return ScoredRun(
             folder=folder,
@@ -203,6 +203,30 @@ def load_run(folder: Path) -> ScoredRun:
         ) from error
     except (OSError, ValueError) as error:
         raise SkinsegError(f"runs: {folder} cannot be read ({error}).") from error
+
+
+def _read_scores(path: Path) -> pd.DataFrame:
+    """Reads what a run has written.
+
+    Raises:
+        SkinsegError: A spreadsheet has been at it: numbers became dates or texts, or all is one column.
+    """
+    table = pd.read_csv(path, dtype={"image_id": str, "group": str})
+    wrong = [f"no column {name}" for name in ("image_id", "group") if name not in table]
+    wrong = wrong or [
+        f"no value of {name} in some rows" for name in ("image_id", "group") if table[name].isna().any()
+    ]
+    for name in set(METRICS) & set(table):
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            wrong.append(f"{name} holds texts")
+        elif not table[name].dropna().between(METRICS[name].lowest, METRICS[name].highest).all():
+            wrong.append(f"{name} holds numbers that it cannot have")
+    if wrong:
+        raise SkinsegError(
+            f"runs: {path} is not as skinseg wrote it ({'; '.join(sorted(wrong))}). A spreadsheet that saves "
+            "such a file may change its numbers: restore it, or evaluate again."
+        )
+    return table
 
 
 def _words(training: str | None) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from skinseg.data.catalog import COLUMNS, Catalog
+from skinseg.data.catalog import COLUMNS, Catalog, name_groups
 from skinseg.data.masks import PSEUDO
-from skinseg.data.splits import Split, shared, whole_test_side
+from skinseg.data.splits import Split, read_sides, shared, whole_test_side
 from skinseg.errors import SkinsegError
 
 SideName = Literal["test", "val", "train"]
@@ -136,17 +136,12 @@ def listed_side(side: Side, path: Path, name: SideName) -> Side:
     Raises:
         SkinsegError: No such table, or an image of it is not among those that can be scored.
     """
-    try:
-        listed = pd.read_csv(path, dtype=str)
-    except (OSError, ValueError) as error:
-        raise SkinsegError(f"split_file={path}: not a readable CSV table ({error}).") from error
-    if not {"image_id", "split"} <= set(listed.columns):
-        raise SkinsegError(
-            f"split_file={path}: found the columns {list(listed)}, expected image_id and split."
-        )
-    groups = dict(zip(side.catalog.table["image_id"], side.catalog.table["group"], strict=True))
-    if "group" not in listed:
-        listed["group"] = listed["image_id"].map(groups).fillna(listed["image_id"])
+    catalog = side.catalog.table
+    listed = read_sides(path, "split_file", catalog["image_id"])
+    # Where the table does not say which lesion an image shows, the data may; else the image stands alone.
+    known = listed["image_id"].map(dict(zip(catalog["image_id"], catalog["group"], strict=True)))
+    lesions = listed["group"].fillna(known) if "group" in listed else known
+    listed = listed.assign(group=name_groups(listed["image_id"], lesions))
     split = Split(listed)
     missing = sorted(set(split.ids(name)) - set(side.table["image_id"]))
     if missing or not split.ids(name):

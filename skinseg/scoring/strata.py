@@ -6,7 +6,6 @@ quantiles of the data at hand, so that a band means the same in every run.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from skinseg.data.tables import as_numbers, image_ids, lesion_ids, read_table
 from skinseg.errors import SkinsegError
 
 UNKNOWN = "unknown"
@@ -140,10 +140,10 @@ def user_strata(path: Path | str) -> pd.DataFrame:
     """Reads strata of the user's own.
 
     Args:
-        path: A CSV in UTF-8 with image_id and further columns, each a stratum but for lesion_id, which
-            `user_lesions` reads. Of text there may be
-            `MOST_TEXTS` different values; of numbers any: where they are more than `MOST_NUMBERS`, they are
-            cut into four bands of about as many images, by edges of three digits or as many as it takes.
+        path: A table (see `read_table`) with image_id and further columns, each a stratum but for lesion_id,
+            which `user_lesions` reads. Of text there may be `MOST_TEXTS` different values; of numbers any:
+            where they are more than `MOST_NUMBERS`, they are cut into four bands of about as many images, by
+            edges of three digits or as many as it takes.
 
     Returns:
         A row per image of the file: image_id, and each further column as ordered categories as `strata`
@@ -155,16 +155,18 @@ def user_strata(path: Path | str) -> pd.DataFrame:
     """
     table = _read(Path(path)).drop(columns=LESION, errors="ignore")
     for column in table.columns.drop("image_id"):
-        texts = _stripped(table[column])
-        numbers = pd.to_numeric(texts, errors="coerce").replace([np.inf, -np.inf], np.nan)
-        if len(texts.dropna()) and (pd.to_numeric(texts.dropna(), errors="coerce").notna()).all():
+        texts = table[column]
+        numbers = as_numbers(texts)
+        words = texts[texts.notna() & numbers.isna()]
+        if texts.notna().any() and words.empty:
             few = numbers.nunique() <= MOST_NUMBERS
             table[column] = _numbers(numbers) if few else _bands(numbers, _quarters(column, numbers))
             continue
         if texts.nunique() > MOST_TEXTS:
+            some_words = f" ({len(words)} values are none, such as {words.iloc[0]!r})"
             raise SkinsegError(
                 f"{path}: column {column} has {texts.nunique()} different texts, expected at most "
-                f"{MOST_TEXTS}, or numbers; join some of them, or remove the column."
+                f"{MOST_TEXTS}, or numbers{some_words}; join some of them, or remove the column."
             )
         table[column] = _values(texts)
     return table
@@ -177,7 +179,7 @@ def user_lesions(path: Path | str) -> dict[str, str]:
         path: As of `user_strata`.
 
     Returns:
-        Lesion ids by image id, from the column lesion_id, as they are written; images without one are left
+        Lesion ids by image id, from the column lesion_id (see `lesion_ids`); images without one are left
         out, and all of them where there is no such column.
 
     Raises:
@@ -186,27 +188,18 @@ def user_lesions(path: Path | str) -> dict[str, str]:
     table = _read(Path(path))
     if LESION not in table:
         return {}
-    lesions = _stripped(table[LESION])
+    lesions = lesion_ids(table[LESION], str(path))
     return dict(zip(table["image_id"][lesions.notna()], lesions.dropna(), strict=True))
 
 
 def _read(path: Path) -> pd.DataFrame:
-    try:
-        with warnings.catch_warnings():
-            # Rows longer than the header: pandas would cut them off, or shift the ids into the index.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+    table = read_table(path, ["image_id"], known=[LESION])
+    if len(table.columns) < 2:
         raise SkinsegError(
-            f"{path}: not a readable CSV ({error}); expected image_id and further columns."
-        ) from error
-    table.columns = table.columns.str.strip()
-    if "image_id" not in table or len(table.columns) < 2 or table.columns.has_duplicates:
-        raise SkinsegError(
-            f"{path}: found the columns {', '.join(table.columns)}; "
-            "expected image_id and at least one more, each once, separated by commas."
+            f"{path}: found the columns {', '.join(table.columns)}; expected image_id and at least one more, "
+            "separated by commas, semicolons or tabs."
         )
-    ids = _stripped(table["image_id"])
+    ids = image_ids(table["image_id"])
     if ids.isna().any():
         raise SkinsegError(f"{path}: {ids.isna().sum()} rows have no image_id; expected one in each.")
     if ids.duplicated().any():
@@ -215,12 +208,6 @@ def _read(path: Path) -> pd.DataFrame:
             f"{path}: {len(doubled)} image ids occur twice, {doubled[0]} first; expected a row per image."
         )
     return table.assign(image_id=ids)[["image_id", *table.columns.drop("image_id")]]
-
-
-def _stripped(texts: pd.Series[str]) -> pd.Series[str]:
-    """Takes blanks for missing."""
-    stripped = texts.str.strip()
-    return stripped.mask(stripped == "")
 
 
 def _bands(numbers: pd.Series[float], stratum: Stratum) -> pd.Series[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from skinseg.data.catalog import ANNOTATION_COLUMNS, COLUMNS, Catalog, combine
+from skinseg.data.catalog import ANNOTATION_COLUMNS, COLUMNS, Catalog, combine, name_groups
 from skinseg.data.combined import read_combined
 from skinseg.data.splits import shared, whole_test_side
 from skinseg.errors import SkinsegError
@@ -50,6 +50,28 @@ def test_one_row_an_id_and_lesions_grouped_across() -> None:
 def test_dropped_in_one_but_good_in_the_other() -> None:
     first = replace(catalog("one", {"a": "L1"}), dropped={"missing_mask": ["b", "c"]})
     assert combine([first, catalog("two", {"b": "M1"})]).dropped == {"missing_mask": ["c"]}
+
+
+def test_an_image_is_not_taken_for_a_lesion_of_its_name() -> None:
+    """Neither in one data set nor across several; but an id of a lesion is the same lesion everywhere."""
+    named = catalog("one", {"a": "L1", "b": "c", "x": "c"})
+    alone = catalog("two", {"c": "c", "d": "L1", "e": "e"})
+    alone = replace(alone, table=alone.table.assign(group_source=["image", "two", "image"]))
+    for order in ([named, alone], [alone, named]):
+        group = combine(order).table.set_index("image_id")["group"]
+        assert group["b"] == group["x"] == "c"
+        assert group["c"] != "c"
+        assert group["a"] == group["d"] == "L1"
+        assert group["e"] == "e", "names that are like no other stay"
+    assert shared(named, alone)[1] == ["d"]
+
+
+def test_groups_of_images_with_and_without_a_lesion() -> None:
+    assert name_groups(["a", "b"], ["L", None]) == ["L", "b"]
+    assert name_groups(["1", "2", "2"], [None, "1", "1"]) == ["image 1", "1", "1"]
+    names = name_groups(["1", "image 1", "2", "3"], [float("nan"), None, "1", "image 1"])
+    assert len(set(names)) == 4
+    assert names[2:] == ["1", "image 1"], "lesions keep their names"
 
 
 def test_lesions_joined_through_a_third_image() -> None:

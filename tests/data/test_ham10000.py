@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from conftest import WriteHam
 from PIL import Image
 
 from skinseg.data.catalog import PROBLEMS, Catalog, Problems, join_groups
+from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import LesionDataset
 from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.metadata import duplicate_pairs, group_pairs
@@ -60,6 +62,137 @@ def test_masks_beside_the_folder_of_the_images(write_ham: WriteHam, tmp_path: Pa
         tmp_path / "HAM10000_segmentations_lesion_tschandl"
     )
     assert read(tmp_path).table["mask"].notna().all()
+
+
+MASKS = "HAM10000_segmentations_lesion_tschandl"
+
+
+def on_kaggle(
+    write_ham: WriteHam, tmp_path: Path, masks: str = f"ham10000-lesion-segmentations/{MASKS}/{MASKS}"
+) -> Path:
+    """Lays a data set out as Kaggle mounts two, and returns the folder of both."""
+    folder = tmp_path / "input"
+    root = write_ham(3, root=folder / "skin-cancer-mnist-ham10000")
+    (folder / masks).parent.mkdir(parents=True, exist_ok=True)
+    (root / MASKS).rename(folder / masks)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        f"ham10000-lesion-segmentations/{MASKS}/{MASKS}",
+        f"a/b/c/{MASKS.upper()}",
+        f"{MASKS}/png",
+        "ham10000-lesion-segmentations/masks",
+    ],
+)
+def test_masks_anywhere_below_the_root(write_ham: WriteHam, tmp_path: Path, masks: str) -> None:
+    folder = on_kaggle(write_ham, tmp_path, masks)
+    table = read(folder).table
+    assert table["mask"].map(lambda path: Path(path).parent == folder / masks).all()
+    assert set(table["mask_source"]) == {"ham10000"}
+
+
+def test_the_data_set_anywhere_below_the_root(write_ham: WriteHam, tmp_path: Path) -> None:
+    folder = on_kaggle(write_ham, tmp_path)
+    (tmp_path / "datasets" / "somebody").mkdir(parents=True)
+    folder.rename(tmp_path / "datasets" / "somebody" / "input")
+    (tmp_path / "a").mkdir()
+    shutil.copy(next(tmp_path.rglob("HAM10000_metadata.csv")), tmp_path / "a" / "another.csv")
+    assert len(read(tmp_path)) == 6
+
+
+def test_masks_of_a_named_folder(
+    write_ham: WriteHam, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = on_kaggle(write_ham, tmp_path, "elsewhere/truth")
+    root = folder / "skin-cancer-mnist-ham10000"
+
+    def catalog(masks: Path, root: Path = root, **more: object) -> Catalog:
+        options = {"image_size": (32, 32), "verify": False, "masks": str(masks), **more}
+        return LesionDataModule(reader=read_ham10000, root=str(root), **options).catalog  # type: ignore[arg-type]
+
+    with caplog.at_level(logging.INFO):
+        table = catalog(folder / "elsewhere").table
+    assert table["mask"].notna().all()
+    assert set(table["mask_source"]) == {"own"}
+    assert "masks of 6 of the 6 images" in caplog.text
+    # They come before others, and the others fill what they lack.
+    shutil.copytree(folder / "elsewhere/truth", root / MASKS)
+    for number in range(5):
+        (folder / "elsewhere/truth" / f"ISIC_900000{number}_segmentation.png").unlink()
+    assert catalog(folder / "elsewhere").table["mask_source"].tolist() == ["ham10000"] * 5 + ["own"]
+    (folder / "elsewhere/truth").rename(folder / "elsewhere" / MASKS)
+    assert set(catalog(folder / "elsewhere").table["mask_source"]) == {"ham10000"}
+    (folder / "elsewhere" / MASKS / "ISIC_9000005_segmentation.png").rename(folder / "elsewhere" / "x.png")
+    with pytest.raises(SkinsegError, match=r"data\.masks=.*none of its masks is of one of the 6 images"):
+        catalog(folder / "elsewhere")
+    for absent in (folder / "absent", root / "HAM10000_images_part_1"):
+        with pytest.raises(SkinsegError, match=rf"^data\.masks={absent}"):
+            catalog(absent)
+
+
+@pytest.mark.parametrize(
+    "place", ["predictions", "unet_output", "outputs/evaluate/1/masks", "evaluated/masks"]
+)
+def test_masks_that_a_network_drew_are_no_truth(write_ham: WriteHam, place: str) -> None:
+    """Not even of an image that has no other mask, wherever the true ones lie."""
+    root = write_ham(3)
+    for masks in (root / MASKS, root / "masks"):
+        if not masks.is_dir():
+            (root / MASKS).rename(masks)
+        shutil.rmtree(root / place, ignore_errors=True)
+        shutil.copytree(masks, root / place)
+        if place == "evaluated/masks":
+            (root / "evaluated" / "evaluation.json").touch()
+        mask = masks / f"{FIRST}_segmentation.png"
+        other = masks / "ISIC_9000002_segmentation.png"
+        mask.rename(root / "aside.png")
+        shutil.copy(mask_of_another(masks), root / place / other.name)
+        with pytest.raises(SkinsegError, match=r"(?s)1 images have no mask.*If so: data\.masks=") as caught:
+            read(root)
+        assert str(root / place) in str(caught.value)
+        (root / "aside.png").rename(mask)
+        assert all(str(path).startswith(f"{masks}/") for path in read(root).table["mask"])
+
+
+def mask_of_another(masks: Path) -> Path:
+    """A mask of other pixels than that of ISIC_9000002."""
+    return masks / "ISIC_9000004_segmentation.png"
+
+
+def test_masks_beside_the_data_set_are_taken_by_the_name_of_their_folder_alone(
+    write_ham: WriteHam, tmp_path: Path
+) -> None:
+    folder = on_kaggle(write_ham, tmp_path, "masks")
+    with pytest.raises(
+        SkinsegError, match=rf"6 images have no mask(?s:.*){folder / 'masks'} holds masks of 6"
+    ):
+        read(folder)
+
+
+def test_a_folder_beside_fills_gaps_and_changes_nothing(write_ham: WriteHam, tmp_path: Path) -> None:
+    """Another copy of the data set, at another size, may lie beside."""
+    root = write_ham(3)
+    other = write_ham(3, root=tmp_path / "zoom", size=(80, 64))
+    mask_of(root).unlink()
+    table = read(tmp_path).table.set_index("image_id")
+    assert Path(table.loc[FIRST, "mask"]).is_relative_to(other)
+    assert all(Path(path).is_relative_to(root) for path in table["mask"].drop(FIRST))
+
+
+@pytest.mark.parametrize("names", [("one", "two"), (MASKS, "more"), (MASKS, f"again/{MASKS}")])
+def test_two_masks_of_an_image_that_differ(write_ham: WriteHam, names: tuple[str, str]) -> None:
+    root = write_ham(3)
+    (root / MASKS).rename(root / "first")
+    for name in names:
+        shutil.copytree(root / "first", root / name)
+    shutil.rmtree(root / "first")
+    assert len(read(root)) == 6
+    shutil.copy(mask_of_another(root / names[0]), root / names[1] / "ISIC_9000002_segmentation.png")
+    with pytest.raises(SkinsegError, match=r"ISIC_9000002 is there twice with different content"):
+        read(root)
 
 
 def test_metadata_with_dataset_column(write_ham: WriteHam) -> None:
@@ -297,3 +430,10 @@ def test_real_native_size_sample(real_data: Path) -> None:
     )
     assert len(catalog) == 64
     assert set(catalog.table["width"]) == {600}
+
+
+@pytest.mark.realdata
+def test_real_folder_of_several_data_sets(real_data: Path) -> None:
+    """Masks of the same images at another size, and of others, lie beside."""
+    table = read_ham10000(real_data, Problems(), verify=False).table
+    assert {Path(path).parent for path in table["mask"]} == {real_data / "ham10000" / MASKS}

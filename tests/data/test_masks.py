@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import write_mask
-from trees import mask_path
+from trees import mask_path, write_ham_metadata, write_isic9
 
+from skinseg.data.catalog import Problems
+from skinseg.data.combined import read_combined
 from skinseg.data.files import walk
+from skinseg.data.ham10000 import read_ham10000
+from skinseg.data.isic9 import read_isic9
 from skinseg.data.masks import find_masks
+from skinseg.data.synthetic import read_synthetic
 from skinseg.errors import SkinsegError
 
 ID = "ISIC_0000001"
@@ -41,6 +47,37 @@ def test_annotators_experts_and_manual_tools_first_consensus_left_out(tmp_path: 
         write_mask(tmp_path / "segs" / f"{ID}_{name}.png")
     found = find_masks(list(walk(tmp_path)), ["imaplusplus"])
     assert found["annotator"].tolist() == ["A02_T1_S1", "A00_T3_S1", "A01_T1_S2"]
+
+
+def test_a_folder_of_the_users_comes_first_and_says_whose_masks_it_holds(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    write_mask(mask_path(given / "deep", "isic2018", ID))
+    write_mask(given / "ISIC_0000002_mask.png")
+    write_mask(mask_path(tmp_path / "data", "isic2017", ID), shift=1)
+    found = find_masks(list(walk(tmp_path / "data")), ["isic2017"], given)
+    assert set(zip(found["image_id"], found["mask_source"], strict=True)) == {
+        (ID, "isic2018"), ("ISIC_0000002", "own"), (ID, "isic2017"),
+    }  # fmt: skip
+    assert found.drop_duplicates("image_id").set_index("image_id").loc[ID, "mask_source"] == "isic2018"
+    readers = {"isic9": read_isic9, "ham10000": partial(read_ham10000, metadata=str(tmp_path / "m.csv"))}
+    write_isic9(tmp_path / "data", {"Train/nevus": [ID, "ISIC_0000002"]})
+    write_ham_metadata(tmp_path / "m.csv", {ID: "HAM_1", "ISIC_0000002": "HAM_2"})
+    for name, reader in readers.items():
+        table = reader(tmp_path / "data", Problems(), mask_folder=given).table
+        assert table["mask_source"].tolist() == ["isic2018", "own"], name
+    both = read_combined(tmp_path / "data", Problems(), readers=readers, mask_folder=given)
+    assert both.table["mask_source"].tolist() == ["isic2018", "own"]
+    with pytest.raises(SkinsegError, match="drawn images have masks of their own"):
+        read_synthetic(tmp_path / "drawn", Problems(), mask_folder=given)
+
+
+def test_two_masks_of_one_source_that_differ_are_refused(tmp_path: Path) -> None:
+    for number, root in enumerate((tmp_path / "a", tmp_path / "b")):
+        write_mask(mask_path(root, "isic2018", ID), shift=number)
+    with pytest.raises(SkinsegError, match=f"The mask of {ID} is there twice with different content"):
+        find_masks(list(walk(tmp_path)), ["isic2018"])
+    with pytest.raises(SkinsegError, match=f"The mask of {ID} is there twice with different content"):
+        find_masks([], [], tmp_path)
 
 
 def test_a_second_copy_is_not_a_second_annotator(tmp_path: Path) -> None:

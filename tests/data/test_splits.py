@@ -102,6 +102,19 @@ def test_bad_files(tmp_path: Path) -> None:
         make_split(catalog(), file=str(path))
 
 
+def test_ids_and_sides_of_a_file_are_cleaned(tmp_path: Path) -> None:
+    data, path = catalog(), tmp_path / "split.csv"
+    split = make_split(data)
+    table = split.table.assign(
+        image_id=split.table["image_id"] + ".jpg", split=split.table["split"].str.title()
+    )
+    table.assign(group=" ").to_csv(path, index=False)
+    assert make_split(data, file=str(path)).fingerprint == split.fingerprint
+    table.assign(split=table["split"].where(table.index > 1, " ")).to_csv(path, index=False)
+    with pytest.raises(SkinsegError, match=r"split\.csv: 2 rows have no split; complete or remove them"):
+        make_split(data, file=str(path))
+
+
 def test_a_diagnosis_with_one_lesion() -> None:
     data = catalog(60, ("nv",) * 59 + ("df",))
     assert (data.table["diagnosis"] == "df").any()

@@ -137,7 +137,7 @@ def test_no_band_is_empty_or_named_like_another(tmp_path, values):
         (b"\xff\xfe\x00image_id", "not a readable CSV"),
         ("image_id,a\nx,1,2\ny,1,2\n", "not a readable CSV"),
         ("id,a\nx,1\n", "found the columns id, a; expected image_id"),
-        ("image_id;a\nx;1\n", "found the columns image_id;a; expected image_id .* separated by commas"),
+        ("image_id|a\nx|1\n", r"found the columns image_id\|a; expected image_id.* separated by commas"),
         ("image_id\nx\n", "found the columns image_id; expected image_id and at least one more"),
         ("image_id,a,a \nx,1,2\n", "each once"),
         ("image_id,a\nx,1\n x,2\n", "1 image ids occur twice, x first"),

@@ -20,6 +20,7 @@ from filelock import Timeout
 from omegaconf import OmegaConf
 
 from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.names import ESCAPED, escape_output
 from skinseg.record import write_json
 from skinseg.sweep.jobs import FAILED, Job, running
 from skinseg.sweep.stop import END
@@ -31,6 +32,7 @@ def main() -> int:
     if len(sys.argv) != 2:
         print(f"Expected one argument, the job's folder; found {len(sys.argv) - 1}.", file=sys.stderr)
         return SkinsegError.exit_code
+    escape_output()
     folder = Path(sys.argv[1])
     try:
         job = Job.read(folder)
@@ -49,7 +51,7 @@ def main() -> int:
 
 def _run(job: Job) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    log = logging.FileHandler(job.folder / "train.log")
+    log = logging.FileHandler(job.folder / "train.log", encoding="utf-8", errors=ESCAPED)
     log.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger().addHandler(log)
     try:

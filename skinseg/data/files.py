@@ -5,9 +5,10 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import json
+import logging
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,9 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from skinseg.data import kinds
 from skinseg.data.catalog import Problems
 from skinseg.errors import SkinsegError
+from skinseg.names import shown
 from skinseg.record import replacing
+
+log = logging.getLogger(__name__)
 
 Verify = bool | Literal["headers"]
 """How much of each file is looked at before any work starts: all of it, its header, nothing."""
@@ -30,6 +35,8 @@ Tree = Sequence[tuple[Path, list[str]]]
 """Folders with the names of their files, as `walk` yields them."""
 
 _DOWNSAMPLED = "_downsampled"
+# What macOS adds to archives, and what a disk's own root holds, closed to its users.
+_JUNK = frozenset({"__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN"})
 
 
 class UnreadableFileError(Exception):
@@ -51,7 +58,7 @@ def read_image(path: Path | str, at_least: tuple[int, int] | None = None) -> NDA
         UnreadableFileError: The file is missing, empty, cut short or no image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=kinds.readable_formats()) as image:
             if at_least is not None:
                 image.draft("RGB", (at_least[1], at_least[0]))
             return np.array(image.convert("RGB"))
@@ -76,7 +83,7 @@ def read_mask(path: Path | str) -> NDArray[np.uint8]:
         MaskFormatError: It is an image, but not such a mask.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=kinds.readable_formats()) as image:
             mode = image.mode
             mask = np.array(image.convert("L")) if mode in ("L", "P", "1") else None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -146,32 +153,63 @@ def below(tree: Tree, folder: Path) -> Tree:
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yields each folder from `folder` down with its file names, sorted.
 
-    Hidden files and folders and `__MACOSX` are skipped. Symbolic links are followed, each folder once, so
-    that a link to a folder above ends.
+    Hidden files and folders and what systems put beside the user's are skipped. Symbolic links are followed,
+    each folder once, so that a link to a folder above ends.
+
+    Raises:
+        SkinsegError: A folder cannot be listed: what is in it would be lost without a word.
     """
     seen: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        here = os.stat(parent)  # noqa: PTH116 -- a hundred thousand paths are slow to build
-        if (here.st_dev, here.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        folders[:] = sorted(name for name in folders if not is_junk(name))
-        yield Path(parent), sorted(name for name in names if not is_junk(name))
+    try:
+        for parent, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+            here = os.stat(parent)  # noqa: PTH116 -- a hundred thousand paths are slow to build
+            if (here.st_dev, here.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            folders[:] = sorted(name for name in folders if not is_junk(name))
+            yield Path(parent), sorted(name for name in names if not is_junk(name))
+    except OSError as error:
+        raise SkinsegError(
+            f"{error.filename or folder} cannot be listed: {error.strerror or error}. Make it readable, or "
+            "name a folder without it."
+        ) from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Returns the folders in a folder, sorted, without those that `walk` skips.
+
+    Raises:
+        SkinsegError: It cannot be listed.
+    """
+    here, _ = next(walk(folder))
+    return [path for path in sorted(here.iterdir()) if path.is_dir() and not is_junk(path.name)]
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder is none of the user's: hidden, or what macOS adds to archives."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Whether a file or folder is none of the user's: hidden, or what systems add to archives and disks."""
+    return name.startswith(".") or name in _JUNK
 
 
-def image_id_of(stem: str) -> str:
-    """Returns the image id in a file's name without its ending.
+def name_of(stem: str) -> str:
+    """Returns the name of an image in a file's name without its ending, for names of further files.
 
     The ISIC Archive's reduced copies bear the id of their original and `_downsampled`. Letters that were
     composed of several code points on the way through another file system are put together again.
     """
     return unicodedata.normalize("NFC", stem).strip().removesuffix(_DOWNSAMPLED)
+
+
+def image_id_of(stem: str) -> str:
+    """Returns the image id in a file's name without its ending: `name_of` as a text.
+
+    Bytes that are no UTF-8 are shown by `skinseg.names`.
+    """
+    return shown(name_of(stem))
 
 
 def find_images(tree: Tree) -> tuple[dict[str, Path], list[str]]:
@@ -191,7 +229,7 @@ def find_images(tree: Tree) -> tuple[dict[str, Path], list[str]]:
     for folder, names in tree:
         for name in names:
             stem, dot, ending = name.rpartition(".")
-            if not dot or ending.lower() not in ("jpg", "jpeg"):
+            if not dot or f".{ending.lower()}" not in kinds.endings("JPEG"):
                 continue
             image_id = image_id_of(stem)
             path = folder / name
@@ -206,6 +244,26 @@ def find_images(tree: Tree) -> tuple[dict[str, Path], list[str]]:
                     f"{image_id} is there twice with different content: {known} and {path}; remove one."
                 )
     return images, sorted(passed_over)
+
+
+def warn_of_others(tree: Tree, images: Container[str]) -> None:
+    """Names the photographs in folders of JPEG images that `find_images` has passed over.
+
+    Args:
+        tree: Folders that hold images alone.
+        images: The ids that it has found there.
+    """
+    others = [
+        folder / name
+        for folder, names in tree
+        for name in names
+        if kinds.is_picture(name) and image_id_of(name.rpartition(".")[0]) not in images
+    ]
+    if others:
+        log.warning(
+            "%d pictures are passed over, for a published data set has JPEG files alone, e.g. %s.",
+            len(others), others[0],
+        )  # fmt: skip
 
 
 def same_content(one: Path, other: Path) -> bool:
@@ -381,7 +439,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
         UnreadableFileError: The file is missing, empty or no image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=kinds.readable_formats()) as image:
             return image.height, image.width
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UnreadableFileError(f"{path}: {_reason(path, error)}") from error

@@ -9,7 +9,7 @@ import pandas as pd
 from skinseg.data.assemble import assemble
 from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog, Problems, join_groups
 from skinseg.data.diagnoses import DIAGNOSES
-from skinseg.data.files import Tree, Verify, find_images, image_id_of, is_junk, same_content, walk
+from skinseg.data.files import Tree, Verify, find_images, image_id_of, same_content, subfolders, walk
 from skinseg.data.masks import MASK_SOURCES
 from skinseg.data.metadata import HAM10000_LICENCE, HAM10000_NAMES, group_pairs
 from skinseg.errors import SkinsegError
@@ -101,7 +101,7 @@ def _find(root: Path, metadata: str | None) -> tuple[Path, Path]:
             f"data.root={root} is a file; expected the folder that holds HAM10000.\n{HOW_TO_GET}"
         )
     # Folders one level down, those with a telling name first: `data.root` may hold several data sets.
-    below = [p for p in root.iterdir() if p.is_dir() and not is_junk(p.name)] if root.is_dir() else []
+    below = subfolders(root) if root.is_dir() else []
     # Drawn images beside the real ones must not be taken for them.
     below = [p for p in below if not (p / SYNTHETIC_RECORD).is_file()]
     below.sort(key=lambda p: ("ham10000" not in p.name.lower(), p.name))
@@ -156,7 +156,7 @@ def _masks_beside(folder: Path, root: Path) -> Tree:
     if folder == root:
         return []
     pattern = MASK_SOURCES["ham10000"].folders
-    beside = [path for path in sorted(root.iterdir()) if path.is_dir() and pattern.fullmatch(path.name)]
+    beside = [path for path in subfolders(root) if pattern.fullmatch(path.name)]
     return [entry for path in beside for entry in walk(path)]
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What says of a whole training how good it is.
+_RESULTS = ("summary.json", "scores.csv", "predictions.png")
+
 
 def run(cfg: DictConfig) -> float:
     """Runs one experiment from folder to scores.
@@ -55,6 +58,7 @@ def run(cfg: DictConfig) -> float:
     quiet()
     _prepare_torch(config)
     run_dir = Path(config["run_dir"])
+    _make_room(run_dir, config["ckpt_path"])
     resumed = None if config["ckpt_path"] is None else read_checkpoint(config["ckpt_path"], key="ckpt_path")
     exit_code = 1
     try:
@@ -186,6 +190,30 @@ def _prepare_torch(config: Plain) -> None:
         torch.set_num_threads(config["threads"])
     torch.set_float32_matmul_precision(config["matmul_precision"])
     L.seed_everything(config["seed"], verbose=False)
+
+
+def _make_room(run_dir: Path, ckpt_path: str | None) -> None:
+    """Refuses a folder with another training; of one that goes on takes away the results so far.
+
+    Raises:
+        SkinsegError: There are checkpoints or scores of another training.
+    """
+    from skinseg.record import first_rank
+
+    if not first_rank():
+        return
+    kept = sorted((run_dir / "checkpoints").glob("*.ckpt"))
+    there = [path for name in _RESULTS if (path := run_dir / name).is_file()]
+    if not kept and run_dir / "summary.json" not in there:
+        return
+    if ckpt_path is None or Path(ckpt_path).expanduser().resolve() not in [path.resolve() for path in kept]:
+        raise SkinsegError(
+            f"hydra.run.dir={run_dir} holds another training, e.g. {(kept + there)[0].name}, of which a part "
+            "would stay beside this one. Leave hydra.run.dir out or name another folder; to go on with that "
+            f"training: ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'}"
+        )
+    for path in there:
+        path.unlink()
 
 
 def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_data: LesionDataModule) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +42,21 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 def command(*overrides: str) -> list[str]:
     return [sys.executable, "-m", "skinseg.train", *TINY, *overrides]
+
+
+def test_a_folder_with_another_training_is_refused(train: Train, tmp_path: Path) -> None:
+    """Of one that goes on in its own folder, the results so far go: they are not those of its weights."""
+    folder = train()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(SkinsegError, match=r"holds another training.*ckpt_path=.*last\.ckpt"):
+        train("seed=1")
+    with pytest.raises(SkinsegError, match="holds another training"):
+        train(f"ckpt_path={shutil.copy(folder / 'checkpoints/last.ckpt', tmp_path / 'moved.ckpt')}")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    train(f"ckpt_path={folder / 'checkpoints/last.ckpt'}", "trainer.max_epochs=2", "test=false")
+    assert (folder / "summary.json").is_file()
+    assert not (folder / "scores.csv").exists()
+    assert json.loads((folder / "summary.json").read_text())["scores"]["test"] is None
 
 
 def test_run_folder(train: Train) -> None:

@@ -21,6 +21,7 @@ from skinseg.callbacks.scores import score_table
 from skinseg.data.files import read_image
 from skinseg.errors import SkinsegError
 from skinseg.record import first_rank
+from skinseg.written import written_in
 
 if TYPE_CHECKING:
     from skinseg.callbacks.panels import Panel
@@ -271,14 +272,15 @@ def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
 
     Args:
         loggers: Those of Weights & Biases among them are used.
-        folder: What an evaluation or a comparison wrote.
+        folder: What an evaluation or a comparison is writing; see `skinseg.written.afresh`.
     """
     for run in runs(loggers):
         import wandb
 
-        kind = "comparison" if (folder / "comparison.json").is_file() else "evaluation"
+        written = written_in(folder)
+        kind = "comparison" if folder.absolute() / "comparison.json" in written else "evaluation"
         artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind)
-        for path in sorted(folder.iterdir()):
+        for path in written:  # and nothing else that lies there
             if path.suffix in (".csv", ".json", ".html", ".md"):
                 artifact.add_file(str(path))
         run.log_artifact(artifact)
@@ -286,7 +288,7 @@ def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
         run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})
 
 
-def fetch_evaluations(group: str, folder: Path) -> Path:
+def fetch_evaluations(group: str, folder: Path) -> list[Path]:
     """Fetches the evaluations of a group of runs from Weights & Biases.
 
     Args:
@@ -294,7 +296,7 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
         folder: Where they are put, a folder for each.
 
     Returns:
-        `folder`.
+        Their folders; what lies there of an earlier call is not among them.
 
     Raises:
         SkinsegError: The name is not of that form, the host cannot be reached, or no run has one.
@@ -304,15 +306,14 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
     parts = group.split("/")
     if len(parts) != 3:
         raise SkinsegError(f"runs=wandb:{group}: expected wandb:<entity>/<project>/<group>.")
-    found = 0
+    found: list[Path] = []
     try:
         for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
             for artifact in run.logged_artifacts():
                 if artifact.type == "evaluation":
-                    artifact.download(
-                        root=str(folder / f"{run.name}-{run.id}" / artifact.name.replace(":", "_"))
-                    )
-                    found += 1
+                    place = folder / f"{run.name}-{run.id}" / artifact.name.replace(":", "_")
+                    artifact.download(root=str(place))
+                    found.append(place)
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise SkinsegError(f"runs=wandb:{group} cannot be fetched: {error}") from error
     if not found:
@@ -320,4 +321,4 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
             f"runs=wandb:{group}: no run of this group has an evaluation; make them with "
             "python -m skinseg.evaluate ckpt=... logger=wandb group=<group>"
         )
-    return folder
+    return found

@@ -25,7 +25,8 @@ def read_folders(
         lesions: Lesion id by image id; an image without one stands for itself.
 
     Returns:
-        A row per mask. Dataset and mask_source are "folder".
+        A row per mask, and one without a mask for each further photograph, which is not opened: its width and
+        height are 0. Dataset and mask_source are "folder".
 
     Raises:
         SkinsegError: A mask lacks its photograph or is of other proportions; all such are listed.
@@ -64,4 +65,17 @@ def read_folders(
         more = [f"  and {len(problems) - 5} more"] if len(problems) > 5 else []
         listed = [f"  {problem}" for problem in problems[:5]]
         raise SkinsegError("\n".join([f"{len(problems)} masks do not fit:", *listed, *more]))
+    for image_id in sorted((images or {}).keys() - masks.keys()):
+        lesion = (lesions or {}).get(image_id)
+        rows.append(
+            {
+                "image_id": image_id,
+                "image": str((images or {})[image_id]),
+                "dataset": "folder",
+                "group": lesion or image_id,
+                "group_source": "image" if lesion is None else "strata",
+                "height": 0,
+                "width": 0,
+            }
+        )
     return Catalog(pd.DataFrame(rows).reindex(columns=list(COLUMNS)))

@@ -58,8 +58,8 @@ def run(cfg: DictConfig) -> float:
     quiet()
     _prepare_torch(config)
     run_dir = Path(config["run_dir"])
-    _make_room(run_dir, config["ckpt_path"])
     resumed = None if config["ckpt_path"] is None else read_checkpoint(config["ckpt_path"], key="ckpt_path")
+    so_far = _results_so_far(run_dir, config["ckpt_path"])
     exit_code = 1
     try:
         data = build.datamodule(config)
@@ -73,6 +73,8 @@ def run(cfg: DictConfig) -> float:
         _write_record(run_dir, config, data, test_data)
         if resumed is not None:
             check_resumable(resumed, config, data.split.fingerprint)
+        for path in so_far:
+            path.unlink()
         # Before the fit, at whose end a full disk would cost the test side's scores.
         for module in dict.fromkeys((data, test_data) if config["test"] else (data,)):
             module.prepare_data()
@@ -192,8 +194,8 @@ def _prepare_torch(config: Plain) -> None:
     L.seed_everything(config["seed"], verbose=False)
 
 
-def _make_room(run_dir: Path, ckpt_path: str | None) -> None:
-    """Refuses a folder with another training; of one that goes on takes away the results so far.
+def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
+    """Returns the results of a training that goes on in its own folder, which the first process is to remove.
 
     Raises:
         SkinsegError: There are checkpoints or scores of another training.
@@ -201,19 +203,18 @@ def _make_room(run_dir: Path, ckpt_path: str | None) -> None:
     from skinseg.record import first_rank
 
     if not first_rank():
-        return
+        return []
     kept = sorted((run_dir / "checkpoints").glob("*.ckpt"))
     there = [path for name in _RESULTS if (path := run_dir / name).is_file()]
     if not kept and run_dir / "summary.json" not in there:
-        return
+        return []
     if ckpt_path is None or Path(ckpt_path).expanduser().resolve() not in [path.resolve() for path in kept]:
         raise SkinsegError(
             f"hydra.run.dir={run_dir} holds another training, e.g. {(kept + there)[0].name}, of which a part "
             "would stay beside this one. Leave hydra.run.dir out or name another folder; to go on with that "
             f"training: ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'}"
         )
-    for path in there:
-        path.unlink()
+    return there
 
 
 def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_data: LesionDataModule) -> None:

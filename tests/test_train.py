@@ -53,6 +53,9 @@ def test_a_folder_with_another_training_is_refused(train: Train, tmp_path: Path)
     with pytest.raises(SkinsegError, match="holds another training"):
         train(f"ckpt_path={shutil.copy(folder / 'checkpoints/last.ckpt', tmp_path / 'moved.ckpt')}")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    with pytest.raises(SkinsegError, match="another architecture"):
+        train(f"ckpt_path={folder / 'checkpoints/last.ckpt'}", "model.decoder_channels=[32,32,32,16,16]")
+    assert (folder / "scores.csv").is_file(), "what does not go on takes nothing away"
     train(f"ckpt_path={folder / 'checkpoints/last.ckpt'}", "trainer.max_epochs=2", "test=false")
     assert (folder / "summary.json").is_file()
     assert not (folder / "scores.csv").exists()
@@ -377,7 +380,7 @@ def test_full_disk_while_saving_leaves_the_previous_checkpoint(train: Train, tmp
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         with pytest.raises(SkinsegError, match=r"\.ckpt cannot be written: .*untouched"):
-            train("test=false", "callbacks=minimal", "trainer.max_epochs=2")
+            train("test=false", "callbacks=minimal", "trainer.max_epochs=2", f"ckpt_path={last}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert last.read_bytes() == before

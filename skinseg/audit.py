@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Node, check, config_dir, plain
@@ -78,9 +79,10 @@ def run(cfg: DictConfig) -> str | None:
     from skinseg.data import audit
     from skinseg.data.duplicates import near_duplicates
     from skinseg.record import write_csv
+    from skinseg.written import afresh
 
     scores = None if config["scores"] is None else _read_scores(Path(config["scores"]).expanduser())
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     names = {"data": config["data"], "test_data": config["test_data"]}
     catalogs, limits, prints, measures = {}, {}, {}, {}
     found: list[Finding] = []
@@ -112,14 +114,16 @@ def run(cfg: DictConfig) -> str | None:
     worst, sentence = audit.verdict(found)
 
     folder = Path(config["run_dir"])
-    _write(folder, {"data": name, "verdict": sentence, "facts": facts}, found, measures[name], pairs, matrix)
-    if len(both):
-        write_csv(folder / "contamination.csv", both)
-    _show(console, name, facts, found)
-    if len(matrix):
-        console.print(_table("Images of one data set that the other has too", matrix))
-    if len(agreement):
-        _write_and_show_agreement(console, folder, agreement, scores)
+    with afresh(folder, "audit"):
+        summary = {"data": name, "verdict": sentence, "facts": facts}
+        _write(folder, summary, found, measures[name], pairs, matrix)
+        if len(both):
+            write_csv(folder / "contamination.csv", both)
+        _show(console, name, facts, found)
+        if len(matrix):
+            console.print(_table("Images of one data set that the other has too", matrix))
+        if len(agreement):
+            _write_and_show_agreement(console, folder, agreement, scores)
     console.print(f"\n{sentence}", style=_COLOURS[worst or "note"])
     console.print(f"Written to {folder}")
     return worst
@@ -173,8 +177,8 @@ def _show(console: Console, name: str, facts: Mapping[str, Mapping[str, int]], f
     console.print(table)
     for finding in found:
         ids = ", ".join(finding.image_ids[:3]) + (", ..." if len(finding.image_ids) > 3 else "")
-        style = _COLOURS[finding.severity]
-        console.print(f"[{style}]{finding.severity:8}[/] {finding.text} [dim]({ids})[/]")
+        severity = (f"{finding.severity:8}", _COLOURS[finding.severity])
+        console.print(Text.assemble(severity, f" {finding.text} ", (f"({ids})", "dim")))
 
 
 def _write_and_show_agreement(

@@ -33,6 +33,7 @@ from skinseg.config import (
     problems_in_source,
 )
 from skinseg.errors import SkinsegError
+from skinseg.names import escape_output
 
 _CHECKS: dict[str, Callable[[Plain], object]] = {}
 """What refuses a configuration, by command."""
@@ -70,6 +71,7 @@ def main_of(
     def main() -> int:
         # Otherwise Hydra prints and exits by itself, and a mistake looks like a bug.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+        escape_output()
         try:
             _refuse_pickled(sys.argv[1:])
             task()

@@ -93,6 +93,7 @@ def run(cfg: DictConfig) -> Comparison:
     from skinseg.record import write_csv, write_json, write_text
     from skinseg.report.page import comparison_page
     from skinseg.scoring.metrics import METRICS
+    from skinseg.written import afresh
 
     quiet()
     build.settle_rank()
@@ -103,10 +104,13 @@ def run(cfg: DictConfig) -> Comparison:
     folder = Path(config["run_dir"])
     entries = [config["runs"]] if isinstance(config["runs"], str) else config["runs"]
     entries = [
-        str(fetch_evaluations(entry.removeprefix("wandb:"), folder / "fetched"))
-        if entry.startswith("wandb:")
-        else entry
+        place
         for entry in entries
+        for place in (
+            map(str, fetch_evaluations(entry.removeprefix("wandb:"), folder / "fetched"))
+            if entry.startswith("wandb:")
+            else [entry]
+        )
     ]
     found = [load_run(path) for path in find_runs(entries)]
     unscored = find_unscored(entries)
@@ -120,18 +124,19 @@ def run(cfg: DictConfig) -> Comparison:
         names = ", ".join(path.name for path in unscored)
         comparison.content["protocol"].append(["Left out", f"{len(unscored)} runs without scores: {names}"])
     page = comparison_page(comparison.content, _gallery(comparison, config["gallery"]))
-    write_csv(folder / "differ.csv", comparison.differ)
-    write_csv(folder / "images.csv", _by_image(methods))
-    write_csv(folder / "ranking.csv", _flat(comparison))
-    write_json(folder / "comparison.json", comparison.content)
-    write_text(folder / "report.html", page)
-    _show(comparison, folder)
-    exit_code = 1
-    try:
-        log_evaluation(build.loggers(config), folder)
-        exit_code = 0
-    finally:
-        finish(exit_code)
+    with afresh(folder, "compare"):
+        write_csv(folder / "differ.csv", comparison.differ)
+        write_csv(folder / "images.csv", _by_image(methods))
+        write_csv(folder / "ranking.csv", _flat(comparison))
+        write_json(folder / "comparison.json", comparison.content)
+        write_text(folder / "report.html", page)
+        _show(comparison, folder)
+        exit_code = 1
+        try:
+            log_evaluation(build.loggers(config), folder)
+            exit_code = 0
+        finally:
+            finish(exit_code)
     return comparison
 
 
@@ -228,7 +233,7 @@ def _show(comparison: Comparison, folder: Path) -> None:
             cells += [p_value(entry["p"]), p_value(entry["p_corrected"]), percent(entry["won"])]
         table.add_row(*cells)
     # So wide that the table keeps its names and numbers whole in a file and in a narrow window.
-    console = Console(highlight=False, soft_wrap=True, width=1000)
+    console = Console(highlight=False, soft_wrap=True, width=1000, markup=False)
     console.print()
     console.print(table)
     console.print(

@@ -63,7 +63,7 @@ def run(cfg: DictConfig) -> list[Path]:
 
     from skinseg.data.sources import SOURCES
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     names = list(_names(config["data"]["reader"]))
     if not names:
         target = config["data"]["reader"]["_target_"]

@@ -85,13 +85,16 @@ def run(cfg: DictConfig) -> Path:
 
 def _checkpoints(path: Path) -> list[Path]:
     """Returns the checkpoint that a path is, or the best of the run or the runs in it."""
+    from skinseg.data.files import subfolders
+
     if path.is_file():
         return [path]
     if (path / "checkpoints").is_dir():
         return [path / "checkpoints/best.ckpt"]
     if (path / PLAN).is_file():
         return [path / folder / "checkpoints/best.ckpt" for folder in _done(path)]
-    runs = [folder for folder in path.glob("*") if (folder / "checkpoints").is_dir()]
+    below = subfolders(path) if path.is_dir() else []
+    runs = [folder for folder in below if (folder / "checkpoints").is_dir()]
     if not runs:
         raise SkinsegError(
             f"runs={path}: neither a checkpoint, nor a folder of a run or of a sweep (no checkpoints/ in it "
@@ -118,7 +121,7 @@ def _done(sweep: Path) -> list[str]:
 def _show(members: Sequence[str], record: Plain, target: Path) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{len(members)} members:")
     for path in members:
         console.print(f"  {path}")

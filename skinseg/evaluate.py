@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,6 +119,7 @@ def run(cfg: DictConfig) -> list[Path]:
     from skinseg.evaluation.scorings import check_log
     from skinseg.evaluation.side import is_test
     from skinseg.scoring.strata import user_strata
+    from skinseg.written import afresh
 
     quiet()
     user = None if config["strata"] is None else user_strata(Path(config["strata"]).expanduser())
@@ -135,9 +136,11 @@ def run(cfg: DictConfig) -> list[Path]:
         if test and (run_dir := run_folder(Path(path).expanduser())) is not None:
             check_log(run_dir)
     folders = []
-    for number, (path, record, side, own) in enumerate(zip(paths, records, sides, users, strict=True)):
-        folder = root if len(paths) == 1 else root / f"{number}_{record['config']['name']}"
-        folders.append(_evaluate_checkpoint(config, as_trained, Path(path).expanduser(), side, folder, own))
+    with afresh(root, "evaluate", _read_later(config)):
+        for number, (path, record, side, own) in enumerate(zip(paths, records, sides, users, strict=True)):
+            folder = root if len(paths) == 1 else root / f"{number}_{record['config']['name']}"
+            place = Path(path).expanduser()
+            folders.append(_evaluate_checkpoint(config, as_trained, place, side, folder, own))
     if len(folders) > 1:
         log.info("\nTo compare them: python -m skinseg.compare 'runs=[%s]'", root)
     return folders
@@ -298,6 +301,7 @@ def _evaluate_folder(config: Plain, as_trained: Plain, folder: Path, user: pd.Da
     from skinseg.evaluation.result import Result
     from skinseg.evaluation.rows import Job, Options, score_images
     from skinseg.inference.files import check_complete, find_mask_files
+    from skinseg.written import afresh
 
     source = Path(config["predictions"]).expanduser()
     predictions = find_mask_files(source, "predictions")
@@ -317,10 +321,18 @@ def _evaluate_folder(config: Plain, as_trained: Plain, folder: Path, user: pd.Da
         masks=folder / "masks",
         max_megapixels=limit,
     )
-    with _progress(f"Scoring {len(side.table)} masks", len(side.table)) as advance:
-        scored = score_images(jobs, options, workers=_workers(config), advance=advance)
-    result = Result(config=config, side=side, scored=scored, folder=folder, user=user, max_megapixels=limit)
-    return _finish(config, result)
+    with afresh(folder, "evaluate", _read_later(config)):
+        with _progress(f"Scoring {len(side.table)} masks", len(side.table)) as advance:
+            scored = score_images(jobs, options, workers=_workers(config), advance=advance)
+        result = Result(
+            config=config, side=side, scored=scored, folder=folder, user=user, max_megapixels=limit
+        )
+        return _finish(config, result)
+
+
+def _read_later(config: Plain) -> dict[str, str | None]:
+    """Folders whose files are opened while the evaluation is being written."""
+    return {key: config[key] for key in ("predictions", "images", "truth")}
 
 
 def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
@@ -328,13 +340,18 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
     from skinseg.data.folders import read_folders
     from skinseg.evaluation.side import listed_side, other_side
     from skinseg.inference.files import find_mask_files, find_photographs
+    from skinseg.names import shown
     from skinseg.scoring.strata import user_lesions
 
+    not_read: list[str] = []
     if config["truth"] is not None:
         masks = find_mask_files(Path(config["truth"]).expanduser(), "truth")
         images = None
         if config["images"] is not None:
-            images = find_photographs(Path(config["images"]).expanduser(), "images")
+            found = find_photographs(Path(config["images"]).expanduser(), "images")
+            images, not_read = found.files, [shown(path.name) for path in found.not_read]
+            for remark in found.remarks():
+                log.warning("images=%s: %s", config["images"], remark)
         lesions = None if config["strata"] is None else user_lesions(Path(config["strata"]).expanduser())
         limit = _max_megapixels(config, as_trained, record)
         side = other_side(read_folders(masks, images, lesions, limit), record, config["overlap"])
@@ -346,7 +363,11 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
         side = _trained(as_trained, record, config["side"], config["trust"])
     if config["split_file"] is not None:
         side = listed_side(side, Path(config["split_file"]).expanduser(), config["side"])
-    return side
+    return (
+        replace(side, left_out={**side.left_out, "of_a_kind_that_is_not_read": not_read})
+        if not_read
+        else side
+    )
 
 
 def _max_megapixels(config: Plain, as_trained: Plain, record: Plain | None) -> float:

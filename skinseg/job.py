@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from skinseg.config import literal
 from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.names import ESCAPED, escape_output
 from skinseg.record import write_json
 from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, running
 from skinseg.sweep.stop import END
@@ -37,6 +38,7 @@ def main() -> int:
     if not words or not all(word.startswith(TRUST) for word in words[1:]):
         print(f"Expected the job's folder and {TRUST}<packages>; found {words}.", file=sys.stderr)
         return SkinsegError.exit_code
+    escape_output()
     folder = Path(words[0])
     try:
         job = _read(folder, trust)
@@ -61,7 +63,7 @@ def _read(folder: Path, trust: list[str]) -> Job:
 
 def _run(job: Job) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    log = logging.FileHandler(job.folder / "train.log")
+    log = logging.FileHandler(job.folder / "train.log", encoding="utf-8", errors=ESCAPED)
     log.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger().addHandler(log)
     try:

@@ -47,6 +47,7 @@ from skinseg.sweep.jobs import (
 )
 from skinseg.sweep.stop import is_stopping, run_child, stop_at_interrupt
 from skinseg.trust import trusted
+from skinseg.written import clear
 
 log = logging.getLogger(__name__)
 
@@ -502,7 +503,7 @@ def _show(plan: Plan, states: Sequence[Plain]) -> None:
             str(state.get("steps", "")),
             _number(None if state.get("seconds") is None else state["seconds"] / 60, 1),
         )
-    console = Console(highlight=False, soft_wrap=True, width=1000)
+    console = Console(highlight=False, soft_wrap=True, width=1000, markup=False)
     console.print()
     console.print(table)
 
@@ -517,10 +518,11 @@ def _compare(plan: Plan, states: Sequence[Plain]) -> None:
 
     config = plan.jobs[0].config
     settings = config["sweep"]
+    folder = plan.folder / "comparison"
+    clear(folder, "compare")  # of fewer jobs, where the sweep was gone on with
     scored = [job for job, state in zip(plan.jobs, states, strict=True) if state.get("dice") is not None]
     if not settings["compare"] or len(scored) < 2:
         return
-    folder = plan.folder / "comparison"
     wandb = (config["logger"] or {}).get("wandb")
     logger = "none" if wandb is None else "wandb"
     cfg = compose([f"metric={settings['metric']}", f"logger={logger}", "runs=[]", "run_dir=."], "compare")

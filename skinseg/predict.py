@@ -1,10 +1,13 @@
 """Outline the lesions of a folder of photographs: one mask file each.
 
 python -m skinseg.predict ckpt=<run folder>/checkpoints/best.ckpt input=<folder> output=<folder>
+
+Exit codes: 0, each photograph has a mask; 1, some have none (see `unreadable.csv`); 2, a mistake.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +31,16 @@ class PredictConfig:
         ckpt: A checkpoint of a run; it alone is needed.
         trust: Packages of your own, or of somebody whom you trust, whose constructors it may name; see
             `skinseg.trust`.
-        input: Folder of photographs, with subfolders. Files that are named as masks are passed over.
+        input: Folder of photographs, with subfolders, of all kinds in `skinseg.data.kinds`. Files that are
+            named as masks are passed over.
         output: Folder for the masks, `<image_id>_segmentation.png`: 8-bit grey, 0 and 255, each of its
-            photograph's size, upright. A photograph that cannot be read is listed in `unreadable.csv` there.
+            photograph's size, upright. Photographs without a mask are listed in `unreadable.csv` there, with
+            the reason: they cannot be read, are of a kind that is not, or the mask's name is too long for a
+            file.
         threshold: Lesion is where the probability is at least this. null: that of the checkpoint's run.
-        overwrite: Replace masks that are there; false refuses a folder that holds some.
+        overwrite: Take away all that an earlier call wrote to `output`, also masks of photographs that are no
+            longer in `input`; what was changed since, and what no call has written, stays, unless a mask of
+            this call takes its place. false refuses a folder that holds such.
         device: "auto" takes a GPU where there is one.
         precision: "32-true", "bf16-mixed" or "16-mixed". null: that of the checkpoint's run.
         batch_size: Photographs per forward pass. null: that of the checkpoint's run.
@@ -56,6 +64,12 @@ class PredictConfig:
     max_megapixels: float
 
 
+class WithoutMaskError(SkinsegError):
+    """The masks are written, but not one for each photograph."""
+
+    exit_code = 1
+
+
 def run(cfg: DictConfig) -> dict[str, str]:
     """Writes a mask for each photograph.
 
@@ -63,7 +77,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
         cfg: The composed configuration; see `PredictConfig`.
 
     Returns:
-        The photographs that could not be read, with the reason, by file.
+        The photographs that have got no mask, with the reason, by file.
 
     Raises:
         SkinsegError: A mistake in the configuration, a folder or a checkpoint, or no photograph is readable.
@@ -82,53 +96,65 @@ def run(cfg: DictConfig) -> dict[str, str]:
 
     from skinseg import build
     from skinseg.callbacks.quiet import quiet
-    from skinseg.inference.files import find_photographs, mask_name, write_mask
-    from skinseg.record import write_csv
+    from skinseg.inference.files import find_photographs, mask_name_of, masks_of_others, write_mask
+    from skinseg.record import FileNameError, write_csv
+    from skinseg.written import afresh, written_before
 
     quiet()
     output = Path(config["output"]).expanduser()
     if output.resolve() == Path(config["input"]).expanduser().resolve():
         raise SkinsegError(f"output={output} is the input; masks would lie among the photographs.")
-    photographs = find_photographs(Path(config["input"]).expanduser(), "input")
-    there = [image_id for image_id in photographs if (output / mask_name(image_id)).exists()]
-    if there and not config["overwrite"]:
+    found = find_photographs(Path(config["input"]).expanduser(), "input")
+    files = list(found.files.values())
+    targets = [output / mask_name_of(path) for path in files]
+    there = [path for path in targets if os.path.lexists(path)]
+    before = written_before(output, "predict")
+    if (there or before) and not config["overwrite"]:
+        whose = f"masks of {len(there)} of these photographs" if there else "what an earlier call wrote"
         raise SkinsegError(
-            f"output={output} already holds masks of {len(there)} of these photographs, e.g. "
-            f"{mask_name(there[0])}; take another folder, or overwrite=true replaces them."
+            f"output={output} already holds {whose}, e.g. {(there or before)[0].name}; take another folder, "
+            "or overwrite=true replaces all that an earlier call wrote there."
         )
     segmenter = build.load_segmenter(config["ckpt"], config["trust"])
     predictor = build.predictor(segmenter, config)
     threshold = segmenter.threshold if config["threshold"] is None else config["threshold"]
-    ids, files = list(photographs), [str(path) for path in photographs.values()]
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     unreadable: dict[int, str] = {}
     done = turned = 0
-    predictions = predictor(files, unreadable)
-    for prediction in track(
-        predictions,
-        "Outlining",
-        total=len(files),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ):
-        write_mask(output / mask_name(ids[prediction.row]), prediction.probability >= threshold)
-        done += 1
-        turned += prediction.turned
-    problems = {files[row]: problem for row, problem in sorted(unreadable.items())}
-    if not done:
-        first = next(iter(problems.values()))
-        raise SkinsegError(
-            f"input={config['input']}: none of the {len(files)} files can be read, e.g. {first}."
-        )
-    if problems:
-        table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
-        write_csv(output / "unreadable.csv", table)
+    with afresh(output, "predict"):
+        for prediction in track(
+            predictor([str(path) for path in files], unreadable),
+            "Outlining",
+            total=len(files),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ):
+            turned += prediction.turned
+            try:
+                write_mask(targets[prediction.row], prediction.probability >= threshold)
+                done += 1
+            except FileNameError as error:
+                unreadable[prediction.row] = f"{files[prediction.row]}: {error}"
+        problems = {str(files[row]): problem for row, problem in sorted(unreadable.items())}
+        if not done:
+            first = next(iter(problems.values()))
+            raise SkinsegError(
+                f"input={config['input']}: none of the {len(files)} files can be read, e.g. {first}."
+            )
+        problems |= {str(path): f"{path}: {reason}" for path, reason in found.not_read.items()}
+        if problems:
+            table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
+            write_csv(output / "unreadable.csv", table)
+        else:
+            (output / "unreadable.csv").unlink(missing_ok=True)  # that of a version that kept no record
+        others = masks_of_others(output)
+    for remark in found.remarks():
+        console.print(remark)
+    if others:
         console.print(
-            f"Photographs that could not be read: {len(problems)}; see {output / 'unreadable.csv'}:"
+            f"{len(others)} masks in {output} are not of this call and stay, e.g. {others[0].name}."
         )
-        for problem in list(problems.values())[:5]:
-            console.print(f"  {problem}")
     if turned:
         console.print(
             f"{turned} photographs are stored turned or mirrored; by their EXIF orientation they were turned "
@@ -140,9 +166,13 @@ def run(cfg: DictConfig) -> dict[str, str]:
 
 @hydra.main(config_path=str(config_dir()), config_name="predict", version_base="1.3")
 def task(cfg: DictConfig) -> None:
-    """Runs the command."""
+    """Runs the command; the exit code says whether each photograph has a mask."""
     try:
-        run(cfg)
+        if problems := run(cfg):
+            shown = "".join(f"\n  {problem}" for problem in list(problems.values())[:5])
+            more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+            listed = Path(cfg.output).expanduser() / "unreadable.csv"
+            raise WithoutMaskError(f"{len(problems)} photographs have no mask; see {listed}:{shown}{more}")
     except SkinsegError as error:
         end_with_message(error)
 

@@ -200,7 +200,7 @@ def _show(facts: Mapping[str, str]) -> None:
     table.add_column(justify="right")
     for fact, value in facts.items():
         table.add_row(fact, value)
-    Console(highlight=False, soft_wrap=True).print(table)
+    Console(highlight=False, soft_wrap=True, markup=False).print(table)
 
 
 def _sheet(rows: list[list[Image]], captions: list[list[str]], titles: list[str], heading: str) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from skinseg import __version__
 from skinseg.errors import SkinsegError
+from skinseg.names import ESCAPED
+from skinseg.written import current
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +48,12 @@ PACKAGES = (
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of errors of a disk, a quota or a file that is full."""
 
+_NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
+
+
+class FileNameError(SkinsegError):
+    """A file cannot be written for its name: too long, or of bytes that the file system takes for none."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -59,14 +68,21 @@ def replacing(path: Path) -> Iterator[Path]:
         The name to write to.
 
     Raises:
+        FileNameError: It cannot bear this name.
         SkinsegError: It cannot be written (full disk, no permission); the previous file is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Without the file's name, which may be as long as a name can be.
+    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    temporary = path.with_name(f".{os.getpid()}-{mark}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
+        if (call := current()) is not None:
+            call.note(path)
     except OSError as error:
+        if error.errno in _NAME:
+            raise FileNameError(f"{path} cannot be written: {error.strerror}.") from error
         way_out = "free space or take another folder" if error.errno in FULL else "take another folder"
         raise SkinsegError(
             f"{path} cannot be written: {error.strerror or error}. What was there before is untouched; "
@@ -80,7 +96,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file as a whole or not at all. See `replacing`."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=ESCAPED)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -99,7 +115,7 @@ def _finite(content: Any) -> Any:
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Writes a table without its index, as a whole or not at all. See `replacing`."""
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, errors=ESCAPED)
 
 
 def first_rank() -> bool:

@@ -61,28 +61,32 @@ def run(cfg: DictConfig) -> dict[str, str]:
     from skinseg.build import data_source, instance
     from skinseg.data.splits import balance, rare_diagnoses
     from skinseg.record import write_csv, write_json
+    from skinseg.written import afresh
 
     node = config["data"]
     data = data_source("data", node)
     folder = Path(config["run_dir"])
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     folds = node["split"].get("folds")
     record: dict[str, Any] = {}
+    splits: dict[str, Split] = {}
     for number in [None] if folds is None else range(folds):
         chosen = node["split"] if number is None else {**node["split"], "fold": number}
-        split: Split = instance("data.split", chosen)(data.catalog)
         name = "split.csv" if number is None else f"fold_{number}.csv"
-        write_csv(folder / name, split.table)
-        _verify(folder / name, split, data.catalog)
-        table, rare = balance(split, data.catalog), rare_diagnoses(split, data.catalog)
-        record[name] = {**split.record(), "balance": table.to_dict("records"), "rare_diagnoses": rare}
-        _show(console, name, split, table)
-        for sentence in (*split.stamps, *rare):
-            console.print(sentence, style="bold yellow")
-        for why, ids in split.left_out.items():
-            if ids:
-                console.print(f"Set apart: {len(ids)} images ({why.replace('_', ' ')}).")
-    write_json(folder / "split.json", {"catalog": data.catalog.record(), "splits": record})
+        splits[name] = instance("data.split", chosen)(data.catalog)
+    with afresh(folder, "split"):
+        for name, split in splits.items():
+            write_csv(folder / name, split.table)
+            _verify(folder / name, split, data.catalog)
+            table, rare = balance(split, data.catalog), rare_diagnoses(split, data.catalog)
+            record[name] = {**split.record(), "balance": table.to_dict("records"), "rare_diagnoses": rare}
+            _show(console, name, split, table)
+            for sentence in (*split.stamps, *rare):
+                console.print(sentence, style="bold yellow")
+            for why, ids in split.left_out.items():
+                if ids:
+                    console.print(f"Set apart: {len(ids)} images ({why.replace('_', ' ')}).")
+        write_json(folder / "split.json", {"catalog": data.catalog.record(), "splits": record})
     first = next(iter(record))
     console.print(f"\nWritten to {folder}. Use one with data.split.file={folder / first}")
     return {name: str(content["fingerprint"]) for name, content in record.items()}

@@ -112,7 +112,7 @@ def show(summary: dict[str, Any], run_dir: Path) -> None:
     table.add_section()
     for name in ("images", "lesions"):
         table.add_row(name, *(str(values[name]) for values in scores.values()))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print()
     console.print(table)
     console.print(

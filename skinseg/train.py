@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What says of a whole training how good it is.
+_RESULTS = ("summary.json", "scores.csv", "predictions.png")
+
 
 def run(cfg: DictConfig) -> float:
     """Runs one experiment from folder to scores.
@@ -60,6 +63,7 @@ def run(cfg: DictConfig) -> float:
     resumed = None
     if config["ckpt_path"] is not None:
         resumed = trusted_checkpoint(config["ckpt_path"], key="ckpt_path", trust=trusted(config))
+    so_far = _results_so_far(run_dir, config["ckpt_path"])
     exit_code = 1
     try:
         data = build.datamodule(config)
@@ -73,6 +77,8 @@ def run(cfg: DictConfig) -> float:
         _write_record(run_dir, config, data, test_data)
         if resumed is not None:
             check_resumable(resumed, config, data.split.fingerprint)
+        for path in so_far:
+            path.unlink()
         # Before the fit, at whose end a full disk would cost the test side's scores.
         for module in dict.fromkeys((data, test_data) if config["test"] else (data,)):
             module.prepare_data()
@@ -198,6 +204,29 @@ def _prepare_torch(config: Plain) -> None:
         torch.set_num_threads(config["threads"])
     torch.set_float32_matmul_precision(config["matmul_precision"])
     L.seed_everything(config["seed"], verbose=False)
+
+
+def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
+    """Returns the results of a training that goes on in its own folder, which the first process is to remove.
+
+    Raises:
+        SkinsegError: There are checkpoints or scores of another training.
+    """
+    from skinseg.record import first_rank
+
+    if not first_rank():
+        return []
+    kept = sorted((run_dir / "checkpoints").glob("*.ckpt"))
+    there = [path for name in _RESULTS if (path := run_dir / name).is_file()]
+    if not kept and run_dir / "summary.json" not in there:
+        return []
+    if ckpt_path is None or Path(ckpt_path).expanduser().resolve() not in [path.resolve() for path in kept]:
+        raise SkinsegError(
+            f"hydra.run.dir={run_dir} holds another training, e.g. {(kept + there)[0].name}, of which a part "
+            "would stay beside this one. Leave hydra.run.dir out or name another folder; to go on with that "
+            f"training: ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'}"
+        )
+    return there
 
 
 def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_data: LesionDataModule) -> None:

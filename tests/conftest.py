@@ -48,7 +48,7 @@ def write_image(path: Path, *, size: tuple[int, int] = (20, 15), colour: object 
     """Writes a JPEG of one colour, which by default depends on the file's name alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if colour is None:
-        seed = np.frombuffer(path.stem.encode(), np.uint8).astype(int)
+        seed = np.frombuffer(os.fsencode(path.stem), np.uint8).astype(int)
         colour = tuple(int(v) for v in np.random.default_rng(seed).integers(90, 240, 3))
     Image.new("RGB", size, colour).save(path, quality=90)  # type: ignore[arg-type]
     return path

@@ -211,6 +211,8 @@ def test_contamination_of_two_data_sets(audit: Audit, write_ham: WriteHam, tmp_p
         FIRST: "id",
         "ISIC_0000001": "near duplicate",
     }
+    audit(f"data.root={root}")
+    assert not (tmp_path / "audit/contamination.csv").exists(), "what the next call does not say goes"
 
 
 def test_agreement_of_annotators_and_a_model_beside_it(

@@ -480,6 +480,8 @@ def test_evaluations_of_a_group_are_fetched(
         ]
 
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=runs))
+    # Of an earlier call, which asked for another group.
+    shutil.copytree(place / "evaluations/fair", tmp_path / "comparison/fetched/fair-idf/fair_v0")
     compare(tmp_path, "wandb:me/skinseg/night")
     assert [entry["name"] for entry in content(tmp_path)["runs"]] == ["good", "bad"]
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=lambda *_, **__: []))

@@ -55,7 +55,7 @@ def probabilities(path: Path, files: list[str]) -> np.ndarray:
 def test_probability_is_the_mean_of_the_members(sweep: Path, tmp_path: Path) -> None:
     joined = ensemble(tmp_path, str(sweep))
     assert joined == tmp_path / "checkpoints/ensemble.ckpt"
-    photographs = find_photographs(sweep.parent / "ham10000", "input")
+    photographs = find_photographs(sweep.parent / "ham10000", "input").files
     files = [str(path) for path in photographs.values()]
     members = [probabilities(sweep / f"{fold}/checkpoints/best.ckpt", files) for fold in range(3)]
     assert np.ptp(members, axis=0).max() > 0.01  # else any weighting would do
@@ -104,7 +104,7 @@ def test_other_data_and_photographs(sweep: Path, tmp_path: Path) -> None:
     write_isic9(tmp_path / "photographs", {"Train/nevus": ["ISIC_9000000", "ISIC_9000001"]})
     arguments = [f"ckpt={joined}", f"input={tmp_path / 'photographs'}", f"output={tmp_path / 'masks'}"]
     predict(compose([*arguments, f"run_dir={tmp_path}", "num_workers=0"], "predict"))
-    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "masks").glob("*.png")) == [
         "ISIC_9000000_segmentation.png", "ISIC_9000001_segmentation.png"
     ]  # fmt: skip
 

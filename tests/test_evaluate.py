@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_ham, train_tiny
+from conftest import make_ham, train_tiny, write_image
 from conftest import write_mask as mask_box
 from PIL import Image
 from trees import write_isic9
 
 from skinseg import build
+from skinseg.callbacks import wandb_run
 from skinseg.config import check, compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig, run
@@ -294,16 +297,136 @@ def test_what_the_loader_is_told_of_other_data(place: Path, monkeypatch: pytest.
     assert asked == [(3, 0)]
 
 
-def test_masks_of_an_earlier_evaluation_in_the_same_folder_go(place: Path) -> None:
-    (place / "evaluation/masks").mkdir(parents=True)
-    stale = place / "evaluation/masks/ISIC_0000001_segmentation.png"
-    note = place / "evaluation/masks/note.txt"
-    for path in (stale, note):
-        path.write_bytes(b"")
-    scores, _ = read(evaluate(place))
-    assert not stale.exists()
-    assert note.exists()
-    assert len(list((place / "evaluation/masks").glob("*.png"))) == len(scores)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_folder_describes_the_last_evaluation_alone(
+    place: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    """Two checkpoints, then one on another side, then masks; what somebody else put there stays."""
+    shutil.copytree(place / "run", place / "other")
+    change(place / "other/checkpoints/best.ckpt", lambda c: c["skinseg"]["config"].update(run_dir="other"))
+    both = f"ckpt=[{place / 'run/checkpoints/best.ckpt'},{place / 'other/checkpoints/best.ckpt'}]"
+    folder = evaluate(place, both, "side=val", f"workers={workers}")
+    assert len(list(folder.glob("*/masks/*.png"))) > 10
+    own = folder / "masks/drawn_segmentation.png"
+    own.parent.mkdir()
+    for path in (own, folder / "notes.csv"):
+        path.write_bytes(b"mine")
+
+    scores, _ = read(evaluate(place, f"workers={workers}"))
+    assert not list(folder.glob("[01]_*"))
+    assert (folder / "MODEL_CARD.md").is_file()
+    assert (folder / "calibration.csv").is_file()
+    assert {path.name for path in (folder / "masks").iterdir()} == {
+        own.name, *(f"{image_id}_segmentation.png" for image_id in scores.index)
+    }  # fmt: skip
+    assert "1 masks in" in caplog.text
+
+    shutil.copytree(place / "ham10000/HAM10000_segmentations_lesion_tschandl", place / "truth")
+    for path in sorted((place / "truth").iterdir())[3:]:
+        path.unlink()
+    masks = [f"predictions={place / 'truth'}", f"truth={place / 'truth'}", f"workers={workers}"]
+    evaluate(place, *masks, own=False)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".skinseg", "evaluation.json", "files.csv", "masks", "notes.csv", "provenance.json", "report.html",
+        "scores.csv",
+    ]  # fmt: skip
+    assert len(list((folder / "masks").iterdir())) == 4
+
+
+def test_an_earlier_evaluations_masks_are_not_scored_into_its_own_folder(place: Path) -> None:
+    folder = evaluate(place, "side=val")
+    kept = sorted((folder / "masks").iterdir())
+    for path in (place / "ham10000/HAM10000_segmentations_lesion_tschandl").iterdir():
+        if path.name not in {mask.name for mask in kept}:
+            path.unlink()
+    truth = f"truth={place / 'ham10000/HAM10000_segmentations_lesion_tschandl'}"
+    with pytest.raises(SkinsegError, match=r"predictions=.*another folder"):
+        evaluate(place, f"predictions={folder / 'masks'}", truth, own=False)
+    assert sorted((folder / "masks").iterdir()) == kept
+    evaluate(place, f"predictions={folder / 'masks'}", truth, own=False, folder="second")
+
+
+def test_nothing_else_that_lies_in_the_folder_is_uploaded(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of Weights & Biases are stand-ins: one per evaluation, the second without a calibration."""
+    uploaded: list[Any] = []
+    run = SimpleNamespace(id="a", log_artifact=uploaded.append, log=lambda _: None)
+    monkeypatch.setattr(wandb_run, "runs", lambda _: [run])
+    (place / "evaluation").mkdir()
+    for name in ("patients.csv", "comparison.json"):
+        (place / "evaluation" / name).write_text("mine")
+    evaluate(place)
+    truth = place / "ham10000/HAM10000_segmentations_lesion_tschandl"
+    evaluate(place, f"predictions={truth}", f"truth={truth}", own=False)
+    first, second = ([*artifact.manifest.entries] for artifact in uploaded)
+    assert [artifact.type for artifact in uploaded] == ["evaluation", "evaluation"]
+    assert {"scores.csv", "calibration.csv", "MODEL_CARD.md", "report.html"} <= set(first)
+    assert set(second) == set(first) - {"calibration.csv", "MODEL_CARD.md"}
+    assert not {"patients.csv", "comparison.json", ".skinseg"} & set(first)
+
+
+def test_an_evaluation_into_a_training_is_refused(place: Path) -> None:
+    before = (place / "run/scores.csv").read_bytes()
+    with pytest.raises(SkinsegError, match="folder of a training"):
+        evaluate(place, folder="run")
+    assert (place / "run/scores.csv").read_bytes() == before
+
+
+def folders_of(place: Path, names: list[str], masked: int) -> list[str]:
+    """Photographs of these names, and masks of the first of them."""
+    for number, name in enumerate(names):
+        write_image(place / "images" / f"{name}.jpg")
+        if number < masked:
+            mask_box(place / "truth" / f"{name}.png")
+    return [f"images={place / 'images'}", f"truth={place / 'truth'}", "overlap=keep"]
+
+
+def test_photographs_without_a_mask_are_counted_everywhere(
+    place: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    where = folders_of(place, [f"image_{number}" for number in range(8)], 4)
+    (place / "images/image_9.dcm").write_bytes(b"")
+    folder = evaluate(place, *where)
+    scores, evaluation = read(folder)
+    assert len(scores) == evaluation["images"] == 4
+    assert evaluation["left_out"] == {
+        "without_a_mask": ["image_4", "image_5", "image_6", "image_7"],
+        "of_a_kind_that_is_not_read": ["image_9.dcm"],
+    }
+    for text in (capsys.readouterr().out, (folder / "report.html").read_text()):
+        assert "4 images (without a mask)" in text
+        assert "1 images (of a kind that is not read)" in text
+    assert "Pictures that are not read: 1 .dcm" in caplog.text
+
+
+@pytest.mark.parametrize("overlap", ["keep", "exclude"])
+def test_images_of_a_data_set_without_a_mask_are_counted(place: Path, overlap: str) -> None:
+    data = make_ham(place / "others/ham10000", 3)
+    renamed = data / "HAM10000_metadata.csv"
+    renamed.write_text(renamed.read_text().replace("ISIC_9", "ISIC_8").replace("HAM_9", "HAM_8"))
+    for path in data.glob("*/ISIC_9*"):
+        path.rename(path.with_name(path.name.replace("ISIC_9", "ISIC_8")))
+    next(data.glob("*/ISIC_8000003_segmentation.png")).unlink()
+    what = ["data=ham10000", f"data.root={data}", "data.on_missing_mask=keep", f"overlap={overlap}"]
+    _, evaluation = read(evaluate(place, *what))
+    assert evaluation["left_out"] == {"without_a_mask": ["ISIC_8000003"]}
+    assert ["Left out", "1 images (without a mask)"] in evaluation["protocol"]
+
+
+def test_names_that_are_no_text_or_very_long_are_scored_and_compared(place: Path) -> None:
+    latin, long = os.fsdecode(b"caf\xe9"), "b" * 245
+    where = folders_of(place, [latin, long, "c [bold]", "d"], 4)
+    folder = evaluate(place, *where)
+    scores, evaluation = read(folder)
+    assert set(scores.index) == {r"caf\udce9", long, "c [bold]", "d"}
+    assert len(list((folder / "masks").iterdir())) == 4
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert r"caf\udce9" in page
+    assert len(pd.read_csv(folder / "files.csv")) == 4
+    evaluate(place, f"predictions={place / 'truth'}", *where[:2], f"run_dir='{place / latin}'", own=False)
+    _, masks = read(place / latin)
+    assert masks["images"] == evaluation["images"]
 
 
 def test_a_speck_has_an_outline() -> None:

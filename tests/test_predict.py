@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,9 @@ from skinseg.config import compose
 from skinseg.data.dataset import read_input
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
-from skinseg.predict import run
+from skinseg.names import escape_output
+from skinseg.predict import main, run
+from skinseg.written import RECORD
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +51,23 @@ def predict(ckpt: Path, place: Path, *overrides: str) -> dict[str, str]:
     return run(compose([*what, *overrides], "predict"))
 
 
+def masks(place: Path) -> list[Path]:
+    return sorted((place / "out").glob("*.png"))
+
+
+def listed(place: Path) -> dict[str, str]:
+    """What `unreadable.csv` says, by file name."""
+    table = pd.read_csv(place / "out/unreadable.csv")
+    return dict(zip(table["file"].map(lambda file: Path(file).name), table["problem"], strict=True))
+
+
 def test_masks_are_of_the_photographs_sizes_and_the_challenges_form(ckpt: Path, tmp_path: Path) -> None:
     photographs(tmp_path / "in")
     assert predict(ckpt, tmp_path) == {}
-    found = sorted((tmp_path / "out").iterdir())
+    found = masks(tmp_path)
+    assert sorted({path.name for path in (tmp_path / "out").iterdir()} - {path.name for path in found}) == [
+        RECORD
+    ]
     assert [path.name for path in found] == [f"IMG_{n}_segmentation.png" for n in range(9)]
     for number, path in enumerate(found):
         with Image.open(path) as mask:
@@ -142,7 +160,7 @@ def test_masks_and_superpixels_beside_the_photographs_are_passed_over(ckpt: Path
     for ending in ("_segmentation", "_superpixels"):
         Image.new("L", (40, 30)).save(tmp_path / "in" / f"IMG_0{ending}.png")
     predict(ckpt, tmp_path)
-    assert len(list((tmp_path / "out").iterdir())) == 9
+    assert len(masks(tmp_path)) == 9
 
 
 def test_masks_that_are_there_are_kept_unless_told_otherwise(ckpt: Path, tmp_path: Path) -> None:
@@ -156,6 +174,117 @@ def test_masks_that_are_there_are_kept_unless_told_otherwise(ckpt: Path, tmp_pat
     assert len(list((tmp_path / "out").iterdir())) == 1
     predict(ckpt, tmp_path, "overwrite=true")
     assert kept.read_bytes() != b"mine"
+
+
+def test_the_folder_describes_the_last_call_alone(
+    ckpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A photograph repaired, one damaged, one gone, one new; a mask that somebody drew, and one corrected."""
+    place, out = photographs(tmp_path / "in"), tmp_path / "out"
+    broken = place / "broken.jpg"
+    broken.write_bytes(b"no image")
+    predict(ckpt, tmp_path)
+    assert list(listed(tmp_path)) == ["broken.jpg"]
+
+    Image.new("RGB", (40, 30), "red").save(broken)
+    (place / "IMG_0.jpg").write_bytes(b"no image")
+    (place / "IMG_2.jpg").unlink()
+    (place / "IMG_4.jpg").rename(place / "other.jpg")
+    (place / "IMG_6.jpg").unlink()
+    (out / "IMG_6_segmentation.png").write_bytes(b"corrected by hand")
+    (out / "drawn_segmentation.png").write_bytes(b"by hand")
+    (out / "notes.txt").write_text("mine")
+    predict(ckpt, tmp_path, "overwrite=true")
+    assert list(listed(tmp_path)) == ["IMG_0.jpg"]
+    of_call = [
+        f"{name}_segmentation.png"
+        for name in ("IMG_1", "IMG_3", "IMG_5", "IMG_7", "IMG_8", "broken", "other")
+    ]
+    kept = ["IMG_6_segmentation.png", "drawn_segmentation.png"]
+    assert [path.name for path in masks(tmp_path)] == sorted(of_call + kept)
+    assert (out / kept[0]).read_bytes() == b"corrected by hand"
+    assert (out / "notes.txt").exists()
+    assert "2 masks in" in capsys.readouterr().out
+
+    Image.new("RGB", (40, 30), "red").save(place / "IMG_0.jpg")
+    predict(ckpt, tmp_path, "overwrite=true")
+    assert not (out / "unreadable.csv").exists()
+    assert len(masks(tmp_path)) == 10
+
+
+def test_masks_of_other_photographs_are_not_mixed_in_without_a_word(ckpt: Path, tmp_path: Path) -> None:
+    photographs(tmp_path / "in")
+    predict(ckpt, tmp_path)
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "more/new.jpg")
+    with pytest.raises(SkinsegError, match=r"already holds what an earlier call wrote.*overwrite=true"):
+        predict(ckpt, tmp_path, f"input={tmp_path / 'more'}")
+    assert len(masks(tmp_path)) == 9
+    predict(ckpt, tmp_path, f"input={tmp_path / 'more'}", "overwrite=true")
+    assert [path.name for path in masks(tmp_path)] == ["new_segmentation.png"]
+
+
+def test_photographs_of_all_kinds_and_what_is_none(
+    ckpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten files as people have them, and what lies beside; each is outlined, listed or counted."""
+    (tmp_path / "in").mkdir()
+    read = ("a.jpg", "b.JPG", "c.jfif", "d.jpe", "e.avif", "f.jp2", "g.ppm", "h.webp", "i.TIF")
+    for name in read:
+        Image.new("RGB", (40, 30), "red").save(tmp_path / "in" / name)
+    for name in ("x.svs", "y.dcm", "z.CR3", "notes.txt", "Thumbs.db", "ages.csv", "sizes.csv"):
+        (tmp_path / "in" / name).write_bytes(b"words")
+    problems = predict(ckpt, tmp_path)
+    assert [path.name for path in masks(tmp_path)] == [f"{name[0]}_segmentation.png" for name in read]
+    assert [Path(file).name for file in problems] == list(listed(tmp_path)) == ["x.svs", "y.dcm", "z.CR3"]
+    said = capsys.readouterr().out
+    assert "Pictures that are not read: 1 .cr3, 1 .dcm, 1 .svs." in said
+    assert "Other files, passed over: 2 .csv, 1 .db, 1 .txt." in said
+
+
+@pytest.mark.parametrize(("file", "code"), [("notes.txt", 0), ("b.dcm", 1), ("b.jpg", 1)])
+def test_the_exit_code_says_whether_each_photograph_has_a_mask(
+    ckpt: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    code: int,
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "in/a.jpg")
+    (tmp_path / "in" / file).write_bytes(b"words")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["predict", f"ckpt={ckpt}", "input=in", "output=out", "num_workers=0"])
+    if not code:
+        assert main() == 0
+        return
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert f"1 photographs have no mask; see out/unreadable.csv:\n  in/{file}" in capsys.readouterr().err
+
+
+def test_names_that_are_no_text_or_too_long(
+    ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks bear their photographs' own bytes; a mask that cannot is listed, and the others are written."""
+    latin = os.fsdecode(b"caf\xe9")
+    (tmp_path / "in").mkdir()
+    names = ["a", "b" * 238, "c" * 239, "d" * 251, "ü" * 119 + "e", "f [bold]", "g" * 9, latin]
+    for name in names:
+        Image.new("RGB", (40, 30), "red").save(tmp_path / "in" / f"{name}.jpg")
+    (tmp_path / "in" / f"{latin}2.jpg").write_bytes(b"no image")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    escape_output()
+    predict(ckpt, tmp_path)
+    too_long = [name for name in names if len(os.fsencode(name)) > 238]
+    assert len(too_long) == 3
+    written = {f"{name}_segmentation.png" for name in names if name not in too_long}
+    assert {path.name for path in masks(tmp_path)} == written
+    problems = listed(tmp_path)
+    assert {f"{name}.jpg" for name in too_long} | {r"caf\udce92.jpg"} == problems.keys()
+    assert all("File name too long" in problems[f"{name}.jpg"] for name in too_long)
 
 
 @pytest.mark.parametrize(

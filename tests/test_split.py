@@ -46,6 +46,16 @@ def test_all_folds(write_ham: WriteHam, tmp_path: Path) -> None:
     assert sorted(tested["image_id"]) == sorted(tables[0]["image_id"]), "each image is tested once"
 
 
+def test_an_earlier_calls_folds_go(write_ham: WriteHam, tmp_path: Path) -> None:
+    root = write_ham(20)
+    make(tmp_path / "out", f"data.root={root}", "data.split.folds=5")
+    (tmp_path / "out/fold_7.csv").write_text("mine")
+    made = make(tmp_path / "out", f"data.root={root}", "data.split.folds=3")
+    assert {path.name for path in (tmp_path / "out").glob("*.csv")} == {*made, "fold_7.csv"}
+    made = make(tmp_path / "out", f"data.root={root}", f"data.split.file={tmp_path / 'out/fold_1.csv'}")
+    assert {path.name for path in (tmp_path / "out").glob("*.csv")} == {"split.csv", "fold_7.csv"}
+
+
 def test_classes_too_rare_are_named(
     write_ham: WriteHam, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,24 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 def command(*overrides: str) -> list[str]:
     return [sys.executable, "-m", "skinseg.train", *TINY, *overrides]
+
+
+def test_a_folder_with_another_training_is_refused(train: Train, tmp_path: Path) -> None:
+    """Of one that goes on in its own folder, the results so far go: they are not those of its weights."""
+    folder = train()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(SkinsegError, match=r"holds another training.*ckpt_path=.*last\.ckpt"):
+        train("seed=1")
+    with pytest.raises(SkinsegError, match="holds another training"):
+        train(f"ckpt_path={shutil.copy(folder / 'checkpoints/last.ckpt', tmp_path / 'moved.ckpt')}")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    with pytest.raises(SkinsegError, match="another architecture"):
+        train(f"ckpt_path={folder / 'checkpoints/last.ckpt'}", "model.decoder_channels=[32,32,32,16,16]")
+    assert (folder / "scores.csv").is_file(), "what does not go on takes nothing away"
+    train(f"ckpt_path={folder / 'checkpoints/last.ckpt'}", "trainer.max_epochs=2", "test=false")
+    assert (folder / "summary.json").is_file()
+    assert not (folder / "scores.csv").exists()
+    assert json.loads((folder / "summary.json").read_text())["scores"]["test"] is None
 
 
 def test_run_folder(train: Train) -> None:
@@ -374,7 +393,7 @@ def test_full_disk_while_saving_leaves_the_previous_checkpoint(train: Train, tmp
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         with pytest.raises(SkinsegError, match=r"\.ckpt cannot be written: .*untouched"):
-            train("test=false", "callbacks=minimal", "trainer.max_epochs=2")
+            train("test=false", "callbacks=minimal", "trainer.max_epochs=2", f"ckpt_path={last}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert last.read_bytes() == before

@@ -20,6 +20,7 @@ from skinseg.callbacks.scores import score_table
 from skinseg.errors import SkinsegError
 from skinseg.online import reachable
 from skinseg.record import first_rank
+from skinseg.written import written_in
 
 if TYPE_CHECKING:
     from skinseg.callbacks.panels import Panel
@@ -259,14 +260,15 @@ def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
 
     Args:
         loggers: Those of Weights & Biases among them are used.
-        folder: What an evaluation or a comparison wrote.
+        folder: What an evaluation or a comparison is writing; see `skinseg.written.afresh`.
     """
     for run in runs(loggers):
         import wandb
 
-        kind = "comparison" if (folder / "comparison.json").is_file() else "evaluation"
+        written = written_in(folder)
+        kind = "comparison" if folder.absolute() / "comparison.json" in written else "evaluation"
         artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind)
-        for path in sorted(folder.iterdir()):
+        for path in written:  # and nothing else that lies there
             if path.suffix in (".csv", ".json", ".html", ".md"):
                 artifact.add_file(str(path))
         run.log_artifact(artifact)
@@ -274,7 +276,7 @@ def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
         run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})
 
 
-def fetch_evaluations(group: str, folder: Path) -> Path:
+def fetch_evaluations(group: str, folder: Path) -> list[Path]:
     """Fetches the evaluations of a group of runs from Weights & Biases.
 
     Args:
@@ -282,7 +284,7 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
         folder: Where they are put, a folder for each.
 
     Returns:
-        `folder`.
+        Their folders; what lies there of an earlier call is not among them.
 
     Raises:
         SkinsegError: The name is not of that form, the host cannot be reached, or no run has one.
@@ -292,17 +294,16 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
     parts = group.split("/")
     if len(parts) != 3:
         raise SkinsegError(f"runs=wandb:{group}: expected wandb:<entity>/<project>/<group>.")
-    found = 0
+    found: list[Path] = []
     try:
         for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
             for artifact in run.logged_artifacts():
                 if artifact.type == "evaluation":
                     # Whoever named the run may not say where on this disk it is put.
-                    parts_of_path = [
-                        re.sub(r"[^\w.= -]", "_", name) for name in (f"{run.name}-{run.id}", artifact.name)
-                    ]
-                    artifact.download(root=str(folder.joinpath(*parts_of_path)))
-                    found += 1
+                    names = (f"{run.name}-{run.id}", artifact.name)
+                    place = folder.joinpath(*(re.sub(r"[^\w.= -]", "_", name) for name in names))
+                    artifact.download(root=str(place))
+                    found.append(place)
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise SkinsegError(f"runs=wandb:{group} cannot be fetched: {error}") from error
     if not found:
@@ -310,4 +311,4 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
             f"runs=wandb:{group}: no run of this group has an evaluation; make them with "
             "python -m skinseg.evaluate ckpt=... logger=wandb group=<group>"
         )
-    return folder
+    return found

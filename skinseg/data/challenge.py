@@ -10,7 +10,7 @@ import pandas as pd
 
 from skinseg.data.assemble import assemble
 from skinseg.data.catalog import Catalog, Problems
-from skinseg.data.files import Verify, below, find_images, walk
+from skinseg.data.files import Verify, below, find_images, walk, warn_of_others
 from skinseg.data.masks import MASK_SOURCES, find_masks, how_to_get_masks
 from skinseg.data.metadata import find_metadata, groups_of
 from skinseg.errors import SkinsegError
@@ -64,6 +64,7 @@ def read_challenge(
     for folder, _ in tree:
         if match := pattern.fullmatch(folder.name.strip()):
             found, passed_over = find_images(below(tree, folder))
+            warn_of_others(below(tree, folder), found)
             reduced += passed_over
             for image_id, path in found.items():
                 images.setdefault(image_id, path)

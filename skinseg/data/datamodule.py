@@ -161,7 +161,7 @@ class LesionDataModule(L.LightningDataModule):
         """All images that fit. Read once, when first needed."""
         passed = None
         if self._cache == "memmap":
-            name = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:12]
+            name = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:12]
             passed = PassedFiles(self._cache_dir / f"passed_{name}.json", self.max_megapixels)
         catalog = self.read(Problems(self.policy, passed, self.max_megapixels))
         if passed is not None:

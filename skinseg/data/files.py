@@ -5,10 +5,11 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import json
+import logging
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from skinseg.data import kinds
 from skinseg.data.catalog import Problems
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
@@ -31,7 +33,10 @@ from skinseg.data.photographs import (
     read_photograph,
 )
 from skinseg.errors import SkinsegError
+from skinseg.names import shown
 from skinseg.record import replacing
+
+log = logging.getLogger(__name__)
 
 Verify = bool | Literal["headers"]
 """How much of each file is looked at before any work starts: all of it, its header, nothing."""
@@ -41,6 +46,8 @@ Tree = Sequence[tuple[Path, list[str]]]
 
 _DOWNSAMPLED = "_downsampled"
 _ISIC = re.compile(r"ISIC_\d{7}", re.IGNORECASE | re.ASCII)
+# What macOS adds to archives, and what a disk's own root holds, closed to its users.
+_JUNK = frozenset({"__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN"})
 
 
 def same_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -102,27 +109,50 @@ def below(tree: Tree, folder: Path) -> Tree:
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yields each folder from `folder` down with its file names, sorted.
 
-    Hidden files and folders and `__MACOSX` are skipped. Symbolic links are followed, each folder once, so
-    that a link to a folder above ends.
+    Hidden files and folders and what systems put beside the user's are skipped. Symbolic links are followed,
+    each folder once, so that a link to a folder above ends.
+
+    Raises:
+        SkinsegError: A folder cannot be listed: what is in it would be lost without a word.
     """
     seen: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        here = os.stat(parent)  # noqa: PTH116 -- a hundred thousand paths are slow to build
-        if (here.st_dev, here.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        folders[:] = sorted(name for name in folders if not is_junk(name))
-        yield Path(parent), sorted(name for name in names if not is_junk(name))
+    try:
+        for parent, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+            here = os.stat(parent)  # noqa: PTH116 -- a hundred thousand paths are slow to build
+            if (here.st_dev, here.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            folders[:] = sorted(name for name in folders if not is_junk(name))
+            yield Path(parent), sorted(name for name in names if not is_junk(name))
+    except OSError as error:
+        raise SkinsegError(
+            f"{error.filename or folder} cannot be listed: {error.strerror or error}. Make it readable, or "
+            "name a folder without it."
+        ) from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Returns the folders in a folder, sorted, without those that `walk` skips.
+
+    Raises:
+        SkinsegError: It cannot be listed.
+    """
+    here, _ = next(walk(folder))
+    return [path for path in sorted(here.iterdir()) if path.is_dir() and not is_junk(path.name)]
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder is none of the user's: hidden, or what macOS adds to archives."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Whether a file or folder is none of the user's: hidden, or what systems add to archives and disks."""
+    return name.startswith(".") or name in _JUNK
 
 
-def image_id_of(stem: str) -> str:
-    """Returns the image id in a file's name without its ending.
+def name_of(stem: str) -> str:
+    """Returns the name of an image in a file's name without its ending, for names of further files.
 
     The ISIC Archive's reduced copies bear the id of their original and `_downsampled`. Letters that were
     composed of several code points on the way through another file system are put together again, and an id
@@ -130,6 +160,14 @@ def image_id_of(stem: str) -> str:
     """
     image_id = unicodedata.normalize("NFC", stem).strip().removesuffix(_DOWNSAMPLED)
     return image_id.upper() if _ISIC.fullmatch(image_id) else image_id
+
+
+def image_id_of(stem: str) -> str:
+    """Returns the image id in a file's name without its ending: `name_of` as a text.
+
+    Bytes that are no UTF-8 are shown by `skinseg.names`.
+    """
+    return shown(name_of(stem))
 
 
 def find_images(tree: Tree) -> tuple[dict[str, Path], list[str]]:
@@ -149,7 +187,7 @@ def find_images(tree: Tree) -> tuple[dict[str, Path], list[str]]:
     for folder, names in tree:
         for name in names:
             stem, dot, ending = name.rpartition(".")
-            if not dot or ending.lower() not in ("jpg", "jpeg"):
+            if not dot or f".{ending.lower()}" not in kinds.endings("JPEG"):
                 continue
             image_id = image_id_of(stem)
             path = folder / name
@@ -164,6 +202,26 @@ def find_images(tree: Tree) -> tuple[dict[str, Path], list[str]]:
                     f"{image_id} is there twice with different content: {known} and {path}; remove one."
                 )
     return images, sorted(passed_over)
+
+
+def warn_of_others(tree: Tree, images: Container[str]) -> None:
+    """Names the photographs in folders of JPEG images that `find_images` has passed over.
+
+    Args:
+        tree: Folders that hold images alone.
+        images: The ids that it has found there.
+    """
+    others = [
+        folder / name
+        for folder, names in tree
+        for name in names
+        if kinds.is_picture(name) and image_id_of(name.rpartition(".")[0]) not in images
+    ]
+    if others:
+        log.warning(
+            "%d pictures are passed over, for a published data set has JPEG files alone, e.g. %s.",
+            len(others), others[0],
+        )  # fmt: skip
 
 
 def same_content(one: Path, other: Path) -> bool:

@@ -36,13 +36,15 @@ def read_folders(
         max_megapixels: Most millions of pixels of a picture.
 
     Returns:
-        A row per mask. Dataset and mask_source are "folder".
+        A row per mask, and one without a mask for each further photograph, which is not opened: its width and
+        height are 0. Dataset and mask_source are "folder".
 
     Raises:
         SkinsegError: A mask lacks its photograph or is of other proportions; all such are listed.
     """
     written = pd.Series(list(lesions or {}), dtype=object)
-    known = zip(matching(written, masks), (lesions or {}).values(), strict=True)
+    names = masks.keys() | (images or {}).keys()
+    known = zip(matching(written, names), (lesions or {}).values(), strict=True)
     lesion_of = {image_id: lesion for image_id, lesion in known if not pd.isna(image_id)}
     problems, rows, turned = [], [], []
     for image_id, mask in masks.items():
@@ -76,6 +78,18 @@ def read_folders(
         more = [f"  and {len(problems) - 5} more"] if len(problems) > 5 else []
         listed = [f"  {problem}" for problem in problems[:5]]
         raise SkinsegError("\n".join([f"{len(problems)} masks do not fit:", *listed, *more]))
+    photographs = sorted((images or {}).keys() - masks.keys())
+    rows += [
+        {
+            "image_id": image_id,
+            "image": str((images or {})[image_id]),
+            "dataset": "folder",
+            "group_source": "strata" if image_id in lesion_of else "image",
+            "height": 0,
+            "width": 0,
+        }
+        for image_id in photographs
+    ]
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     ids = table["image_id"]
     return Catalog(table.assign(group=name_groups(ids, ids.map(lesion_of))), notes={"turned": turned})

@@ -12,7 +12,7 @@ import pandas as pd
 from skinseg.data.assemble import assemble
 from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog, Problems, join_groups, name_groups
 from skinseg.data.diagnoses import DIAGNOSES
-from skinseg.data.files import Tree, Verify, find_images, image_id_of, is_junk, walk
+from skinseg.data.files import Tree, Verify, find_images, image_id_of, subfolders, walk
 from skinseg.data.masks import find_masks, without_copies
 from skinseg.data.metadata import HAM10000_LICENCE, HAM10000_NAMES, ages, diagnosis_codes, group_pairs
 from skinseg.data.tables import image_ids, lesion_ids, matching, read_table
@@ -152,7 +152,7 @@ def _find(root: Path, metadata: str | None) -> tuple[Path, Path]:
 
 def _near(root: Path) -> Tree:
     """Returns a folder and those in it, with the names of their files."""
-    folders = [root, *(path for path in root.iterdir() if path.is_dir() and not is_junk(path.name))]
+    folders = [root, *subfolders(root)]
     # What lies beside the data and may not be listed, such as a disk's lost+found, holds none of them.
     return [(here, next(os.walk(here), ("", [], []))[2]) for here in folders]
 

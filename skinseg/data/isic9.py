@@ -11,7 +11,7 @@ import pandas as pd
 from skinseg.data import diagnoses
 from skinseg.data.assemble import assemble
 from skinseg.data.catalog import Catalog, Problems
-from skinseg.data.files import Tree, Verify, find_images, same_content, walk
+from skinseg.data.files import Tree, Verify, find_images, same_content, walk, warn_of_others
 from skinseg.data.masks import MASK_SOURCES, find_masks, how_to_get_masks
 from skinseg.data.metadata import find_metadata, groups_of
 from skinseg.errors import SkinsegError
@@ -70,7 +70,9 @@ def read_isic9(
     for side, term in sorted({(side, term) for side, term, _ in folders}):
         # Several folders of one class are copies, in other letters or of another mount.
         copies = [part for s, t, part in folders if (s, t) == (side, term)]
-        files[side, term], passed_over = find_images([entry for part in copies for entry in part])
+        inside = [entry for part in copies for entry in part]
+        files[side, term], passed_over = find_images(inside)
+        warn_of_others(inside, files[side, term])
         reduced.update(passed_over)
     rows = _rows(files)
     known = find_metadata(tree, rows["image_id"], metadata)

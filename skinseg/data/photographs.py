@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
+from skinseg.data.kinds import readable_formats
+
 DEFAULT_MAX_MEGAPIXELS = 120.0
 """Above what the cameras of telephones and dermoscopes take; a whole slide is opened on purpose only."""
 
@@ -214,11 +216,11 @@ def _opened(path: Path | str, max_megapixels: float) -> Iterator[Image.Image]:
     try:
         with ExitStack() as stack:
             try:
-                image: Image.Image = stack.enter_context(Image.open(path))
+                image: Image.Image = stack.enter_context(Image.open(path, formats=readable_formats()))
             except Image.DecompressionBombError:
                 # Pillow has a limit of its own; ours decides, also where it is the larger one.
                 stack.enter_context(_without_pillows_limit())
-                image = stack.enter_context(Image.open(path))
+                image = stack.enter_context(Image.open(path, formats=readable_formats()))
             megapixels = image.width * image.height / 1e6
             if megapixels > max_megapixels:
                 raise ValueError(
@@ -228,8 +230,6 @@ def _opened(path: Path | str, max_megapixels: float) -> Iterator[Image.Image]:
                 )
             if not megapixels:
                 raise ValueError(f"{image.width}x{image.height} pixels")
-            if image.format == "EPS":
-                raise ValueError("PostScript is a program, which is not run")
             yield image
     except Exception as error:
         raise UnreadableFileError(f"{path}: {_reason(Path(path), error)}") from error

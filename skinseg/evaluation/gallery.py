@@ -14,7 +14,7 @@ from skinseg.data.dataset import resize_image
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.data.files import fit_mask
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, read_image, read_mask
-from skinseg.inference.files import mask_name
+from skinseg.inference.files import kept_mask_name
 from skinseg.report.page import GalleryImage
 
 _LONGEST = 720
@@ -109,4 +109,4 @@ def describe(row: Mapping[str, object]) -> str:
 
 def prediction_file(folder: Path, image_id: str) -> Path:
     """Returns where an evaluation keeps the mask that was predicted."""
-    return folder / "masks" / mask_name(image_id)
+    return folder / "masks" / kept_mask_name(image_id)

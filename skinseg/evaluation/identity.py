@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from skinseg.names import shown
+
 # What differs between two trainings of one method; all else is the method.
 _NOT_THE_METHOD = frozenset(
     {
@@ -59,7 +61,7 @@ def _trains(node: Mapping[str, Any]) -> bool:
 
 def digest(parts: Iterable[str]) -> str:
     """Returns 12 hexadecimal digits that name a sequence of texts (SHA-256)."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return hashlib.sha256(shown("\n".join(parts)).encode()).hexdigest()[:12]
 
 
 def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,6 +127,7 @@ class Result:
             "images": len(table),
             "lesions": lesions,
             "protocol": self._protocol(datasets, lesions),
+            "left_out": dict(self.side.left_out),
             "identity": self._identity(),
             "config": None if self.record is None else self.record["config"],
             "strata": content.by_strata(table, self.user, **how),
@@ -188,7 +189,7 @@ class Result:
             ends = [score["low"], score["high"]]
             interval = "not available" if None in ends else " to ".join(map(metric.text, ends))
             table.add_row(metric.label, metric.text(score["mean"]), interval, str(score["undefined"] or ""))
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, soft_wrap=True, markup=False)
         console.print()
         console.print(table)
         console.print(f"{e['images']:,} images of {e['lesions']:,} lesions; {e['interval']}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,16 +27,19 @@ from skinseg.data.photographs import (
     read_mask,
 )
 from skinseg.errors import SkinsegError
-from skinseg.inference.files import mask_name, read_prediction, write_mask
+from skinseg.inference.files import kept_mask_name, masks_of_others, read_prediction, write_mask
 from skinseg.scoring.appearance import APPEARANCE, appearance
 from skinseg.scoring.calibration import calibration_counts
 from skinseg.scoring.metrics import METRICS, image_scores
+from skinseg.written import Call, current, go_on
 
 # Jobs for each worker. Twice as many left the heap in more pieces: 0.2 GB more after 960 probabilities of
 # 4 MB.
 _WAITING = 2
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,11 @@ def score_images(
         rows.append(row)
         counts.append(count)
     _refuse(problems)
-    if options.masks is not None:
-        _remove_others(options.masks, {mask_name(str(row["image_id"])) for row in rows})
+    if options.masks is not None and (others := masks_of_others(options.masks)):
+        log.warning(
+            "%d masks in %s are not of this evaluation and stay, e.g. %s.",
+            len(others), options.masks, others[0].name,
+        )  # fmt: skip
     table = pd.DataFrame(rows)
     order = np.argsort(table["image_id"].to_numpy(dtype=str), kind="stable")
     known = [count for count in counts if count is not None]
@@ -172,13 +179,6 @@ def _refuse(problems: list[str]) -> None:
         raise SkinsegError("\n".join([f"{len(problems)} masks cannot be scored:", *shown, *more]))
 
 
-def _remove_others(folder: Path, names: set[str]) -> None:
-    """Removes the masks that an earlier evaluation left in the same folder."""
-    for path in folder.glob(mask_name("*")):
-        if path.name not in names:
-            path.unlink()
-
-
 THRESHOLDS = [round(0.05 * k, 2) for k in range(1, 20)]
 """What `best_threshold` tries."""
 
@@ -196,7 +196,7 @@ def _mapped(function: Callable[[Job], T], jobs: Iterable[Job], workers: int) -> 
         yield from map(function, jobs)
         return
     # Forking a process with PyTorch's threads can deadlock.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (current(),)) as pool:
         waiting: deque[Future[T]] = deque()
         for job in jobs:
             waiting.append(pool.submit(function, job))
@@ -206,8 +206,9 @@ def _mapped(function: Callable[[Job], T], jobs: Iterable[Job], workers: int) -> 
             yield waiting.popleft().result()
 
 
-def _start_worker() -> None:
+def _start_worker(call: Call | None) -> None:
     cv2.setNumThreads(0)
+    go_on(call)
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ class _Score:
             bins=options.bins,
         )
         if options.masks is not None:
-            write_mask(options.masks / mask_name(job.image_id), prediction)
+            write_mask(options.masks / kept_mask_name(job.image_id), prediction)
         row: dict[str, object] = {
             "image_id": job.image_id,
             "height": truth.shape[0],

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skinseg.data.files import subfolders
 from skinseg.errors import SkinsegError
 from skinseg.scoring.metrics import METRICS
 from skinseg.scoring.statistics import Estimates, cluster_intervals, run_intervals
@@ -161,9 +162,8 @@ def _scored_below(folder: Path, depth: int) -> Iterable[Path]:
     ):
         yield folder
     elif depth:
-        for child in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
-            if child.is_dir() and not child.name.startswith("."):
-                yield from _scored_below(child, depth - 1)
+        for child in sorted(subfolders(folder), key=lambda path: (len(path.name), path.name)):
+            yield from _scored_below(child, depth - 1)
 
 
 def _done_before(folder: Path) -> Iterable[Path]:

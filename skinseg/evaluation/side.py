@@ -118,7 +118,11 @@ def other_side(catalog: Catalog, record: Mapping[str, Any] | None, overlap: Over
                 str(error).replace("test_overlap", "overlap").replace("test_data leaves", "The data leave")
             ) from error
     kept = scored[scored["image_id"].isin(split.ids("test"))].reset_index(drop=True)
-    left_out = {why: ids for why, ids in split.left_out.items() if ids}
+    unscored = {
+        "without_a_mask": table["image_id"][table["mask"].isna()].tolist(),
+        "with_a_mask_that_a_network_drew": table["image_id"][table["mask_source"] == PSEUDO].tolist(),
+    }
+    left_out = {why: ids for why, ids in {**split.left_out, **unscored}.items() if ids}
     return Side(kept, catalog, "test", split.fingerprint, split.unit, left_out, stamps)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from skinseg.data.files import image_id_of, walk
+from skinseg.data.files import image_id_of, name_of, walk
+from skinseg.data.kinds import MASK_ENDINGS, PHOTOGRAPH, endings, why_not_read
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
     MaskFormatError,
@@ -22,16 +25,49 @@ from skinseg.data.photographs import (
 )
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing
+from skinseg.written import written_in
 
 log = logging.getLogger(__name__)
 
-_ENDINGS = "_segmentation|_mask|_lesion|_pred|_prediction"
-_MASK = re.compile(rf"(?P<id>.+?)({_ENDINGS})?", re.IGNORECASE)
-_PHOTOGRAPH = re.compile(rf"(?!.*({_ENDINGS}|_superpixels)$)(?P<id>.+)", re.IGNORECASE)
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp"}
+_MASK = re.compile(rf"(?P<id>.+?)({MASK_ENDINGS})?", re.IGNORECASE)
+_LONGEST_NAME = 255  # bytes, on nearly all file systems
 
 
-def find_photographs(folder: Path, key: str) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Pictures:
+    """What was found in a folder.
+
+    Attributes:
+        files: The photographs, or the masks, by image id, sorted.
+        not_read: Files that look like pictures and are of no kind that is read, with the reason.
+        others: How many further files there are, by ending.
+    """
+
+    files: Mapping[str, Path]
+    not_read: Mapping[Path, str]
+    others: Mapping[str, int]
+
+    def remarks(self) -> Iterator[str]:
+        """Says of what is no photograph how many files there are, by ending."""
+        if self.not_read:
+            yield f"Pictures that are not read: {_by_ending(self.not_read)}."
+        if self.others:
+            yield f"Other files, passed over: {_listed(self.others)}."
+
+
+def _by_ending(paths: Iterable[Path]) -> str:
+    return _listed(Counter(_ending(path) for path in paths))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {ending}" for ending, count in sorted(counts.items()))
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.lower() or "without an ending"
+
+
+def find_photographs(folder: Path, key: str) -> Pictures:
     """Finds the photographs of a folder and its subfolders by image id.
 
     Masks and the superpixels that the ISIC Challenge 2017 put beside its photographs are passed over.
@@ -41,17 +77,40 @@ def find_photographs(folder: Path, key: str) -> dict[str, Path]:
         key: The config key that named it, for the message.
 
     Returns:
-        Files by image id, sorted.
+        The photographs, and what else lies there.
 
     Raises:
-        SkinsegError: No such folder, no photograph in it, or two files for one image.
+        SkinsegError: No such folder, one that cannot be listed, no photograph in it, or two files for one
+            image.
     """
-    return _one_each(folder, key, _PHOTOGRAPH, "photographs")
+    return _one_each(folder, key, PHOTOGRAPH, "photographs")
 
 
 def mask_name(image_id: str) -> str:
     """Returns the name of an image's mask in the ISIC Challenge."""
     return f"{image_id}_segmentation.png"
+
+
+def mask_name_of(photograph: Path) -> str:
+    """Returns the name of a photograph's mask, in the photograph's own bytes, be they text or not."""
+    return mask_name(name_of(photograph.stem))
+
+
+def kept_mask_name(image_id: str) -> str:
+    """Returns the name under which an evaluation keeps a mask.
+
+    Where `mask_name` is longer than a name can be, the end of the id is its digest.
+    """
+    name = mask_name(image_id)
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    start = image_id.encode()[:200].decode(errors="ignore")
+    return mask_name(f"{start}-{hashlib.sha256(image_id.encode()).hexdigest()[:12]}")
+
+
+def masks_of_others(folder: Path) -> list[Path]:
+    """Returns the masks in a folder that the current call has not written; see `skinseg.written`."""
+    return sorted(set(folder.absolute().glob(mask_name("*"))) - set(written_in(folder)))
 
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
@@ -62,6 +121,7 @@ def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
         mask: bool array of shape (H, W).
 
     Raises:
+        FileNameError: It cannot bear this name.
         SkinsegError: It cannot be written.
     """
     written, content = cv2.imencode(".png", mask.astype(np.uint8) * 255)
@@ -70,7 +130,7 @@ def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
         temporary.write_bytes(content.tobytes())
 
 
-def find_mask_files(folder: Path, key: str) -> dict[str, Path]:
+def find_mask_files(folder: Path, key: str) -> Mapping[str, Path]:
     """Finds the masks of a folder and its subfolders by image id.
 
     Args:
@@ -82,9 +142,9 @@ def find_mask_files(folder: Path, key: str) -> dict[str, Path]:
         Files by image id, sorted.
 
     Raises:
-        SkinsegError: No such folder, no picture in it, or two files for one image.
+        SkinsegError: No such folder, one that cannot be listed, no picture in it, or two files for one image.
     """
-    return _one_each(folder, key, _MASK, "masks <image_id>_segmentation.png")
+    return _one_each(folder, key, _MASK, "masks <image_id>_segmentation.png").files
 
 
 def check_complete(predicted: Iterable[str], expected: Iterable[str], folder: Path, *, where: str) -> None:
@@ -147,28 +207,38 @@ def read_prediction(
     return prediction
 
 
-def _one_each(folder: Path, key: str, pattern: re.Pattern[str], what: str) -> dict[str, Path]:
+def _one_each(folder: Path, key: str, pattern: re.Pattern[str], what: str) -> Pictures:
     if not folder.is_dir():
         raise SkinsegError(f"{key}={folder}: no such folder; expected one of {what}.")
     found: dict[str, list[Path]] = defaultdict(list)
-    passed_over = 0
+    not_read: dict[Path, str] = {}
+    others: Counter[str] = Counter()
+    named_as_masks = 0
     for here, names in walk(folder):
         for name in names:
             path = here / name
-            if path.suffix.lower() not in _PICTURES:
-                continue
-            if (match := pattern.fullmatch(path.stem)) is None:
-                passed_over += 1
+            match = pattern.fullmatch(path.stem)
+            if path.suffix.lower() in endings():
+                if match is None:
+                    named_as_masks += 1
+                else:
+                    found[image_id_of(match["id"])].append(path)
+            elif match is not None and (reason := why_not_read(path)) is not None:
+                not_read[path] = reason
             else:
-                found[image_id_of(match["id"])].append(path)
-    if passed_over:
-        log.info("%s=%s: %d pictures are named as masks and passed over.", key, folder, passed_over)
+                others[_ending(path)] += 1
+    if named_as_masks:
+        log.info("%s=%s: %d pictures are named as masks and passed over.", key, folder, named_as_masks)
+    pictures = {image_id: paths[0] for image_id, paths in sorted(found.items())}
+    result = Pictures(pictures, not_read, others)
     if not found:
-        raise SkinsegError(f"{key}={folder} holds no picture; expected {what}.")
+        there = "".join(f"\n  {remark}" for remark in result.remarks())
+        first = "".join(f"\n  {path}: {reason}" for path, reason in list(not_read.items())[:1])
+        raise SkinsegError(f"{key}={folder} holds no picture that is read; expected {what}.{there}{first}")
     twice = {image_id: paths for image_id, paths in sorted(found.items()) if len(paths) > 1}
     if twice:
         shown = [f"  {image_id}: {', '.join(map(str, paths))}" for image_id, paths in list(twice.items())[:5]]
         more = [f"  and {len(twice) - 5} more"] if len(twice) > 5 else []
         first = f"{key}={folder} has several files for {len(twice)} images; keep one of each:"
         raise SkinsegError("\n".join([first, *shown, *more]))
-    return {image_id: paths[0] for image_id, paths in sorted(found.items())}
+    return result

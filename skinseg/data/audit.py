@@ -100,8 +100,9 @@ def measure(
             advance()
         spread = float(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).std())
         files = [row.image] if mask is None else [row.image, row.mask]
-        damages = (f"{Path(file).name}: {words}" for file in files if (words := damage(file)) is not None)
-        found = {"image_id": row.image_id, "image_spread": spread, "damage": next(damages, None)}
+        damages = ((Path(file).name, damage(file, max_megapixels)) for file in files)
+        said = next((f"{name}: {words}" for name, words in damages if words is not None), None)
+        found = {"image_id": row.image_id, "image_spread": spread, "damage": said}
         if mask is not None:
             found |= _look_at_mask(image, mask)
             native = fit_mask(mask, (row.height, row.width)) if row.height else mask

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import simplejpeg
 
-from skinseg.data.photographs import UnreadableFileError, verify_png
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, UnreadableFileError, verify_png
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG"
 # What libjpeg calls data that it filled up, skipped or could not read.
 _WARNINGS = ("Corrupt JPEG data", "Premature end of JPEG file")
 
 
-def damage(path: Path | str) -> str | None:
+def damage(path: Path | str, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> str | None:
     """Asks the decoder of a readable file whether all of its data are sound.
 
     Of a JPEG that was cut short, overwritten or put together from parts libjpeg makes a picture all the same,
@@ -22,6 +22,7 @@ def damage(path: Path | str) -> str | None:
 
     Args:
         path: The file.
+        max_megapixels: Most millions of pixels.
 
     Returns:
         The decoder's words. None where it has nothing to say, or cannot read the file at all.
@@ -35,7 +36,7 @@ def damage(path: Path | str) -> str | None:
             return str(error) if str(error).startswith(_WARNINGS) else None
     elif content.startswith(_PNG):
         try:
-            verify_png(path)
+            verify_png(path, max_megapixels)
         except UnreadableFileError as error:
             return str(error.__cause__)
     return None

@@ -196,13 +196,13 @@ def read_mask_header(
         return image.mode, (image.height, image.width)
 
 
-def verify_png(path: Path | str) -> None:
+def verify_png(path: Path | str, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> None:
     """Checks what a decoder leaves out: the checksums of a PNG, and that it ends where it should.
 
     Raises:
-        UnreadableFileError: One is wrong, or the file is no image.
+        UnreadableFileError: One is wrong, or the file is no image or larger than allowed.
     """
-    with _opened(path, float("inf")) as image:
+    with _opened(path, max_megapixels) as image:
         image.verify()
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from skinseg.data.files import UnreadableFileError, image_size, read_image, read_mask
 from skinseg.data.kinds import FORMATS, endings, is_picture, why_not_read
+from skinseg.data.photographs import UnreadableFileError, read_frame, read_image, read_mask
 from skinseg.inference.files import read_prediction
 
 
@@ -52,7 +52,7 @@ def test_an_eps_that_is_called_a_photograph_runs_nothing(
     monkeypatch.setattr(subprocess, "Popen", run)
     Image.new("RGB", (8, 6)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
-    for read in (read_image, read_mask, image_size):
+    for read in (read_image, read_mask, read_frame):
         with pytest.raises(UnreadableFileError, match="not an image"):
             read(tmp_path / "a.jpg")
     with pytest.raises(UnreadableFileError):

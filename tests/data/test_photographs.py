@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "a transparent palette entry": (
         lambda path: Image.fromarray(GREY).convert("P").save(path, "GIF", transparency=7), "transparent"
     ),
-    "PostScript": (lambda path: Image.fromarray(scene()).save(path, "EPS"), "PostScript"),
+    "a program, PostScript": (lambda path: Image.fromarray(scene()).save(path, "EPS"), "not an image"),
 }  # fmt: skip
 
 
@@ -349,7 +349,7 @@ def test_nothing_else_opens_pictures() -> None:
         r"Image\.open\(|cv2\.imread|UnidentifiedImageError|\bimread\(|decode_image\(|read_file\("
     )
     for path in (REPOSITORY / "skinseg").rglob("*.py"):
-        if path.name != "photographs.py":
+        if path.name not in ("photographs.py", "kinds.py"):  # which asks a file for its format alone
             assert not other.search(path.read_text(encoding="utf-8")), path
 
 

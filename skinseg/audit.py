@@ -176,19 +176,27 @@ def _write_and_show_agreement(
     """Shows how well annotators agree, with a model's scores on the same images beside it."""
     from skinseg.record import write_csv
     from skinseg.scoring.agreement import summarise_agreement
+    from skinseg.scoring.metrics import PENALTY, with_penalties
 
     write_csv(folder / "agreement.csv", pairs)
-    summary = summarise_agreement(pairs).round(4)
+    summary = summarise_agreement(pairs)
     title = "Agreement of several masks of one image (mean over images)"
     if scores is not None:
         same = scores[scores["image_id"].isin(pairs["image_id"])]
-        summary["model"] = same.reindex(columns=summary.index).mean().round(4)
-        title += f"; model: mean over the {len(same)} of these images that it was scored on"
-    console.print(_table(title, summary.reset_index(names="score")))
+        # Beside each other both are means over all of the images.
+        summary = summarise_agreement(with_penalties(pairs)).assign(undefined=summary["undefined"])
+        summary["model"] = same.reindex(columns=summary.index).mean()
+        title += (
+            f"; model: mean over the {len(same)} of these images that it was scored on; "
+            f"an image without a distance counts as {PENALTY}"
+        )
+    console.print(_table(title, summary.round(4).reset_index(names="score")))
 
 
 def _read_scores(path: Path) -> pd.DataFrame:
     import pandas as pd
+
+    from skinseg.scoring.metrics import with_penalties
 
     try:
         table = pd.read_csv(path)
@@ -196,7 +204,10 @@ def _read_scores(path: Path) -> pd.DataFrame:
         raise SkinsegError(f"scores={path}: not a readable CSV table ({error}).") from error
     if "image_id" not in table:
         raise SkinsegError(f"scores={path} has no column image_id; expected the scores.csv of a run.")
-    return table
+    try:
+        return with_penalties(table)
+    except ValueError as error:
+        raise SkinsegError(f"scores={path}: {error}; expected the scores.csv of an evaluation.") from error
 
 
 def _table(title: str, content: pd.DataFrame) -> Table:

@@ -136,8 +136,8 @@ def test_of_a_distance_the_least_is_best(place: Path) -> None:
     assert ("bad is better" in page) == bool((bad < good).any())
 
 
-def test_who_gives_up_on_hard_images_gains_nothing(place: Path) -> None:
-    """Distances to an empty mask are undefined; such images are left out for both."""
+def test_who_gives_up_on_hard_images_gains_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Distances to an empty mask are undefined; such images count as the diagonal, for tests and means."""
     quitter = place / "quitter"
     shutil.copytree(place / "good", quitter)
     scores = pd.read_csv(place / "evaluations/bad/scores.csv").set_index("image_id")["hd95"]
@@ -145,20 +145,84 @@ def test_who_gives_up_on_hard_images_gains_nothing(place: Path) -> None:
     for image_id in hard:
         Image.new("L", (50, 40)).save(quitter / f"{image_id}_segmentation.png")
     score(place, "quitter")
+    assert "8 (33.3 %)" in capsys.readouterr().out
+    own = pd.read_csv(place / "evaluations/quitter/scores.csv").set_index("image_id")["hd95"]
+    assert own.mean() < scores.drop(hard).mean(), "by the images that it found something on it would win"
     compare(place, f"[{place}/evaluations/bad,{place}/evaluations/quitter]", "metric=hd95")
     found = content(place)
+    assert [entry["name"] for entry in found["runs"]] == ["bad", "quitter"]
     entries = {entry["name"]: entry for entry in found["runs"]}
-    assert entries["bad"]["scores"]["hd95"]["mean"] == pytest.approx(scores.drop(hard).mean())
-    assert entries["quitter"]["stamps"] == ["HD95 undefined on 8 images"]
-    assert found["stamps"] == [
-        "UNDEFINED: 8 of 24 images have no HD95 for one of the runs and are left out for all"
-    ]
-    for path in quitter.iterdir():
+    assert entries["bad"]["scores"]["hd95"]["mean"] == pytest.approx(scores.mean())
+    diagonal = np.hypot(50, 40)
+    assert entries["quitter"]["scores"]["hd95"]["mean"] == pytest.approx(own.fillna(diagonal).mean())
+    assert entries["quitter"]["p"] == paired_test(scores, own.fillna(diagonal), groups_of(place), draws=500).p
+    assert entries["quitter"]["scores"]["hd95"]["undefined"] == 8
+    assert "bad has the best HD95" in found["verdict"]
+    rule = "counts as its diagonal, or as 0 where both masks are empty"
+    (stamp,) = found["stamps"]
+    assert stamp.startswith(
+        "UNDEFINED: HD95 without a value, since a mask is empty: quitter on 8 of 24 images"
+    )
+    console, page = capsys.readouterr().out, (place / "comparison/report.html").read_text()
+    for said in (found["verdict"], stamp, console, page):
+        assert rule in said
+    assert "undefined on 8 of 24 images (33.3 %)" in page
+    assert "undefined on 8 of 24 images (33.3 %)" in console
+    ranking = pd.read_csv(place / "comparison/ranking.csv").set_index("name")
+    assert ranking["scores.hd95.undefined"].to_dict() == {"bad": 0, "quitter": 8}
+    images = pd.read_csv(place / "comparison/images.csv").set_index(["method", "image_id"])
+    assert images.loc["quitter"].loc[hard, "undefined"].eq("hd95 hd95_percent assd assd_percent").all()
+    assert images["undefined"].notna().sum() == 8
+
+
+def test_nothing_at_all_is_the_worst_of_all(place: Path) -> None:
+    write_masks(place / "nothing", spread=0)
+    for path in (place / "nothing").iterdir():
         Image.new("L", (50, 40)).save(path)
-    shutil.rmtree(place / "evaluations/quitter")
-    score(place, "quitter")
-    with pytest.raises(SkinsegError, match=r"defined on no image for all .*quitter has none on 24 images"):
-        compare(place, f"[{place}/evaluations/bad,{place}/evaluations/quitter]", "metric=hd95")
+    score(place, "nothing")
+    for metric in ("hd95_percent", "assd", "nsd", "boundary_iou"):
+        compare(place, f"[{place}/evaluations/bad,{place}/evaluations/nothing]", f"metric={metric}")
+        assert [entry["name"] for entry in content(place)["runs"]] == ["bad", "nothing"]
+
+
+def test_an_image_that_is_empty_for_all_is_agreement(place: Path) -> None:
+    """Of an empty truth, a program that finds nothing is right and one that finds something is not."""
+    for name in ("truth", "good"):
+        Image.new("L", (50, 40)).save(place / name / "ISIC_0000000_segmentation.png")
+    shutil.rmtree(place / "evaluations")
+    for name in ("good", "bad"):
+        score(place, name)
+    compare(place, str(place / "evaluations"), "metric=hd95_percent")
+    images = pd.read_csv(place / "comparison/images.csv").set_index(["method", "image_id"])["hd95_percent"]
+    assert images["good"]["ISIC_0000000"] == 0
+    assert images["bad"]["ISIC_0000000"] == 100
+    compare(place, str(place / "evaluations"), "metric=area_error")
+    assert content(place)["stamps"] == [
+        "LEFT OUT: 1 of 24 images, whose true mask is empty, have no Area error"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("dice", r"bad/scores\.csv has no dice of 3 images that others have one of, ISIC_0000000 first"),
+        ("area_error", r"bad/scores\.csv has no area_error of 3 images that others have one of"),
+        ("hd95", r"bad cannot be read \(hd95 is missing where neither mask is empty"),
+    ],
+)
+def test_a_value_that_only_one_run_lacks_is_refused_whatever_the_metric(
+    place: Path, metric: str, said: str
+) -> None:
+    path = place / "evaluations/bad/scores.csv"
+    table = pd.read_csv(path)
+    table.loc[:2, metric] = np.nan
+    table.to_csv(path, index=False)
+    with pytest.raises(SkinsegError, match=said):
+        compare(place, str(place / "evaluations"), "metric=jaccard")
+
+
+def groups_of(place: Path) -> pd.Series[str]:
+    return pd.read_csv(place / "evaluations/bad/scores.csv")["group"]
 
 
 def test_scores_of_other_settings_are_refused(place: Path) -> None:

@@ -21,6 +21,8 @@ from skinseg import build
 from skinseg.config import check, compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig, run
+from skinseg.evaluation.card import model_card
+from skinseg.evaluation.content import ceiling
 from skinseg.evaluation.gallery import outlines
 from skinseg.evaluation.identity import method_identity
 from skinseg.evaluation.scorings import LOG
@@ -534,6 +536,32 @@ def test_annotators_stand_beside_the_network(tmp_path: Path) -> None:
     # Boxes five pixels wide, of which a shift leaves 5 - shift in common.
     assert (dice["annotators"], dice["model"]) == pytest.approx((4 / 5, 2 / 5))
     assert "Human ceiling" in (tmp_path / "evaluation/report.html").read_text()
+
+
+def test_a_network_that_finds_nothing_is_not_set_above_the_annotators() -> None:
+    of_images = {"image_id": ["a", "b"], "height": 30, "width": 40}
+    pairs = pd.DataFrame({**of_images, "dice": [0.8, 0.0], "hd95": [4.0, np.nan]})
+    scores = pd.DataFrame({**of_images, "dice": [0.9, 0.0], "hd95": [2.0, np.nan]})
+    found = ceiling(pairs, scores)
+    assert found is not None
+    distance = next(row for row in found["rows"] if row["metric"] == "hd95")
+    assert (distance["annotators"], distance["model"], distance["images"]) == (27, 26, 2)
+    assert "counts as its diagonal" in found["text"]
+
+
+def test_a_mean_has_the_share_undefined_beside_it(masks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in sorted((masks / "predictions").iterdir())[:2]:
+        save(path, np.zeros((30, 40), np.uint8))
+    ids = [f"ISIC_{index:07d}" for index in range(8)]
+    own = masks / "own.csv"
+    pd.DataFrame({"image_id": ids, "clinic": ["x"] * 4 + ["y"] * 4}).to_csv(own, index=False)
+    _, evaluation = score_masks(masks, f"strata={own}")
+    assert "2 (25.0 %)" in capsys.readouterr().out
+    page = (masks / "evaluation/report.html").read_text()
+    assert "undefined on 2 of 8 images (25.0 %)" in page
+    assert "undefined on 2 of 4 images (50.0 %)" in page, "also in a stratum"
+    card = model_card({**evaluation, "costs": {}}, "network", 30)
+    assert "2 of 8 images (25.0 %)" in card
 
 
 def test_a_line_of_the_log_that_was_cut_short_counts_and_swallows_none(place: Path) -> None:

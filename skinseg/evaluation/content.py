@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.scoring.calibration import reliability
-from skinseg.scoring.metrics import HEADLINE, METRICS
+from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY, with_penalties
 from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals
 from skinseg.scoring.strata import STRATA
 
@@ -102,7 +102,7 @@ def by_strata(
                     "lesions": lesions,
                     "small": lesions < SMALL,
                     "scores": {
-                        metric: {key: score[key] for key in ("mean", "low", "high", "n")}
+                        metric: {key: score[key] for key in ("mean", "low", "high", "n", "undefined")}
                         for metric, score in scores.items()
                     },
                 }
@@ -167,11 +167,14 @@ def ceiling(pairs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
 
     Returns:
         text and rows (metric, annotators, model, images); None where no scored image has two masks.
+        An undefined distance counts as in `with_penalties`, for the annotators and for the model.
     """
     pairs = pairs[pairs["image_id"].isin(scores["image_id"])] if len(pairs) else pairs
     if not len(pairs):
         return None
     metrics = [metric for metric in METRICS if metric in pairs and metric in scores]
+    # Beside each other both are means over all of the images.
+    pairs, scores = with_penalties(pairs), with_penalties(scores)
     people = pairs.groupby("image_id")[metrics].mean()
     model = scores.set_index("image_id").loc[people.index, metrics]
     rows = [
@@ -185,7 +188,7 @@ def ceiling(pairs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
     ]
     text = (
         f"{len(people)} of the scored images have several masks. Annotators: mean over pairs, then images; "
-        "model: against the mask in use."
+        f"model: against the mask in use. An image without a distance counts as {PENALTY}."
     )
     return {"text": text, "rows": rows}
 

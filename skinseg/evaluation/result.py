@@ -30,6 +30,7 @@ from skinseg.evaluation.side import Side, is_test, training_stamps
 from skinseg.models.cost import network_cost
 from skinseg.record import provenance, write_csv, write_json, write_text
 from skinseg.report.page import GalleryImage, evaluation_page
+from skinseg.report.wording import percent
 from skinseg.scoring.metrics import HEADLINE, METRICS
 from skinseg.scoring.strata import strata
 
@@ -184,7 +185,9 @@ class Result:
             metric = METRICS[name]
             ends = [score["low"], score["high"]]
             interval = "not available" if None in ends else " to ".join(map(metric.text, ends))
-            table.add_row(metric.label, metric.text(score["mean"]), interval, str(score["undefined"] or ""))
+            count = score["undefined"]
+            missing = f"{count:,} ({percent(count / e['images'])})" if count else ""
+            table.add_row(metric.label, metric.text(score["mean"]), interval, missing)
         console = Console(highlight=False, soft_wrap=True)
         console.print()
         console.print(table)

@@ -238,7 +238,7 @@ def _column(key: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _estimate(values: Mapping[str, Any] | None, unit: str, *, signed: bool = False) -> dict[str, Any]:
-    """Writes a mean and its interval."""
+    """Writes a mean, its interval, and on how many images it is undefined."""
     values = values or {}
     mean = values.get("mean")
     return {
@@ -247,7 +247,14 @@ def _estimate(values: Mapping[str, Any] | None, unit: str, *, signed: bool = Fal
         "interval": wording.interval(values.get("low"), values.get("high"), unit, signed=signed),
         "unit": unit,
         "n": values.get("n"),
+        "undefined": _undefined(values),
     }
+
+
+def _undefined(values: Mapping[str, Any]) -> str:
+    """Writes on how many images a score had no value; "" where on none."""
+    missing = values.get("undefined") or 0
+    return wording.undefined_share(missing, missing + (values.get("n") or 0)) if missing else ""
 
 
 def _sort_value(value: Any) -> str:
@@ -263,7 +270,6 @@ def _card(key: str, about: Mapping[str, Any], values: Mapping[str, Any]) -> dict
     return {
         **_column(key, {key: about}),
         **_estimate(values, about["unit"]),
-        "undefined": values.get("undefined") or 0,
     }
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skinseg import __version__
 from skinseg.errors import SkinsegError
-from skinseg.evaluation.content import describe_metrics
+from skinseg.evaluation.content import describe_interval, describe_metrics
 from skinseg.evaluation.identity import method_settings
 from skinseg.evaluation.runs import Method
 from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY
@@ -91,7 +91,8 @@ class Comparison:
         return len(self.methods) * (len(self.methods) - 1) // 2
 
     def _paired(self, best: Method, other: Method) -> PairedResult:
-        how: dict[str, Any] = {"draws": self.draws, "level": self.level, "seed": self.seed}
+        least = METRICS[self.metric].least_lesions
+        how: dict[str, Any] = {"draws": self.draws, "level": self.level, "seed": self.seed, "least": least}
         pair = (best, other)
         if best.folds or other.folds:
             parts = [table.index for table in best.trainings]
@@ -136,7 +137,7 @@ class Comparison:
             "metric": self.metric,
             "metrics": describe_metrics(self.metrics),
             "test": self._test(),
-            "interval": f"{100 * self.level:g} %, bootstrap over {lesions:,} lesions, {self.draws:,} draws"
+            "interval": describe_interval(self.level, self.draws, lesions)
             + (", with the spread between runs" if any(len(m.runs) > 1 for m in self.methods) else ""),
             "images": len(first.table),
             "lesions": int(lesions),

@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.scoring.calibration import reliability
-from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY, with_penalties
+from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY, with_penalties, within_bounds
 from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals
 from skinseg.scoring.strata import STRATA
-
-SMALL = 30
-"""A stratum of fewer lesions is greyed out: its interval is wide, and itself uncertain."""
 
 
 def estimates(
@@ -36,7 +33,10 @@ def estimates(
         By metric: mean, low, high (None where there is none), n, undefined, median, q1, q3.
     """
     values = table[list(metrics)].to_numpy(dtype=float)
-    found = cluster_intervals(values, table["group"].to_numpy(dtype=str), draws=draws, level=level, seed=seed)
+    lesions, least = table["group"].to_numpy(dtype=str), [METRICS[name].least_lesions for name in metrics]
+    found = within_bounds(
+        cluster_intervals(values, lesions, draws=draws, level=level, least=least, seed=seed), metrics
+    )
     quartiles = table[list(metrics)].quantile([0.25, 0.5, 0.75]).to_numpy()
     return {
         metric: {
@@ -100,7 +100,7 @@ def by_strata(
                     "value": _diagnosis(str(value)) if column == "stratum_diagnosis" else str(value),
                     "images": len(part),
                     "lesions": lesions,
-                    "small": lesions < SMALL,
+                    "small": lesions < LEAST_LESIONS,
                     "scores": {
                         metric: {key: score[key] for key in ("mean", "low", "high", "n", "undefined")}
                         for metric, score in scores.items()
@@ -128,7 +128,8 @@ def describe_interval(level: float, draws: int, lesions: int) -> str:
     """Says what kind of interval is given."""
     if lesions < LEAST_LESIONS:
         return f"no intervals: {lesions} lesions, and {LEAST_LESIONS} are the least"
-    return f"{100 * level:g} % BCa bootstrap over {lesions:,} lesions, {draws:,} draws"
+    text = f"{100 * level:g} % bootstrap-t over {lesions:,} lesions, {draws:,} draws"
+    return f"{text}; none of fewer than {LEAST_LESIONS} lesions"
 
 
 def describe_metrics(names: Sequence[str]) -> dict[str, dict[str, str]]:

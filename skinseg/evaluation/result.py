@@ -32,6 +32,7 @@ from skinseg.record import provenance, write_csv, write_json, write_text
 from skinseg.report.page import GalleryImage, evaluation_page
 from skinseg.report.wording import percent
 from skinseg.scoring.metrics import HEADLINE, METRICS
+from skinseg.scoring.statistics import LEAST_LESIONS
 from skinseg.scoring.strata import strata
 
 log = logging.getLogger(__name__)
@@ -362,7 +363,7 @@ class Result:
 
     def _write_card(self) -> None:
         assert self.record is not None
-        card = model_card(self.evaluation, _network(self.record["config"]), content.SMALL)
+        card = model_card(self.evaluation, _network(self.record["config"]), LEAST_LESIONS)
         write_text(self.folder / "MODEL_CARD.md", card)
         if self.card_beside is not None:
             try:

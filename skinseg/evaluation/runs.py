@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from skinseg.errors import SkinsegError
-from skinseg.scoring.metrics import METRICS, with_penalties
+from skinseg.scoring.metrics import METRICS, with_penalties, within_bounds
 from skinseg.scoring.statistics import Estimates, cluster_intervals, run_intervals
 
 _DEEPEST = 3
@@ -94,13 +93,11 @@ class Method:
         """Means with intervals; of several trainings the spread between them is part of it."""
         values = [table[list(metrics)].to_numpy(dtype=float) for table in self.trainings]
         lesions = [table["group"].to_numpy(dtype=str) for table in self.trainings]
+        how: dict[str, Any] = {"draws": draws, "level": level, "seed": seed}
+        least = [METRICS[name].least_lesions for name in metrics]
         if len(values) == 1:
-            return cluster_intervals(values[0], lesions[0], draws=draws, level=level, seed=seed)
-        found = run_intervals(values, lesions, draws=draws, level=level, seed=seed)
-        # Student's t knows no bounds: of two seeds that differ much it reaches beyond what a score can be.
-        lowest = np.array([METRICS[name].lowest for name in metrics])
-        highest = np.array([METRICS[name].highest for name in metrics])
-        return replace(found, low=np.maximum(found.low, lowest), high=np.minimum(found.high, highest))
+            return within_bounds(cluster_intervals(values[0], lesions[0], least=least, **how), metrics)
+        return within_bounds(run_intervals(values, lesions, least=least, **how), metrics)
 
 
 def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

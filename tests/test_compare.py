@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import wandb
 from conftest import make_ham, train_tiny
+from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg.compare import run
@@ -21,7 +22,14 @@ from skinseg.config import compose
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.evaluation.comparison import Comparison
-from skinseg.scoring.statistics import paired_runs, paired_test
+from skinseg.evaluation.runs import ScoredRun, methods_of
+from skinseg.scoring.statistics import (
+    LEAST_LESIONS,
+    cluster_intervals,
+    paired_runs,
+    paired_test,
+    run_intervals,
+)
 
 IMAGES = 24
 
@@ -89,7 +97,8 @@ def test_ranking_differences_and_p_are_those_of_the_scores(place: Path) -> None:
     good, bad = tables["good"]["dice"], tables["bad"]["dice"]
     last = found["runs"][-1]
     assert last["difference"]["mean"] == pytest.approx((bad - good).mean())
-    assert last["difference"]["low"] <= last["difference"]["mean"] <= last["difference"]["high"] < 0
+    assert last["difference"]["low"] is None
+    assert found["interval"] == f"no intervals: {IMAGES // 2} lesions, and {LEAST_LESIONS} are the least"
     assert last["won"] == pytest.approx((bad > good).mean())
     direct = paired_test(good, bad, tables["good"]["group"], draws=500)
     assert last["p"] == direct.p < 0.05
@@ -101,7 +110,8 @@ def test_ranking_differences_and_p_are_those_of_the_scores(place: Path) -> None:
     assert found["lesions"] == IMAGES // 2
     assert "shown to be worse" in found["verdict"]
     assert "Each was trained once" in found["verdict"]
-    assert f"bad, by {abs(last['difference']['mean']):.4f} (" in found["verdict"]
+    gap = abs(last["difference"]["mean"])
+    assert f"bad, by {gap:.4f} (too few lesions for an interval)" in found["verdict"]
     ranking = pd.read_csv(place / "comparison/ranking.csv")
     assert ranking["name"].tolist() == ["good", "fair", "bad"]
     differ = pd.read_csv(place / "comparison/differ.csv")
@@ -366,12 +376,7 @@ def test_seeds_of_a_sweep_are_one_method(sweep: Path, tmp_path: Path) -> None:
     expected = paired_runs(*sides, lesions, draws=500)
     worse = content(tmp_path)["runs"][1]
     assert worse["p"] == pytest.approx(expected.p)
-    assert worse["difference"]["low"] == pytest.approx(-expected.high)
-    assert "spread between runs" in content(tmp_path)["interval"]
     assert "lesions and seeds" in content(tmp_path)["test"]
-    # Of two seeds Student's t has one degree of freedom, and would go far beyond 1.
-    for score in entries["bce"]["scores"].values():
-        assert 0 <= score["low"] < score["mean"] < score["high"] <= 1
     assert {row["key"]: row["values"] for row in content(tmp_path)["settings"]}["loss._target_"] == {
         "bce": "skinseg.models.losses.BCE",
         "dice": "skinseg.models.losses.Dice",
@@ -382,6 +387,43 @@ def test_seeds_of_a_sweep_are_one_method(sweep: Path, tmp_path: Path) -> None:
     assert "not known of runs that were not evaluated" in str(content(tmp_path)["protocol"])
     assert worse["parameters"] > 0
     assert worse["training_seconds"] > 0
+
+
+def test_intervals_of_single_trainings_and_of_seeds(tmp_path: Path) -> None:
+    number = LEAST_LESIONS
+    values = 1 - np.random.default_rng(0).lognormal(-3, 0.7, number)
+    areas = np.full(number, 5.0)
+
+    def scored(method: str, seed: int, dice: NDArray[np.float64]) -> ScoredRun:
+        ids = [f"I{index:03d}" for index in range(number)]
+        table = pd.DataFrame({"image_id": ids, "group": ids, "dice": dice, "area_error": areas})
+        identity = {"side": "test", "split": "s", "data": "d", "settings": "t", "training": f"{method}{seed}"}
+        identity |= {"method": method, "seed": seed, "fold": None}
+        return ScoredRun(tmp_path / f"{method}{seed}", method, identity, table, {}, {}, [])
+
+    runs = [scored("a", 0, values), scored("a", 1, values - 0.3), scored("b", 0, values - 0.4)]
+    how: dict[str, Any] = {"draws": 300, "level": 0.95, "seed": 0}
+    found = Comparison(methods_of(runs, pool=True), "dice", **how).content
+    first, second = found["runs"]
+    ids = [f"I{index:03d}" for index in range(number)]
+    alone = cluster_intervals(values - 0.4, ids, **how)
+    assert (second["scores"]["dice"]["low"], second["scores"]["dice"]["high"]) == (
+        alone.low[0],
+        alone.high[0],
+    )
+    # Of two seeds Student's t has one degree of freedom, and would go far beyond what a Dice can be.
+    assert run_intervals([values, values - 0.3], [ids, ids], **how).high[0] > 1
+    assert (first["scores"]["dice"]["low"], first["scores"]["dice"]["high"]) == (0, 1)
+    expected = paired_runs([values, values - 0.3], [values - 0.4], ids, **how)
+    assert second["difference"]["low"] == -expected.high
+    assert second["p"] == expected.p
+    assert "bootstrap-t over 100 lesions" in found["interval"]
+    assert "spread between runs" in found["interval"]
+    one_by_one = Comparison(methods_of(runs, pool=False), "dice", **how).content["verdict"]
+    assert "b, by 0.4000 (0.4000 to 0.4000)" in one_by_one
+    area = Comparison(methods_of(runs, pool=True), "area_error", **how).content["runs"][0]["scores"]
+    assert np.isnan(area["area_error"]["low"]), "100 lesions are too few for these"
+    assert not np.isnan(area["dice"]["low"])
 
 
 def test_a_failed_job_of_a_sweep_is_named(

@@ -29,6 +29,7 @@ from skinseg.evaluation.scorings import LOG
 from skinseg.predict import run as predict
 from skinseg.scoring.metrics import HEADLINE, METRICS
 from skinseg.scoring.overlap import OVERLAP_METRICS
+from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals
 
 PREDICTED = [name for name in METRICS if name not in ("brier", "ece")]
 
@@ -75,7 +76,7 @@ def test_scores_are_those_of_the_training_and_more(place: Path) -> None:
         assert evaluation["scores"][metric]["mean"] == pytest.approx(own[metric].mean())
     assert list(evaluation["scores"]) == list(METRICS)
     dice = evaluation["scores"]["dice"]
-    assert dice["low"] < dice["mean"] < dice["high"]
+    assert dice["low"] is dice["high"] is None, "these are too few lesions"
     assert evaluation["lesions"] == own["group"].nunique()
     summary = json.loads((place / "run/summary.json").read_text())
     assert evaluation["identity"]["split"] == summary["protocol"]["split"]
@@ -465,6 +466,21 @@ def test_empty_predictions_score_nothing_and_their_distances_are_undefined(masks
         **dict.fromkeys(("mean", "low", "high", "q1", "median", "q3")),
     }
     assert (masks / "evaluation/report.html").is_file()
+
+
+def test_intervals_from_as_many_lesions_on_as_they_need(tmp_path: Path) -> None:
+    write_masks(tmp_path / "truth", LEAST_LESIONS, size=(140, 30))
+    write_masks(tmp_path / "predictions", LEAST_LESIONS, shift=2, size=(140, 30))
+    table, evaluation = score_masks(tmp_path)
+    dice = evaluation["scores"]["dice"]
+    own = cluster_intervals(table["dice"], table["group"], draws=200)
+    assert (dice["low"], dice["high"]) == pytest.approx((own.low[0], own.high[0]), abs=1e-12)
+    assert evaluation["scores"]["area_error"]["low"] is None
+    assert "none of fewer than 100 lesions" in evaluation["interval"]
+    for part in evaluation["strata"]:
+        for row in part["rows"]:
+            assert row["small"] == (row["lesions"] < LEAST_LESIONS)
+            assert (row["scores"]["dice"]["low"] is None) == row["small"]
 
 
 def test_no_interval_of_one_image(tmp_path: Path) -> None:

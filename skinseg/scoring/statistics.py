@@ -457,7 +457,7 @@ def _draw(sums: Floats, counts: Floats, draws: int, seed: int) -> _Drawn:
     # The sum of the squared residuals from the draw's own mean, unless nothing but rounding is left of it.
     own = square - 2 * deviation * product + deviation**2 * number_square
     own = np.where(own > 1e-12 * square, own, 0)
-    own_error = np.sqrt(_correction(counts) * own) / number
+    own_error = _divide(np.sqrt(_correction(counts) * own), np.broadcast_to(number, own.shape))
     student = np.where(deviation == 0, 0.0, np.copysign(np.inf, deviation))
     np.divide(deviation, own_error, out=student, where=own_error > 0)
     return _Drawn(mean, error, deviation, student)

@@ -287,7 +287,8 @@ def main() -> None:
             found.append(simulate(population, lesions, repeats=arguments.repeats, draws=arguments.draws))
     table = pd.concat(found, ignore_index=True)
     if arguments.write is not None:
-        table.round(4).to_csv(arguments.write, index=False)
+        cells = ["lesions", "population", "score"]
+        table.pivot_table("coverage", cells, "method", sort=False).round(4).to_csv(arguments.write)
     areas = table["score"].str.startswith("area_")
     for title, part in (("scores but of area", table[~areas]), ("area_bias and area_error", table[areas])):
         if len(part):

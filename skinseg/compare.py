@@ -239,7 +239,7 @@ def _show(comparison: Comparison, folder: Path) -> None:
     console.print()
     console.print(table)
     console.print(
-        f"{content['images']:,} images of {content['lesions']:,} lesions. Intervals: {content['interval']}. "
+        f"{content['images']:,} images of {content['lesions']:,} lesions; {content['interval']}. "
         f"Test: {content['test']}."
     )
     console.print(content["verdict"], style="bold")

@@ -137,8 +137,9 @@ class Comparison:
             "metric": self.metric,
             "metrics": describe_metrics(self.metrics),
             "test": self._test(),
-            "interval": describe_interval(self.level, self.draws, lesions)
-            + (", with the spread between runs" if any(len(m.runs) > 1 for m in self.methods) else ""),
+            "interval": describe_interval(
+                self.level, self.draws, lesions, trainings=any(len(m.runs) > 1 for m in self.methods)
+            ),
             "images": len(first.table),
             "lesions": int(lesions),
             "protocol": [

@@ -124,11 +124,12 @@ def calibration(counts: NDArray[np.float64] | None) -> dict[str, Any] | None:
     return {"ece": error, "bins": rows}
 
 
-def describe_interval(level: float, draws: int, lesions: int) -> str:
-    """Says what kind of interval is given."""
+def describe_interval(level: float, draws: int, lesions: int, *, trainings: bool = False) -> str:
+    """Says what kind of interval is given, of one training or of several."""
     if lesions < LEAST_LESIONS:
         return f"no intervals: {lesions} lesions, and {LEAST_LESIONS} are the least"
-    text = f"{100 * level:g} % bootstrap-t over {lesions:,} lesions, {draws:,} draws"
+    spread = ", with the spread between runs" if trainings else ""
+    text = f"{100 * level:g} % bootstrap-t over {lesions:,} lesions, {draws:,} draws{spread}"
     return f"{text}; none of fewer than {LEAST_LESIONS} lesions"
 
 

@@ -518,10 +518,11 @@ def _forest(runs: Sequence[Mapping[str, Any]], about: Mapping[str, Any], best: s
     if not rows:
         return None
     apart = sum(row.low is not None and not row.faint for row in rows)
-    says = (
-        f"Difference in {about['label']} of {len(rows)} runs to {best or 'the best'}, with intervals: "
-        f"{apart} of them lie wholly on one side of zero."
-    )
+    says = f"Difference in {about['label']} of {len(rows)} runs to {best or 'the best'}"
+    if any(row.low is not None for row in rows):
+        says += f", with intervals: {apart} of them lie wholly on one side of zero."
+    else:
+        says += "; there are too few lesions for intervals."
     return figures.intervals(
         "forest", rows, axis=f"difference in {about['titled']}", says=says, reference=0.0
     )

@@ -187,29 +187,40 @@ def _write_and_show_agreement(
     """Shows how well annotators agree, with a model's scores on the same images beside it."""
     from skinseg.record import write_csv
     from skinseg.scoring.agreement import summarise_agreement
+    from skinseg.scoring.metrics import PENALTY, with_penalties
 
     write_csv(folder / "agreement.csv", pairs)
-    summary = summarise_agreement(pairs).round(4)
+    summary = summarise_agreement(pairs)
     title = "Agreement of several masks of one image (mean over images)"
     if scores is not None:
         same = scores[scores["image_id"].isin(pairs["image_id"])]
-        summary["model"] = same.reindex(columns=summary.index).mean().round(4)
-        title += f"; model: mean over the {len(same)} of these images that it was scored on"
-    console.print(_table(title, summary.reset_index(names="score")))
+        # Beside each other both are means over all of the images.
+        summary = summarise_agreement(with_penalties(pairs)).assign(undefined=summary["undefined"])
+        summary["model"] = same.reindex(columns=summary.index).mean()
+        title += (
+            f"; model: mean over the {len(same)} of these images that it was scored on; "
+            f"an image without a distance counts as {PENALTY}"
+        )
+    console.print(_table(title, summary.round(4).reset_index(names="score")))
 
 
 def _read_scores(path: Path) -> pd.DataFrame:
     """Reads image ids and metrics from the scores of a run."""
     from skinseg.data.tables import image_ids, numbers, read_table
-    from skinseg.scoring.metrics import METRICS
+    from skinseg.scoring.metrics import METRICS, with_penalties
 
-    table = read_table(path, ["image_id"], known=list(METRICS), key="scores")
+    sizes = ("height", "width")
+    table = read_table(path, ["image_id"], known=[*METRICS, *sizes], key="scores")
     scores = {
         name: numbers(table[name], f"scores={path}", low=metric.lowest, high=metric.highest)
         for name, metric in METRICS.items()
         if name in table
     }
-    return table[[]].assign(image_id=image_ids(table["image_id"]), **scores)
+    scores |= {name: numbers(table[name], f"scores={path}", low=1) for name in sizes if name in table}
+    try:
+        return with_penalties(table[[]].assign(image_id=image_ids(table["image_id"]), **scores))
+    except ValueError as error:
+        raise SkinsegError(f"scores={path}: {error}; expected the scores.csv of an evaluation.") from error
 
 
 def _of_images(scores: pd.DataFrame, images: pd.Series, path: str) -> pd.DataFrame:

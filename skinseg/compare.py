@@ -151,10 +151,18 @@ def _by_image(methods: Sequence[Method]) -> Any:
     """A row per method and image, the mean over seeds; of folds each image is scored out of its fold."""
     import pandas as pd
 
+    from skinseg.scoring.metrics import METRICS
+
     tables = [method.table.reset_index().assign(method=method.name) for method in methods]
     table = pd.concat(tables, ignore_index=True)
+    # Which of the values are none, but what an undefined one counts as.
+    undefined = [
+        " ".join(name for name in METRICS if image_id in method.undefined(name))
+        for method in methods
+        for image_id in method.table.index
+    ]
     first = ["method", "image_id", "group"]
-    return table[first + [name for name in table if name not in first]]
+    return table[first + [name for name in table if name not in first]].assign(undefined=undefined)
 
 
 def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
@@ -237,7 +245,7 @@ def _show(comparison: Comparison, folder: Path) -> None:
     console.print()
     console.print(table)
     console.print(
-        f"{content['images']:,} images of {content['lesions']:,} lesions. Intervals: {content['interval']}. "
+        f"{content['images']:,} images of {content['lesions']:,} lesions; {content['interval']}. "
         f"Test: {content['test']}."
     )
     console.print(content["verdict"], style="bold")
@@ -247,8 +255,13 @@ def _show(comparison: Comparison, folder: Path) -> None:
 
 
 def _with_interval(metric: Any, score: Any, *, signed: bool = False) -> str:
+    from skinseg.report.wording import undefined_share
+
     mean, low, high = (metric.text(score[key], signed=signed) for key in ("mean", "low", "high"))
-    return f"{mean}\n{low} to {high}" if score["low"] == score["low"] else f"{mean}\nno interval"
+    lines = [mean, f"{low} to {high}" if score["low"] == score["low"] else "no interval"]
+    if missing := score.get("undefined"):
+        lines.append(f"undefined on {undefined_share(missing, missing + score['n'])}")
+    return "\n".join(lines)
 
 
 @hydra.main(config_path=str(config_dir()), config_name="compare", version_base="1.3")

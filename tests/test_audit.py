@@ -261,6 +261,26 @@ def test_scores_that_a_spreadsheet_saved(
         audit(*words, f"scores={scores}")
 
 
+def test_a_model_that_finds_nothing_is_not_set_above_the_annotators(
+    audit: Audit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, image_ids = tmp_path / "data", ["ISIC_0000001", "ISIC_0000002"]
+    for image_id in image_ids:
+        write_image(root / "ISIC2018_Task1-2_Training_Input" / f"{image_id}.jpg", size=(40, 40))
+        for who, shift in (("A00_T1_S1_a", 0), ("A01_T1_S2_b", 5)):
+            write_mask(root / "segs" / f"{image_id}_{who}.png", size=(40, 40), shift=shift)
+    scores = {"image_id": image_ids, "dice": [0.9, 0], "hd95": [1, None], "hd95_percent": [2, None]}
+    path = tmp_path / "scores.csv"
+    pd.DataFrame(scores).assign(height=40, width=40).to_csv(path, index=False)
+    audit("data=isic2018", f"data.root={root}", "data.reader.masks=[imaplusplus]", f"scores={path}")
+    out = capsys.readouterr().out
+    assert "counts as its diagonal" in out
+    assert "51.0" in out, "the mean of 2 % and 100 % of the diagonal"
+    pd.DataFrame(scores).to_csv(path, index=False)
+    with pytest.raises(SkinsegError, match=r"scores=.*hd95 is undefined on 1 images, and height is missing"):
+        audit("data=isic2018", f"data.root={root}", "data.reader.masks=[imaplusplus]", f"scores={path}")
+
+
 def test_agreement_is_measured_at_the_images_own_size(audit: Audit, tmp_path: Path) -> None:
     root = tmp_path / "data"
     image_id = "ISIC_0000001"

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import wandb
 from conftest import make_ham, train_tiny
+from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg.compare import run
@@ -21,7 +22,14 @@ from skinseg.config import compose
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.evaluation.comparison import Comparison
-from skinseg.scoring.statistics import paired_runs, paired_test
+from skinseg.evaluation.runs import ScoredRun, methods_of
+from skinseg.scoring.statistics import (
+    LEAST_LESIONS,
+    cluster_intervals,
+    paired_runs,
+    paired_test,
+    run_intervals,
+)
 
 IMAGES = 24
 
@@ -89,7 +97,8 @@ def test_ranking_differences_and_p_are_those_of_the_scores(place: Path) -> None:
     good, bad = tables["good"]["dice"], tables["bad"]["dice"]
     last = found["runs"][-1]
     assert last["difference"]["mean"] == pytest.approx((bad - good).mean())
-    assert last["difference"]["low"] <= last["difference"]["mean"] <= last["difference"]["high"] < 0
+    assert last["difference"]["low"] is None
+    assert found["interval"] == f"no intervals: {IMAGES // 2} lesions, and {LEAST_LESIONS} are the least"
     assert last["won"] == pytest.approx((bad > good).mean())
     direct = paired_test(good, bad, tables["good"]["group"], draws=500)
     assert last["p"] == direct.p < 0.05
@@ -101,7 +110,8 @@ def test_ranking_differences_and_p_are_those_of_the_scores(place: Path) -> None:
     assert found["lesions"] == IMAGES // 2
     assert "shown to be worse" in found["verdict"]
     assert "Each was trained once" in found["verdict"]
-    assert f"bad, by {abs(last['difference']['mean']):.4f} (" in found["verdict"]
+    gap = abs(last["difference"]["mean"])
+    assert f"bad, by {gap:.4f} (too few lesions for an interval)" in found["verdict"]
     ranking = pd.read_csv(place / "comparison/ranking.csv")
     assert ranking["name"].tolist() == ["good", "fair", "bad"]
     differ = pd.read_csv(place / "comparison/differ.csv")
@@ -136,8 +146,8 @@ def test_of_a_distance_the_least_is_best(place: Path) -> None:
     assert ("bad is better" in page) == bool((bad < good).any())
 
 
-def test_who_gives_up_on_hard_images_gains_nothing(place: Path) -> None:
-    """Distances to an empty mask are undefined; such images are left out for both."""
+def test_who_gives_up_on_hard_images_gains_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Distances to an empty mask are undefined; such images count as the diagonal, for tests and means."""
     quitter = place / "quitter"
     shutil.copytree(place / "good", quitter)
     scores = pd.read_csv(place / "evaluations/bad/scores.csv").set_index("image_id")["hd95"]
@@ -145,20 +155,84 @@ def test_who_gives_up_on_hard_images_gains_nothing(place: Path) -> None:
     for image_id in hard:
         Image.new("L", (50, 40)).save(quitter / f"{image_id}_segmentation.png")
     score(place, "quitter")
+    assert "8 (33.3 %)" in capsys.readouterr().out
+    own = pd.read_csv(place / "evaluations/quitter/scores.csv").set_index("image_id")["hd95"]
+    assert own.mean() < scores.drop(hard).mean(), "by the images that it found something on it would win"
     compare(place, f"[{place}/evaluations/bad,{place}/evaluations/quitter]", "metric=hd95")
     found = content(place)
+    assert [entry["name"] for entry in found["runs"]] == ["bad", "quitter"]
     entries = {entry["name"]: entry for entry in found["runs"]}
-    assert entries["bad"]["scores"]["hd95"]["mean"] == pytest.approx(scores.drop(hard).mean())
-    assert entries["quitter"]["stamps"] == ["HD95 undefined on 8 images"]
-    assert found["stamps"] == [
-        "UNDEFINED: 8 of 24 images have no HD95 for one of the runs and are left out for all"
-    ]
-    for path in quitter.iterdir():
+    assert entries["bad"]["scores"]["hd95"]["mean"] == pytest.approx(scores.mean())
+    diagonal = np.hypot(50, 40)
+    assert entries["quitter"]["scores"]["hd95"]["mean"] == pytest.approx(own.fillna(diagonal).mean())
+    assert entries["quitter"]["p"] == paired_test(scores, own.fillna(diagonal), groups_of(place), draws=500).p
+    assert entries["quitter"]["scores"]["hd95"]["undefined"] == 8
+    assert "bad has the best HD95" in found["verdict"]
+    rule = "counts as its diagonal, or as 0 where both masks are empty"
+    (stamp,) = found["stamps"]
+    assert stamp.startswith(
+        "UNDEFINED: HD95 without a value, since a mask is empty: quitter on 8 of 24 images"
+    )
+    console, page = capsys.readouterr().out, (place / "comparison/report.html").read_text()
+    for said in (found["verdict"], stamp, console, page):
+        assert rule in said
+    assert "undefined on 8 of 24 images (33.3 %)" in page
+    assert "undefined on 8 of 24 images (33.3 %)" in console
+    ranking = pd.read_csv(place / "comparison/ranking.csv").set_index("name")
+    assert ranking["scores.hd95.undefined"].to_dict() == {"bad": 0, "quitter": 8}
+    images = pd.read_csv(place / "comparison/images.csv").set_index(["method", "image_id"])
+    assert images.loc["quitter"].loc[hard, "undefined"].eq("hd95 hd95_percent assd assd_percent").all()
+    assert images["undefined"].notna().sum() == 8
+
+
+def test_nothing_at_all_is_the_worst_of_all(place: Path) -> None:
+    write_masks(place / "nothing", spread=0)
+    for path in (place / "nothing").iterdir():
         Image.new("L", (50, 40)).save(path)
-    shutil.rmtree(place / "evaluations/quitter")
-    score(place, "quitter")
-    with pytest.raises(SkinsegError, match=r"defined on no image for all .*quitter has none on 24 images"):
-        compare(place, f"[{place}/evaluations/bad,{place}/evaluations/quitter]", "metric=hd95")
+    score(place, "nothing")
+    for metric in ("hd95_percent", "assd", "nsd", "boundary_iou"):
+        compare(place, f"[{place}/evaluations/bad,{place}/evaluations/nothing]", f"metric={metric}")
+        assert [entry["name"] for entry in content(place)["runs"]] == ["bad", "nothing"]
+
+
+def test_an_image_that_is_empty_for_all_is_agreement(place: Path) -> None:
+    """Of an empty truth, a program that finds nothing is right and one that finds something is not."""
+    for name in ("truth", "good"):
+        Image.new("L", (50, 40)).save(place / name / "ISIC_0000000_segmentation.png")
+    shutil.rmtree(place / "evaluations")
+    for name in ("good", "bad"):
+        score(place, name)
+    compare(place, str(place / "evaluations"), "metric=hd95_percent")
+    images = pd.read_csv(place / "comparison/images.csv").set_index(["method", "image_id"])["hd95_percent"]
+    assert images["good"]["ISIC_0000000"] == 0
+    assert images["bad"]["ISIC_0000000"] == 100
+    compare(place, str(place / "evaluations"), "metric=area_error")
+    assert content(place)["stamps"] == [
+        "LEFT OUT: 1 of 24 images, whose true mask is empty, have no Area error"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("dice", r"bad/scores\.csv has no dice of 3 images that others have one of, ISIC_0000000 first"),
+        ("area_error", r"bad/scores\.csv has no area_error of 3 images that others have one of"),
+        ("hd95", r"bad cannot be read \(hd95 is missing where neither mask is empty"),
+    ],
+)
+def test_a_value_that_only_one_run_lacks_is_refused_whatever_the_metric(
+    place: Path, metric: str, said: str
+) -> None:
+    path = place / "evaluations/bad/scores.csv"
+    table = pd.read_csv(path)
+    table.loc[:2, metric] = np.nan
+    table.to_csv(path, index=False)
+    with pytest.raises(SkinsegError, match=said):
+        compare(place, str(place / "evaluations"), "metric=jaccard")
+
+
+def groups_of(place: Path) -> pd.Series[str]:
+    return pd.read_csv(place / "evaluations/bad/scores.csv")["group"]
 
 
 def test_scores_of_other_settings_are_refused(place: Path) -> None:
@@ -322,12 +396,7 @@ def test_seeds_of_a_sweep_are_one_method(sweep: Path, tmp_path: Path) -> None:
     expected = paired_runs(*sides, lesions, draws=500)
     worse = content(tmp_path)["runs"][1]
     assert worse["p"] == pytest.approx(expected.p)
-    assert worse["difference"]["low"] == pytest.approx(-expected.high)
-    assert "spread between runs" in content(tmp_path)["interval"]
     assert "lesions and seeds" in content(tmp_path)["test"]
-    # Of two seeds Student's t has one degree of freedom, and would go far beyond 1.
-    for score in entries["bce"]["scores"].values():
-        assert 0 <= score["low"] < score["mean"] < score["high"] <= 1
     assert {row["key"]: row["values"] for row in content(tmp_path)["settings"]}["loss._target_"] == {
         "bce": "skinseg.models.losses.BCE",
         "dice": "skinseg.models.losses.Dice",
@@ -338,6 +407,43 @@ def test_seeds_of_a_sweep_are_one_method(sweep: Path, tmp_path: Path) -> None:
     assert "not known of runs that were not evaluated" in str(content(tmp_path)["protocol"])
     assert worse["parameters"] > 0
     assert worse["training_seconds"] > 0
+
+
+def test_intervals_of_single_trainings_and_of_seeds(tmp_path: Path) -> None:
+    number = LEAST_LESIONS
+    values = 1 - np.random.default_rng(0).lognormal(-3, 0.7, number)
+    areas = np.full(number, 5.0)
+
+    def scored(method: str, seed: int, dice: NDArray[np.float64]) -> ScoredRun:
+        ids = [f"I{index:03d}" for index in range(number)]
+        table = pd.DataFrame({"image_id": ids, "group": ids, "dice": dice, "area_error": areas})
+        identity = {"side": "test", "split": "s", "data": "d", "settings": "t", "training": f"{method}{seed}"}
+        identity |= {"method": method, "seed": seed, "fold": None}
+        return ScoredRun(tmp_path / f"{method}{seed}", method, identity, table, {}, {}, [])
+
+    runs = [scored("a", 0, values), scored("a", 1, values - 0.3), scored("b", 0, values - 0.4)]
+    how: dict[str, Any] = {"draws": 300, "level": 0.95, "seed": 0}
+    found = Comparison(methods_of(runs, pool=True), "dice", **how).content
+    first, second = found["runs"]
+    ids = [f"I{index:03d}" for index in range(number)]
+    alone = cluster_intervals(values - 0.4, ids, **how)
+    assert (second["scores"]["dice"]["low"], second["scores"]["dice"]["high"]) == (
+        alone.low[0],
+        alone.high[0],
+    )
+    # Of two seeds Student's t has one degree of freedom, and would go far beyond what a Dice can be.
+    assert run_intervals([values, values - 0.3], [ids, ids], **how).high[0] > 1
+    assert (first["scores"]["dice"]["low"], first["scores"]["dice"]["high"]) == (0, 1)
+    expected = paired_runs([values, values - 0.3], [values - 0.4], ids, **how)
+    assert second["difference"]["low"] == -expected.high
+    assert second["p"] == expected.p
+    assert "bootstrap-t over 100 lesions" in found["interval"]
+    assert "spread between runs" in found["interval"]
+    one_by_one = Comparison(methods_of(runs, pool=False), "dice", **how).content["verdict"]
+    assert "b, by 0.4000 (0.4000 to 0.4000)" in one_by_one
+    area = Comparison(methods_of(runs, pool=True), "area_error", **how).content["runs"][0]["scores"]
+    assert np.isnan(area["area_error"]["low"]), "100 lesions are too few for these"
+    assert not np.isnan(area["dice"]["low"])
 
 
 def test_a_failed_job_of_a_sweep_is_named(

@@ -25,12 +25,15 @@ from skinseg.callbacks import wandb_run
 from skinseg.config import check, compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig, run
+from skinseg.evaluation.card import model_card
+from skinseg.evaluation.content import ceiling
 from skinseg.evaluation.gallery import outlines
 from skinseg.evaluation.identity import method_identity
 from skinseg.evaluation.scorings import LOG
 from skinseg.predict import run as predict
 from skinseg.scoring.metrics import HEADLINE, METRICS
 from skinseg.scoring.overlap import OVERLAP_METRICS
+from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals
 
 PREDICTED = [name for name in METRICS if name not in ("brier", "ece")]
 
@@ -77,7 +80,7 @@ def test_scores_are_those_of_the_training_and_more(place: Path) -> None:
         assert evaluation["scores"][metric]["mean"] == pytest.approx(own[metric].mean())
     assert list(evaluation["scores"]) == list(METRICS)
     dice = evaluation["scores"]["dice"]
-    assert dice["low"] < dice["mean"] < dice["high"]
+    assert dice["low"] is dice["high"] is None, "these are too few lesions"
     assert evaluation["lesions"] == own["group"].nunique()
     summary = json.loads((place / "run/summary.json").read_text())
     assert evaluation["identity"]["split"] == summary["protocol"]["split"]
@@ -119,7 +122,7 @@ def test_a_model_card_lies_beside_the_checkpoint(place: Path) -> None:
     for word in (
         "Not for diagnosis",
         f"{dice['mean']:.4f}",
-        f"{dice['low']:.4f}",
+        "not available",
         evaluation["identity"]["split"],
     ):
         assert word in card
@@ -589,6 +592,21 @@ def test_empty_predictions_score_nothing_and_their_distances_are_undefined(masks
     assert (masks / "evaluation/report.html").is_file()
 
 
+def test_intervals_from_as_many_lesions_on_as_they_need(tmp_path: Path) -> None:
+    write_masks(tmp_path / "truth", LEAST_LESIONS, size=(140, 30))
+    write_masks(tmp_path / "predictions", LEAST_LESIONS, shift=2, size=(140, 30))
+    table, evaluation = score_masks(tmp_path)
+    dice = evaluation["scores"]["dice"]
+    own = cluster_intervals(table["dice"], table["group"], draws=200)
+    assert (dice["low"], dice["high"]) == pytest.approx((own.low[0], own.high[0]), abs=1e-12)
+    assert evaluation["scores"]["area_error"]["low"] is None
+    assert "none of fewer than 100 lesions" in evaluation["interval"]
+    for part in evaluation["strata"]:
+        for row in part["rows"]:
+            assert row["small"] == (row["lesions"] < LEAST_LESIONS)
+            assert (row["scores"]["dice"]["low"] is None) == row["small"]
+
+
 def test_no_interval_of_one_image(tmp_path: Path) -> None:
     write_masks(tmp_path / "truth", 1)
     write_masks(tmp_path / "predictions", 1, shift=1)
@@ -688,6 +706,32 @@ def test_annotators_stand_beside_the_network(tmp_path: Path) -> None:
     # Boxes five pixels wide, of which a shift leaves 5 - shift in common.
     assert (dice["annotators"], dice["model"]) == pytest.approx((4 / 5, 2 / 5))
     assert "Human ceiling" in (tmp_path / "evaluation/report.html").read_text()
+
+
+def test_a_network_that_finds_nothing_is_not_set_above_the_annotators() -> None:
+    of_images = {"image_id": ["a", "b"], "height": 30, "width": 40}
+    pairs = pd.DataFrame({**of_images, "dice": [0.8, 0.0], "hd95": [4.0, np.nan]})
+    scores = pd.DataFrame({**of_images, "dice": [0.9, 0.0], "hd95": [2.0, np.nan]})
+    found = ceiling(pairs, scores)
+    assert found is not None
+    distance = next(row for row in found["rows"] if row["metric"] == "hd95")
+    assert (distance["annotators"], distance["model"], distance["images"]) == (27, 26, 2)
+    assert "counts as its diagonal" in found["text"]
+
+
+def test_a_mean_has_the_share_undefined_beside_it(masks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in sorted((masks / "predictions").iterdir())[:2]:
+        save(path, np.zeros((30, 40), np.uint8))
+    ids = [f"ISIC_{index:07d}" for index in range(8)]
+    own = masks / "own.csv"
+    pd.DataFrame({"image_id": ids, "clinic": ["x"] * 4 + ["y"] * 4}).to_csv(own, index=False)
+    _, evaluation = score_masks(masks, f"strata={own}")
+    assert "2 (25.0 %)" in capsys.readouterr().out
+    page = (masks / "evaluation/report.html").read_text()
+    assert "undefined on 2 of 8 images (25.0 %)" in page
+    assert "undefined on 2 of 4 images (50.0 %)" in page, "also in a stratum"
+    card = model_card({**evaluation, "costs": {}}, "network", 30)
+    assert "2 of 8 images (25.0 %)" in card
 
 
 def test_a_line_of_the_log_that_was_cut_short_counts_and_swallows_none(place: Path) -> None:

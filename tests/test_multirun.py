@@ -373,6 +373,5 @@ def test_folds_end_in_one_score_of_all_images(write_ham: WriteHam, tmp_path: Pat
     scores = pd.read_csv(comparison / "images.csv")
     assert scores["image_id"].is_unique
     assert entry["scores"]["dice"]["mean"] == pytest.approx(scores["dice"].mean())
-    assert entry["scores"]["dice"]["low"] < scores["dice"].mean() < entry["scores"]["dice"]["high"]
     assert "over 2 trainings: folds" in found["verdict"]
     assert found["verdict"] in out.replace("\n", " ")

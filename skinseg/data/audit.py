@@ -344,8 +344,8 @@ def agreement(catalog: Catalog, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) 
         max_megapixels: Most millions of pixels of a mask.
 
     Returns:
-        A row per pair of masks: image_id, first, second (annotator and source) and the scores of
-        `scoring.agreement.pair_scores`, with all masks at the image's own size.
+        A row per pair of masks: image_id, first, second (annotator and source), height, width and the scores
+        of `scoring.agreement.pair_scores`, with all masks at the image's own size.
     """
     masks = catalog.annotations
     several = masks[masks["image_id"].duplicated(keep=False)]
@@ -366,7 +366,7 @@ def agreement(catalog: Catalog, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) 
                 who = (str(word) for word in (row.mask_source, row.annotator) if word is not None)
                 by_whom[" ".join(who)] = fit_mask(mask, size) > 0
         rows += [{"image_id": image_id, **scores} for scores in pair_scores(by_whom)]
-    return pd.DataFrame(rows, columns=["image_id", "first", "second", *AGREEMENT_METRICS])
+    return pd.DataFrame(rows, columns=["image_id", "first", "second", "height", "width", *AGREEMENT_METRICS])
 
 
 def facts(catalog: Catalog) -> dict[str, dict[str, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from skinseg.evaluation.content import weakest
+from skinseg.report.wording import undefined_share
 from skinseg.scoring.metrics import METRICS
 
 
@@ -30,6 +31,7 @@ def model_card(evaluation: Mapping[str, Any], network: str, small: int) -> str:
         e=_one_line(evaluation),
         network=network,
         metrics=METRICS,
+        undefined_share=undefined_share,
         small=small,
         weak=_one_line(weakest(evaluation["strata"], mean)),
     )

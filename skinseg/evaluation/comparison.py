@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from skinseg import __version__
 from skinseg.errors import SkinsegError
-from skinseg.evaluation.content import describe_metrics
+from skinseg.evaluation.content import describe_interval, describe_metrics
 from skinseg.evaluation.identity import method_settings
 from skinseg.evaluation.runs import Method
-from skinseg.scoring.metrics import HEADLINE, METRICS
+from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY
 from skinseg.scoring.statistics import PairedResult, holm, paired_folds, paired_runs, paired_test
 
 
@@ -33,7 +33,8 @@ class Comparison:
         seed: Of the draws.
 
     Raises:
-        SkinsegError: The metric has no best value but zero, is not there for all, or defined on no image.
+        SkinsegError: The metric has no best value but zero, is not there for all, or has no value on any
+            image.
     """
 
     methods: Sequence[Method]
@@ -53,10 +54,8 @@ class Comparison:
                     "ckpt=<best.ckpt>"
                 )
         if self.methods[0].table[self.metric].isna().all():
-            worst = max(self.methods, key=lambda method: method.undefined[self.metric])
             raise SkinsegError(
-                f"metric={self.metric} is defined on no image for all of the runs; {worst.runs[0].folder} "
-                f"has none on {worst.undefined[self.metric]} images. Leave it out, or take another metric."
+                f"metric={self.metric} is defined on no image: all true masks are empty. Take another metric."
             )
 
     @cached_property
@@ -92,7 +91,8 @@ class Comparison:
         return len(self.methods) * (len(self.methods) - 1) // 2
 
     def _paired(self, best: Method, other: Method) -> PairedResult:
-        how: dict[str, Any] = {"draws": self.draws, "level": self.level, "seed": self.seed}
+        least = METRICS[self.metric].least_lesions
+        how: dict[str, Any] = {"draws": self.draws, "level": self.level, "seed": self.seed, "least": least}
         pair = (best, other)
         if best.folds or other.folds:
             parts = [table.index for table in best.trainings]
@@ -137,8 +137,9 @@ class Comparison:
             "metric": self.metric,
             "metrics": describe_metrics(self.metrics),
             "test": self._test(),
-            "interval": f"{100 * self.level:g} %, bootstrap over {lesions:,} lesions, {self.draws:,} draws"
-            + (", with the spread between runs" if any(len(m.runs) > 1 for m in self.methods) else ""),
+            "interval": describe_interval(
+                self.level, self.draws, lesions, trainings=any(len(m.runs) > 1 for m in self.methods)
+            ),
             "images": len(first.table),
             "lesions": int(lesions),
             "protocol": [
@@ -146,6 +147,7 @@ class Comparison:
                 ["Split", ", ".join(sorted({str(r.identity["split"]) for r in first.runs}))],
                 ["Data fingerprint", self._data()],
                 ["Averaging", "per image at its own size, mean over images; differences image by image"],
+                *([["Undefined", self._penalty(*self.metrics)]] if self._penalty(*self.metrics) else []),
                 *self._budget(),
             ],
             "runs": [self._entry(rank, method) for rank, method in enumerate(self.ranked, start=1)],
@@ -193,13 +195,28 @@ class Comparison:
 
     def _stamps(self) -> list[str]:
         stamps = [stamp for method in self.methods for run in method.runs for stamp in run.stamps]
+        if penalty := self._penalty(self.metric):
+            stamps.append(f"UNDEFINED: {penalty}")
         table = self.ranked[0].table
         if missing := int(table[self.metric].isna().sum()):
             stamps.append(
-                f"UNDEFINED: {missing} of {len(table)} images have no {METRICS[self.metric].label} for one "
-                "of the runs and are left out for all"
+                f"LEFT OUT: {missing} of {len(table)} images, whose true mask is empty, have no "
+                f"{METRICS[self.metric].label}"
             )
         return list(dict.fromkeys(stamps))
+
+    def _penalty(self, *metrics: str) -> str:
+        """Says on how many images whose distances are undefined, and what they count as; "" where none is."""
+        distances = [name for name in metrics if METRICS[name].undefined == "either"]
+        images = {m.name: max((len(m.undefined(name)) for name in distances), default=0) for m in self.ranked}
+        whose = ", ".join(f"{name} on {number:,}" for name, number in images.items() if number)
+        if not whose:
+            return ""
+        labels = " and ".join(METRICS[name].label for name in distances)
+        return (
+            f"{labels} without a value, since a mask is empty: {whose} of {len(self.ranked[0].table):,} "
+            f"images; each counts as {PENALTY}"
+        )
 
     def _test(self) -> str:
         if len(self.methods) == 1:
@@ -222,15 +239,19 @@ class Comparison:
             difference = {"mean": -test.mean, "low": -test.high, "high": -test.low}
             won = 1 - test.won - test.tied if self.sign > 0 else test.won
         stamps = list(dict.fromkeys(stamp for run in method.runs for stamp in run.stamps))
-        if missing := method.undefined[self.metric]:
-            stamps.append(f"{METRICS[self.metric].label} undefined on {missing} images")
         return {
             "name": method.name,
             "rank": rank,
             "members": len(method.runs),
             "folders": [str(run.folder) for run in method.runs],
             "scores": {
-                name: {"mean": found.mean[k], "low": found.low[k], "high": found.high[k]}
+                name: {
+                    "mean": found.mean[k],
+                    "low": found.low[k],
+                    "high": found.high[k],
+                    "n": len(method.table) - len(method.undefined(name)),
+                    "undefined": len(method.undefined(name)),
+                }
                 for k, name in enumerate(self.metrics)
             },
             "difference": difference,
@@ -254,17 +275,21 @@ class Comparison:
             return self._alone()
         behind = [m.name for m, p in zip(self.ranked[1:], self.corrected, strict=True) if p <= 1 - self.level]
         open_ = [m.name for m in self.ranked[1:] if m.name not in behind]
+        counted = self._counted()
         if np.isnan(self.corrected).all():
-            return f"{best} has the best {label}; there are too few lesions to say more."
+            return f"{best} has the best {label}; there are too few lesions to say more.{counted}"
         if not behind:
-            return f"{best} has the best {label}, and none of the others is shown to be worse."
+            return f"{best} has the best {label}, and none of the others is shown to be worse.{counted}"
         worse = [self._worse(name) for name in behind]
         text = f"{best} has the best {label}; shown to be worse: {'; '.join(worse)}."
         if open_:
             text += f" Not shown to be worse: {', '.join(open_)}."
         if all(len(method.runs) == 1 for method in self.methods):
             text += " Each was trained once: this holds for these networks, not yet for their methods."
-        return text
+        return text + counted
+
+    def _counted(self) -> str:
+        return f" An image without a value counts as {PENALTY}." if self._penalty(self.metric) else ""
 
     def _alone(self) -> str:
         method, metric = self.methods[0], METRICS[self.metric]
@@ -274,12 +299,17 @@ class Comparison:
         if np.isnan(found.low[0]):
             interval = "too few lesions for an interval"
         mean = metric.text(found.mean[0])
-        return f"{method.name}: {metric.label} {mean} ({interval}) over {len(method.runs)} trainings: {over}."
+        return (
+            f"{method.name}: {metric.label} {mean} ({interval}) over {len(method.runs)} trainings: {over}."
+            + self._counted()
+        )
 
     def _worse(self, name: str) -> str:
         place = next(k for k, method in enumerate(self.ranked[1:]) if method.name == name)
         test, metric = self.tests[place], METRICS[self.metric]
-        ends = sorted((abs(test.low), abs(test.high)))
+        if np.isnan(test.low):
+            return f"{name}, by {metric.text(abs(test.mean))} (too few lesions for an interval)"
+        ends = sorted(self.sign * end for end in (test.low, test.high))
         return f"{name}, by {metric.text(abs(test.mean))} ({' to '.join(map(metric.text, ends))})"
 
 

@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.scoring.calibration import reliability
-from skinseg.scoring.metrics import HEADLINE, METRICS
+from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY, with_penalties, within_bounds
 from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals
 from skinseg.scoring.strata import STRATA
-
-SMALL = 30
-"""A stratum of fewer lesions is greyed out: its interval is wide, and itself uncertain."""
 
 
 def estimates(
@@ -36,7 +33,10 @@ def estimates(
         By metric: mean, low, high (None where there is none), n, undefined, median, q1, q3.
     """
     values = table[list(metrics)].to_numpy(dtype=float)
-    found = cluster_intervals(values, table["group"].to_numpy(dtype=str), draws=draws, level=level, seed=seed)
+    lesions, least = table["group"].to_numpy(dtype=str), [METRICS[name].least_lesions for name in metrics]
+    found = within_bounds(
+        cluster_intervals(values, lesions, draws=draws, level=level, least=least, seed=seed), metrics
+    )
     quartiles = table[list(metrics)].quantile([0.25, 0.5, 0.75]).to_numpy()
     return {
         metric: {
@@ -100,9 +100,9 @@ def by_strata(
                     "value": _diagnosis(str(value)) if column == "stratum_diagnosis" else str(value),
                     "images": len(part),
                     "lesions": lesions,
-                    "small": lesions < SMALL,
+                    "small": lesions < LEAST_LESIONS,
                     "scores": {
-                        metric: {key: score[key] for key in ("mean", "low", "high", "n")}
+                        metric: {key: score[key] for key in ("mean", "low", "high", "n", "undefined")}
                         for metric, score in scores.items()
                     },
                 }
@@ -124,11 +124,13 @@ def calibration(counts: NDArray[np.float64] | None) -> dict[str, Any] | None:
     return {"ece": error, "bins": rows}
 
 
-def describe_interval(level: float, draws: int, lesions: int) -> str:
-    """Says what kind of interval is given."""
+def describe_interval(level: float, draws: int, lesions: int, *, trainings: bool = False) -> str:
+    """Says what kind of interval is given, of one training or of several."""
     if lesions < LEAST_LESIONS:
         return f"no intervals: {lesions} lesions, and {LEAST_LESIONS} are the least"
-    return f"{100 * level:g} % BCa bootstrap over {lesions:,} lesions, {draws:,} draws"
+    spread = ", with the spread between runs" if trainings else ""
+    text = f"{100 * level:g} % bootstrap-t over {lesions:,} lesions, {draws:,} draws{spread}"
+    return f"{text}; none of fewer than {LEAST_LESIONS} lesions"
 
 
 def describe_metrics(names: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -167,11 +169,14 @@ def ceiling(pairs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
 
     Returns:
         text and rows (metric, annotators, model, images); None where no scored image has two masks.
+        An undefined distance counts as in `with_penalties`, for the annotators and for the model.
     """
     pairs = pairs[pairs["image_id"].isin(scores["image_id"])] if len(pairs) else pairs
     if not len(pairs):
         return None
     metrics = [metric for metric in METRICS if metric in pairs and metric in scores]
+    # Beside each other both are means over all of the images.
+    pairs, scores = with_penalties(pairs), with_penalties(scores)
     people = pairs.groupby("image_id")[metrics].mean()
     model = scores.set_index("image_id").loc[people.index, metrics]
     rows = [
@@ -185,7 +190,7 @@ def ceiling(pairs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
     ]
     text = (
         f"{len(people)} of the scored images have several masks. Annotators: mean over pairs, then images; "
-        "model: against the mask in use."
+        f"model: against the mask in use. An image without a distance counts as {PENALTY}."
     )
     return {"text": text, "rows": rows}
 

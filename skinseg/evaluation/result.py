@@ -31,7 +31,9 @@ from skinseg.evaluation.side import Side, is_test, training_stamps
 from skinseg.models.cost import network_cost
 from skinseg.record import provenance, write_csv, write_json, write_text
 from skinseg.report.page import GalleryImage, evaluation_page
+from skinseg.report.wording import percent
 from skinseg.scoring.metrics import HEADLINE, METRICS
+from skinseg.scoring.statistics import LEAST_LESIONS
 from skinseg.scoring.strata import strata
 
 log = logging.getLogger(__name__)
@@ -188,7 +190,9 @@ class Result:
             metric = METRICS[name]
             ends = [score["low"], score["high"]]
             interval = "not available" if None in ends else " to ".join(map(metric.text, ends))
-            table.add_row(metric.label, metric.text(score["mean"]), interval, str(score["undefined"] or ""))
+            count = score["undefined"]
+            missing = f"{count:,} ({percent(count / e['images'])})" if count else ""
+            table.add_row(metric.label, metric.text(score["mean"]), interval, missing)
         console = Console(highlight=False, soft_wrap=True, markup=False)
         console.print()
         console.print(table)
@@ -370,7 +374,7 @@ class Result:
 
     def _write_card(self) -> None:
         assert self.record is not None
-        card = model_card(self.evaluation, _network(self.record["config"]), content.SMALL)
+        card = model_card(self.evaluation, _network(self.record["config"]), LEAST_LESIONS)
         write_text(self.folder / "MODEL_CARD.md", card)
         if self.card_beside is not None:
             try:

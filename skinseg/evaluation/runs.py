@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from skinseg.data.files import subfolders
 from skinseg.errors import SkinsegError
-from skinseg.scoring.metrics import METRICS
+from skinseg.scoring.metrics import METRICS, with_penalties, within_bounds
 from skinseg.scoring.statistics import Estimates, cluster_intervals, run_intervals
 
 _DEEPEST = 3
@@ -29,7 +28,9 @@ class ScoredRun:
         name: Of the run.
         identity: side, split, data (None: truth not named), training (None: not known), settings of the
             scores (None: overlap alone was scored), method, seed, fold.
-        table: A row per image: image_id, group and metrics, sorted by image_id.
+        table: A row per image: image_id, group and metrics, sorted by image_id. Distances to an empty mask
+            have the values of `with_penalties`.
+        undefined: By metric the images that had no value; metrics that are defined everywhere are missing.
         cost: parameters, gflops, images_per_second, training_steps, training_seconds; what is not known is
             missing.
         stamps: What stands beside its scores.
@@ -41,6 +42,7 @@ class ScoredRun:
     name: str
     identity: Mapping[str, Any]
     table: pd.DataFrame
+    undefined: Mapping[str, frozenset[str]]
     cost: Mapping[str, float]
     stamps: Sequence[str]
     config: Mapping[str, Any] | None = None
@@ -54,12 +56,14 @@ class Method:
     Attributes:
         name: For people; no two methods of a comparison bear the same.
         runs: The runs.
-        undefined: By metric the number of images on which one of the runs has no value.
     """
 
     name: str
     runs: Sequence[ScoredRun]
-    undefined: Mapping[str, int] = field(default_factory=dict)
+
+    def undefined(self, metric: str) -> frozenset[str]:
+        """The images on which one of the runs had no value."""
+        return frozenset().union(*(run.undefined.get(metric, ()) for run in self.runs))
 
     @cached_property
     def trainings(self) -> list[pd.DataFrame]:
@@ -90,13 +94,11 @@ class Method:
         """Means with intervals; of several trainings the spread between them is part of it."""
         values = [table[list(metrics)].to_numpy(dtype=float) for table in self.trainings]
         lesions = [table["group"].to_numpy(dtype=str) for table in self.trainings]
+        how: dict[str, Any] = {"draws": draws, "level": level, "seed": seed}
+        least = [METRICS[name].least_lesions for name in metrics]
         if len(values) == 1:
-            return cluster_intervals(values[0], lesions[0], draws=draws, level=level, seed=seed)
-        found = run_intervals(values, lesions, draws=draws, level=level, seed=seed)
-        # Student's t knows no bounds: of two seeds that differ much it reaches beyond what a score can be.
-        lowest = np.array([METRICS[name].lowest for name in metrics])
-        highest = np.array([METRICS[name].highest for name in metrics])
-        return replace(found, low=np.maximum(found.low, lowest), high=np.minimum(found.high, highest))
+            return within_bounds(cluster_intervals(values[0], lesions[0], least=least, **how), metrics)
+        return within_bounds(run_intervals(values, lesions, least=least, **how), metrics)
 
 
 def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -185,12 +187,14 @@ def load_run(folder: Path) -> ScoredRun:
     try:
         record = json.loads((folder / name).read_text(encoding="utf-8"))
         table = _read_scores(folder / "scores.csv")
+        missing = {name: table.loc[table[name].isna(), "image_id"] for name in METRICS if name in table}
         stamps = record["stamps"] if name == "evaluation.json" else record["protocol"]["stamps"]
         return ScoredRun(
             folder=folder,
             name=record["name"],
             identity=record["identity"],
-            table=table.sort_values("image_id", ignore_index=True),
+            table=with_penalties(table).sort_values("image_id", ignore_index=True),
+            undefined={name: frozenset(ids) for name, ids in missing.items() if len(ids)},
             cost=record["costs"],
             stamps=stamps,
             config=record.get("config"),
@@ -246,13 +250,12 @@ def methods_of(runs: Sequence[ScoredRun], *, pool: bool) -> list[Method]:
         pool: Take runs that differ by seed or fold alone for one method. False: each run stands for itself.
 
     Returns:
-        The methods, each with another name. An image on which a metric is undefined for one run is undefined
-        for all: means over different images would not be comparable, and a network that gives up on hard
-        images would gain by it.
+        The methods, each with another name. What is still undefined is so for all of them, image by image.
 
     Raises:
         SkinsegError: Two runs are of one training; two of a method have the same seed and fold; or the
-            methods were not scored in the same way on the same images of the same split.
+            methods were not scored in the same way on the same images of the same split, with a value on
+            each.
     """
     _check_trainings(runs)
     groups: dict[str, list[ScoredRun]] = {}
@@ -265,32 +268,21 @@ def methods_of(runs: Sequence[ScoredRun], *, pool: bool) -> list[Method]:
         for name, members in zip(_names(list(groups.values())), groups.values(), strict=True)
     ]
     _check_same_images(methods)
-    return _defined_for_all(methods)
+    _check_defined(runs)
+    return methods
 
 
-def _defined_for_all(methods: Sequence[Method]) -> list[Method]:
-    runs = [run for method in methods for run in method.runs]
-    shared = [name for name in METRICS if all(name in run.table for run in runs)]
-
-    def undefined(of: Iterable[ScoredRun], metric: str) -> set[str]:
-        return {i for run in of for i in run.table.loc[run.table[metric].isna(), "image_id"]}
-
-    nowhere = {metric: undefined(runs, metric) for metric in shared}
-
-    def cleared(run: ScoredRun) -> ScoredRun:
-        table = run.table.copy()
-        for metric, ids in nowhere.items():
-            table.loc[table["image_id"].isin(ids), metric] = np.nan
-        return replace(run, table=table)
-
-    return [
-        Method(
-            method.name,
-            [cleared(run) for run in method.runs],
-            {metric: len(undefined(method.runs, metric)) for metric in shared},
-        )
-        for method in methods
-    ]
+def _check_defined(runs: Sequence[ScoredRun]) -> None:
+    """Refuses gaps of one run alone: leaving them out would reward whoever has none of the hard ones."""
+    for metric in (name for name in METRICS if all(name in run.table for run in runs)):
+        known = {i for run in runs for i in run.table.loc[run.table[metric].notna(), "image_id"]}
+        for run in runs:
+            ids = run.table.loc[run.table[metric].isna(), "image_id"]
+            if len(alone := ids[ids.isin(known)]):
+                raise SkinsegError(
+                    f"runs: {run.folder / 'scores.csv'} has no {metric} of {len(alone)} images that others "
+                    f"have one of, {alone.iloc[0]} first; expected a number. Evaluate it again."
+                )
 
 
 def _names(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:

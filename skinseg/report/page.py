@@ -238,7 +238,7 @@ def _column(key: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _estimate(values: Mapping[str, Any] | None, unit: str, *, signed: bool = False) -> dict[str, Any]:
-    """Writes a mean and its interval."""
+    """Writes a mean, its interval, and on how many images it is undefined."""
     values = values or {}
     mean = values.get("mean")
     return {
@@ -247,7 +247,14 @@ def _estimate(values: Mapping[str, Any] | None, unit: str, *, signed: bool = Fal
         "interval": wording.interval(values.get("low"), values.get("high"), unit, signed=signed),
         "unit": unit,
         "n": values.get("n"),
+        "undefined": _undefined(values),
     }
+
+
+def _undefined(values: Mapping[str, Any]) -> str:
+    """Writes on how many images a score had no value; "" where on none."""
+    missing = values.get("undefined") or 0
+    return wording.undefined_share(missing, missing + (values.get("n") or 0)) if missing else ""
 
 
 def _sort_value(value: Any) -> str:
@@ -263,7 +270,6 @@ def _card(key: str, about: Mapping[str, Any], values: Mapping[str, Any]) -> dict
     return {
         **_column(key, {key: about}),
         **_estimate(values, about["unit"]),
-        "undefined": values.get("undefined") or 0,
     }
 
 
@@ -512,10 +518,11 @@ def _forest(runs: Sequence[Mapping[str, Any]], about: Mapping[str, Any], best: s
     if not rows:
         return None
     apart = sum(row.low is not None and not row.faint for row in rows)
-    says = (
-        f"Difference in {about['label']} of {len(rows)} runs to {best or 'the best'}, with intervals: "
-        f"{apart} of them lie wholly on one side of zero."
-    )
+    says = f"Difference in {about['label']} of {len(rows)} runs to {best or 'the best'}"
+    if any(row.low is not None for row in rows):
+        says += f", with intervals: {apart} of them lie wholly on one side of zero."
+    else:
+        says += "; there are too few lesions for intervals."
     return figures.intervals(
         "forest", rows, axis=f"difference in {about['titled']}", says=says, reference=0.0
     )

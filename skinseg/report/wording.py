@@ -70,6 +70,11 @@ def percent(value: Any) -> str:
     return f"{100 * value:.1f} %" if defined(value) else UNDEFINED
 
 
+def undefined_share(undefined: int, images: int) -> str:
+    """Writes on how many of the images a score has no value."""
+    return f"{undefined:,} of {images:,} images ({percent(undefined / images)})"
+
+
 def millions(value: Any) -> str:
     """Writes a count of parameters."""
     return f"{value / 1e6:.1f} M" if defined(value) else UNDEFINED

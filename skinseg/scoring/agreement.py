@@ -22,8 +22,9 @@ def pair_scores(masks: Mapping[str, NDArray[np.bool_]]) -> list[dict[str, object
         masks: bool arrays of one shape (H, W), by who drew them.
 
     Returns:
-        For each pair: first, second, dice, jaccard, threshold_jaccard (all in [0, 1]), hd95 (pixels) and
-        hd95_percent (of the frame's diagonal); the last two are nan where a mask is empty.
+        For each pair: first, second, height and width (pixels), dice, jaccard, threshold_jaccard (all in
+        [0, 1]), hd95 (pixels) and hd95_percent (of the frame's diagonal); the last two are nan where a mask
+        is empty.
     """
     rows: list[dict[str, object]] = []
     for (first, one), (second, other) in combinations(masks.items(), 2):
@@ -32,7 +33,8 @@ def pair_scores(masks: Mapping[str, NDArray[np.bool_]]) -> list[dict[str, object
         distance = hd95(one, other)
         overlap = {name: scores[name] for name in AGREEMENT_METRICS[:3]}
         percent = 100 * distance / float(np.hypot(*one.shape))
-        rows.append({"first": first, "second": second, **overlap, "hd95": distance, "hd95_percent": percent})
+        pair = {"first": first, "second": second, "height": one.shape[0], "width": one.shape[1]}
+        rows.append({**pair, **overlap, "hd95": distance, "hd95_percent": percent})
     return rows
 
 

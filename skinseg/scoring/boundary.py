@@ -90,6 +90,8 @@ def boundary_scores(
     | some pixels | empty | nan | 0 | -100 | 100 |
     | some pixels | some pixels | by the formula | by the formula | by the formula | by the formula |
 
+    What a comparison puts in place of the undefined distances is `skinseg.scoring.metrics.with_penalties`.
+
     The ones and zeros are those of `overlap_scores`; MONAI's surface Dice of two empty masks is nan. A mask
     that fills the frame is nothing special: its border runs along the frame.
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from skinseg.scoring.boundary import boundary_scores
 from skinseg.scoring.calibration import calibration_scores
 from skinseg.scoring.overlap import confusion_counts, overlap_scores
+from skinseg.scoring.statistics import LEAST_LESIONS, Estimates
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,17 @@ class Metric:
         unit: "" (a share in [0, 1]), "px" or "%".
         better: Which value is better: the "higher", the "lower", or the nearer to "zero".
         definition: One sentence.
+        undefined: Which empty mask leaves it without a value: the "truth", "either", or "" (there always
+            is a value). Where the prediction decides, `with_penalties` has a value for it.
+        least_lesions: Of fewer lesions its mean has no interval.
     """
 
     label: str
     unit: Literal["", "px", "%"]
     better: Literal["higher", "lower", "zero"]
     definition: str
+    undefined: Literal["", "truth", "either"] = ""
+    least_lesions: int = LEAST_LESIONS
 
     @property
     def lowest(self) -> float:
@@ -48,6 +55,8 @@ class Metric:
         return f"{value:{'+' if signed else ''}.{digits}f}{' ' + self.unit if self.unit else ''}"
 
 
+# Their means hang on a few small lesions that came out several times too large (benchmarks/coverage.py).
+_LEAST_OF_AREAS = 400
 _DIAGONAL = "in percent of the image's diagonal"
 METRICS: Mapping[str, Metric] = {
     "dice": Metric(
@@ -67,10 +76,13 @@ METRICS: Mapping[str, Metric] = {
         "px",
         "lower",
         "The larger of the two directed 95th percentiles of distances between the outlines.",
+        "either",
     ),
-    "hd95_percent": Metric("HD95 of diagonal", "%", "lower", f"HD95 {_DIAGONAL}."),
-    "assd": Metric("ASSD", "px", "lower", "Mean distance between the outlines, both directions pooled."),
-    "assd_percent": Metric("ASSD of diagonal", "%", "lower", f"ASSD {_DIAGONAL}."),
+    "hd95_percent": Metric("HD95 of diagonal", "%", "lower", f"HD95 {_DIAGONAL}.", "either"),
+    "assd": Metric(
+        "ASSD", "px", "lower", "Mean distance between the outlines, both directions pooled.", "either"
+    ),
+    "assd_percent": Metric("ASSD of diagonal", "%", "lower", f"ASSD {_DIAGONAL}.", "either"),
     "nsd": Metric(
         "Surface Dice", "", "higher", "Share of both outlines within tolerance_px of the other (normalised)."
     ),
@@ -85,8 +97,12 @@ METRICS: Mapping[str, Metric] = {
         "%",
         "zero",
         "Predicted minus true lesion area in percent of the true one; above 0: too large.",
+        "truth",
+        _LEAST_OF_AREAS,
     ),
-    "area_error": Metric("Area error", "%", "lower", "The area bias without its sign."),
+    "area_error": Metric(
+        "Area error", "%", "lower", "The area bias without its sign.", "truth", _LEAST_OF_AREAS
+    ),
     "brier": Metric(
         "Brier score", "", "lower", "Mean squared difference of probability and truth over pixels."
     ),
@@ -94,6 +110,9 @@ METRICS: Mapping[str, Metric] = {
         "Calibration error", "", "lower", "Expected calibration error of an image's lesion probabilities."
     ),
 }
+
+PENALTY = "its diagonal, or as 0 where both masks are empty"
+"""What an undefined distance counts as, in words."""
 
 HEADLINE = ("dice", "jaccard", "threshold_jaccard", "hd95_percent", "nsd_percent", "ece")
 """What a report shows first."""
@@ -134,3 +153,53 @@ def image_scores(
     if probability is not None:
         scores |= calibration_scores(probability, truth, bins)
     return scores
+
+
+def with_penalties(scores: pd.DataFrame) -> pd.DataFrame:
+    """Gives the distances of images on which a mask is empty a value, so that finding nothing never pays.
+
+    Left out, such images would make a mean the better the more hard images a network gives up on. As
+    challenges do, one empty mask counts as the worst that there can be, the image's diagonal (100 %), and two
+    empty ones as no distance, for they agree; `overlap_scores` has 0 and 1 there. The scores that an empty
+    truth alone leaves undefined are so for every prediction, and stay.
+
+    Args:
+        scores: A row per image with any of `METRICS`; where a distance is undefined also dice, and height and
+            width if it is in pixels.
+
+    Returns:
+        The table, its distances filled.
+
+    Raises:
+        ValueError: A distance is undefined, but by its Dice neither mask is empty, or a column that its value
+            takes is missing.
+    """
+    filled = {}
+    for name, metric in METRICS.items():
+        if name not in scores or metric.undefined != "either" or not (empty := scores[name].isna()).any():
+            continue
+        needed = ["dice", *(["height", "width"] if metric.unit == "px" else [])]
+        if missing := [column for column in needed if column not in scores]:
+            raise ValueError(f"{name} is undefined on {empty.sum()} images, and {missing[0]} is missing")
+        dice = scores.loc[empty, "dice"]
+        if not dice.isin([0, 1]).all():
+            raise ValueError(f"{name} is missing where neither mask is empty (the Dice is not 0 or 1)")
+        worst = np.hypot(scores["height"], scores["width"]) if metric.unit == "px" else 100.0
+        filled[name] = scores[name].mask(empty, worst).mask(empty & (scores["dice"] == 1), 0.0)
+    return scores.assign(**filled)
+
+
+def within_bounds(estimates: Estimates, metrics: Sequence[str]) -> Estimates:
+    """Cuts intervals at the least and the greatest value that their scores can have.
+
+    Args:
+        estimates: Of m scores. Student's t knows no bounds: of two seeds that differ much it goes beyond
+            them.
+        metrics: Their m names.
+
+    Returns:
+        The estimates.
+    """
+    lowest = np.array([METRICS[name].lowest for name in metrics])
+    highest = np.array([METRICS[name].highest for name in metrics])
+    return replace(estimates, low=np.maximum(estimates.low, lowest), high=np.minimum(estimates.high, highest))

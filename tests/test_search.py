@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.record import write_json
 from skinseg.sweep.jobs import FAILED, JOB, Job
 from skinseg.sweep.study import PRUNED, STORAGE, counted, open_storage
+from skinseg.trust import check_stored
 
 SPACE = (
     "~search.space",
@@ -84,10 +85,14 @@ class Children:
         self.behave = behave
         self.jobs: list[Job] = []
 
-    def __call__(self, job: Job, *, cwd: str, alone: bool, variables: Mapping[str, str]) -> int:
+    def __call__(
+        self, job: Job, *, cwd: str, alone: bool, trust: Sequence[str], variables: Mapping[str, str]
+    ) -> int:
         self.jobs.append(job)
         assert Job.read(job.folder) == job
         assert set(variables) == {STORAGE}
+        assert trust == []  # all that it names is known
+        check_stored(json.loads((job.folder / JOB).read_text())["config"], source="job.json")
         does = self.behave(job)
         if isinstance(does, str):
             write_json(job.folder / FAILED, {"error": does, "exit_code": 1})

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.coverage import METHODS, OURS, drawn_populations, read, simulate
 from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals, run_intervals
 
 Floats = NDArray[np.float64]
@@ -79,3 +80,25 @@ def test_of_several_trainings_whose_means_differ(seeds: int) -> None:
         hits += found.low[0] <= dice.mean() <= found.high[0]
     # Student's t of few trainings is so wide that with the lesions' it covers more than it says.
     assert 0.93 <= hits / times <= {2: 1, 3: 0.99, 5: 0.98}[seeds]
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    number = 2 * LEAST_LESIONS
+    table = pd.DataFrame({"image_id": range(number), "group": range(number), "stratum_diagnosis": "nv"})
+    table.loc[: number // 2 - 1, "stratum_diagnosis"] = "mel"
+    files = [tmp_path / name for name in ("one.csv", "two.csv")]
+    for path in files:
+        scores = {"dice": 1 - generator.lognormal(-3, 0.5, number), "hd95": generator.lognormal(1, 1, number)}
+        table.assign(**scores, stratum_size="5-15 %", stratum_hair="none").to_csv(path, index=False)
+    populations = [*read(files), *drawn_populations(300)]
+    assert [population.name for population in populations] == [
+        *(f"network {k}{stratum}" for k in (1, 2) for stratum in ("", ", diagnosis mel", ", diagnosis nv")),
+        "networks 1 - 2",
+        "drawn",
+        "drawn",
+    ]
+    for population in populations:
+        found = simulate(population, 30, repeats=3, draws=50)
+        assert set(found["method"]) == {*METHODS, OURS}
+        assert found["coverage"].between(0, 1).all()

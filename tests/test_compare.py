@@ -455,12 +455,17 @@ def test_evaluations_of_a_group_are_fetched(
         assert (path, filters) == ("me/skinseg", {"group": "night"})
         listed = {"a": [artifact("good"), artifact("none", "model")], "b": [artifact("bad")], "c": []}
         return [
-            SimpleNamespace(name=name, id=f"id{name}", logged_artifacts=lambda found=found: found)
+            # Others of the group name their runs as they like.
+            SimpleNamespace(name=f"../../{name}", id=f"id{name}", logged_artifacts=lambda found=found: found)
             for name, found in listed.items()
         ]
 
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=runs))
+    before = set(tmp_path.iterdir())
     compare(tmp_path, "wandb:me/skinseg/night")
+    (fetched,) = tmp_path.rglob("fetched")
+    assert len(list(fetched.iterdir())) == 2
+    assert len(set(tmp_path.iterdir()) - before) <= 1, "the comparison alone"
     assert [entry["name"] for entry in content(tmp_path)["runs"]] == ["good", "bad"]
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=lambda *_, **__: []))
     with pytest.raises(SkinsegError, match="no run of this group has an evaluation"):

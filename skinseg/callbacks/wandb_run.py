@@ -310,11 +310,10 @@ def fetch_evaluations(group: str, folder: Path) -> Path:
         for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
             for artifact in run.logged_artifacts():
                 if artifact.type == "evaluation":
-                    # Whoever named the run may not say where on this disk it is put.
-                    parts_of_path = [
-                        re.sub(r"[^\w.= -]", "_", name) for name in (f"{run.name}-{run.id}", artifact.name)
-                    ]
-                    artifact.download(root=str(folder.joinpath(*parts_of_path)))
+                    # Whoever named the run does not say where on this disk it is put.
+                    names = (f"{run.name}-{run.id}", artifact.name)
+                    place = folder.joinpath(*(re.sub(r"^\.|[^\w.= -]", "_", name) for name in names))
+                    artifact.download(root=str(place))
                     found += 1
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise SkinsegError(f"runs=wandb:{group} cannot be fetched: {error}") from error

@@ -581,14 +581,19 @@ def test_evaluations_of_a_group_are_fetched(
         assert (path, filters) == ("me/skinseg", {"group": "night"})
         listed = {"a": [artifact("good"), artifact("none", "model")], "b": [artifact("bad")], "c": []}
         return [
-            SimpleNamespace(name=name, id=f"id{name}", logged_artifacts=lambda found=found: found)
+            # Others of the group name their runs as they like.
+            SimpleNamespace(name=f"../../{name}", id=f"id{name}", logged_artifacts=lambda found=found: found)
             for name, found in listed.items()
         ]
 
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=runs))
     # Of an earlier call, which asked for another group.
     shutil.copytree(place / "evaluations/fair", tmp_path / "comparison/fetched/fair-idf/fair_v0")
+    before = set(tmp_path.iterdir())
     compare(tmp_path, "wandb:me/skinseg/night")
+    (fetched,) = tmp_path.rglob("fetched")
+    assert len(list(fetched.iterdir())) == 3, "with that of the earlier call"
+    assert len(set(tmp_path.iterdir()) - before) <= 1, "the comparison alone"
     assert [entry["name"] for entry in content(tmp_path)["runs"]] == ["good", "bad"]
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=lambda *_, **__: []))
     with pytest.raises(SkinsegError, match="no run of this group has an evaluation"):

@@ -28,6 +28,7 @@ from skinseg.inference.ensemble import join_checkpoints
 from skinseg.multirun import _as_planned
 from skinseg.predict import run as predict
 from skinseg.sweep.jobs import Job, fingerprint
+from skinseg.train import main
 from skinseg.train import run as train
 from skinseg.trust import KEYS, check_stored
 
@@ -456,6 +457,17 @@ def test_a_sweep_of_ones_own_network(own: str, trained: Path, tmp_path: Path) ->
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "sweep/1/checkpoints/best.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    "words", [["--experimental-rerun", "config.pickle"], ["--experimental-rer=x", "a=1"]]
+)
+def test_hydra_unpickles_no_run(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    assert main() == 2
+    assert "unpickles" in capsys.readouterr().err
 
 
 def test_a_plan_that_somebody_changed_is_refused(tmp_path: Path) -> None:

@@ -299,9 +299,9 @@ def fetch_evaluations(group: str, folder: Path) -> list[Path]:
         for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
             for artifact in run.logged_artifacts():
                 if artifact.type == "evaluation":
-                    # Whoever named the run may not say where on this disk it is put.
+                    # Whoever named the run does not say where on this disk it is put.
                     names = (f"{run.name}-{run.id}", artifact.name)
-                    place = folder.joinpath(*(re.sub(r"[^\w.= -]", "_", name) for name in names))
+                    place = folder.joinpath(*(re.sub(r"^\.|[^\w.= -]", "_", name) for name in names))
                     artifact.download(root=str(place))
                     found.append(place)
     except (wandb.errors.Error, ValueError, OSError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
+from skinseg.callbacks.checkpoint import BestAndLast
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.checkpoint import WholeCheckpointIO, load_weights
@@ -293,6 +295,9 @@ def callbacks(config: Plain) -> list[Callback]:
     """Builds the callbacks that are not null."""
     nodes = (config["callbacks"] or {}).items()
     built = [instance(f"callbacks.{name}", node) for name, node in nodes if node is not None]
+    for callback in built:
+        if isinstance(callback, BestAndLast) and config["ckpt_path"] is not None:
+            callback.resumed_from = Path(config["ckpt_path"]).expanduser()
     if any((config["logger"] or {}).values()):
         return built
     # Lightning refuses it where nothing could take its numbers.

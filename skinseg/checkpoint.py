@@ -11,6 +11,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing
 
+# How a step is computed, which no state holds.
+_HOW = frozenset({"fused", "foreach", "_partial_"})
+
 
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes beside the previous checkpoint and takes its place only when all of it is on the disk.
@@ -115,9 +118,12 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
         fingerprint: Its split's.
 
     Raises:
-        SkinsegError: The network, what is supervised of it, or the split is another one.
+        SkinsegError: The network, what is supervised of it, the optimizer, the schedule or the split is
+            another one, or the run is to end before it was stopped.
     """
     record = checkpoint["skinseg"]
+    _check_same_optimization(record["config"], config)
+    _check_not_beyond(checkpoint, config)
     theirs, ours = (dict(c["model"], encoder_weights=None) for c in (record["config"], config))
     if theirs != ours:
         keys = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
@@ -146,6 +152,34 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
             f"ckpt_path={config['ckpt_path']} was trained on the split {record['split']}, this run has "
             f"{fingerprint}: images that it was trained on might be tested on. Use the run's split: "
             "data.split.file=<run folder>/split.csv"
+        )
+
+
+def _check_same_optimization(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Refuses values that the restored state of the optimizer and of its schedule would silently replace."""
+    found = []
+    for group in ("optimizer", "scheduler"):
+        pair = [{k: v for k, v in c[group].items() if k not in _HOW} for c in (theirs, ours)]
+        keys = sorted(k for k in pair[0].keys() | pair[1].keys() if pair[0].get(k) != pair[1].get(k))
+        found += [f"{group}.{k}: {pair[0].get(k)!r} there, {pair[1].get(k)!r} here" for k in keys]
+    found += [f"{k}: {theirs[k]} there, {ours[k]} here" for k in ("monitor", "mode") if theirs[k] != ours[k]]
+    if found:
+        raise SkinsegError(
+            f"ckpt_path={ours['ckpt_path']} goes on with the optimizer, schedule and best score that it was "
+            f"saved with, and these differ ({'; '.join(found)}). Leave them out to go on, or start anew from "
+            "its weights with init_from."
+        )
+
+
+def _check_not_beyond(checkpoint: dict[str, Any], config: dict[str, Any]) -> None:
+    epochs = config["trainer"].get("max_epochs")
+    if epochs in (None, -1) or config["budget"]["steps"] or config["budget"]["minutes"]:
+        return
+    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    if done > epochs:
+        raise SkinsegError(
+            f"trainer.max_epochs={epochs}: ckpt_path={config['ckpt_path']} has trained {done} epochs; it is "
+            "the total, so raise it to go on."
         )
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.errors import SkinsegError
+from skinseg.rules import value_problems
 from skinseg.signatures import KNOWN_LIBRARIES, NotFollowedError, Signature, TargetError, read_signature
 
 log = logging.getLogger(__name__)
@@ -203,10 +204,6 @@ class RootConfig:
     logger: dict[str, Node | None] | None
 
 
-_AT_LEAST = {"seed": 0, "threads": 1, "lr_reference_batch": 1}
-_ABOVE_ZERO = (
-    "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs",
-)  # fmt: skip
 OURS = {
     "data": {"augment", "mix", "preprocess", "seed"},
     "test_data": {"augment", "mix", "preprocess", "seed"},
@@ -352,18 +349,7 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
         yield _unknown(key, known | groups, where="the root")
     for key in sorted(known - config.keys()):
         yield f"{key}: missing; the root needs it."
-    if "monitor" in known:
-        yield from _monitor_problem(config.get("monitor"), config.get("mode"))
-    budget = config.get("budget")
-    if isinstance(budget, dict) and None not in (budget.get("steps"), budget.get("minutes")):
-        yield f"budget.steps={budget['steps']} and budget.minutes={budget['minutes']}: set one of them."
-    for key, least in _AT_LEAST.items():
-        if key in known and isinstance(config.get(key), int) and config[key] < least:
-            yield f"{key}={config[key]}: expected {least} or more."
-    if isinstance(threshold := config.get("threshold"), (int, float)) and not 0 < threshold < 1:
-        yield f"threshold={threshold}: expected a probability between 0 and 1."
-    if "trainer" in known:
-        yield from _sharding_problems(config)
+    yield from value_problems(config)
     for key in sorted(known & config.keys()):
         value, kind = config[key], types[key]
         if kind == Node or (kind in (Node | None, Node | Changes | None) and value):
@@ -394,10 +380,8 @@ def _group_problems(key: str, values: object, types: Mapping[str, Any]) -> Itera
     for name, kind in types.items():
         if name not in values:
             yield f"{key}.{name}: missing; {key} needs it."
-        elif problems := list(_type_problem(f"{key}.{name}", values[name], kind)):
-            yield from problems
-        elif f"{key}.{name}" in _ABOVE_ZERO and values[name] is not None and values[name] <= 0:
-            yield f"{key}.{name}={values[name]}: expected more than 0."
+        else:
+            yield from _type_problem(f"{key}.{name}", values[name], kind)
 
 
 def _search_problems(config: Plain) -> Iterator[str]:
@@ -433,8 +417,6 @@ def _search_problems(config: Plain) -> Iterator[str]:
     found = {"batch_size": "data.batch_size", "lr": "optimizer.lr"}.get(str(config.get("find")))
     if found is not None and found in search["space"]:
         yield f"find={config['find']}: would replace {found}, which is searched; leave one of them out."
-    if str(config.get("monitor", "")).startswith("train/"):
-        yield f"monitor={config['monitor']}: a search compares validation scores; take e.g. val/dice."
     for name, kind in nodes.items():
         node = search.get(name)
         if isinstance(node, dict) and "_target_" in node:
@@ -453,57 +435,6 @@ def _collection_problems(
             yield from _node_problems(f"{key}.{name}", node, signature)
         elif node is not None:
             yield _unknown(f"{key}.{name}", {f"{key}.{other}" for other in proper}, where=key)
-
-
-def _monitor_problem(monitor: object, mode: object) -> Iterator[str]:
-    """A score that is never logged would only be missed after the first epoch."""
-    from skinseg.scoring.overlap import OVERLAP_METRICS
-
-    known = ["train/loss", "val/loss", *(f"val/{name}" for name in OVERLAP_METRICS)]
-    if isinstance(monitor, str) and monitor.startswith("test/"):
-        yield (
-            f"monitor={monitor}: a checkpoint is chosen on validation, never on the images that it is scored "
-            f"on; take monitor=val/{monitor.removeprefix('test/')}."
-        )
-        return
-    if isinstance(monitor, str) and monitor not in known:
-        near = difflib.get_close_matches(monitor, known, n=1)
-        yield f"monitor={monitor}: never logged; " + (
-            f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
-        )
-        return
-    better = "min" if str(monitor).endswith("/loss") else "max"
-    if mode in ("min", "max") and mode != better:
-        best = "smallest" if better == "min" else "largest"
-        yield f"mode={mode}: of {monitor} the {best} is the best; set mode={better}."
-
-
-def _sharding_problems(config: Plain) -> Iterator[str]:
-    """What a sharded network does not go with, or what Lightning would silently leave out."""
-    trainer = config.get("trainer") or {}
-    strategy = trainer.get("strategy") or {}
-    if isinstance(strategy, str):
-        if strategy.startswith("fsdp"):
-            yield f"trainer.strategy={strategy}: not tried with skinseg; take trainer=fsdp."
-        return
-    if not str(strategy.get("_target_")).endswith(".FullySharded"):
-        return
-    for key in ("compile", "find", "deep_supervision"):
-        if config.get(key) is not None:
-            yield f"{key}={config[key]}: not with trainer=fsdp; set {key}=null, or take trainer=ddp."
-    if (precision := trainer.get("precision")) not in (None, 32, "32", "32-true", "bf16", "bf16-mixed"):
-        yield f"trainer.precision={precision}: with trainer=fsdp expected bf16-mixed or 32-true."
-    if trainer.get("sync_batchnorm"):
-        yield (
-            "trainer.sync_batchnorm=true: not with trainer=fsdp, where batch norm is over the batch of each "
-            "process; set it to false, or take trainer=ddp."
-        )
-    for name, node in (config.get("callbacks") or {}).items():
-        if isinstance(node, Mapping) and "Averag" in str(node.get("_target_")):
-            yield (
-                f"callbacks.{name}: weights that are sharded cannot be averaged; leave it out "
-                "(callbacks=default), or take trainer=ddp."
-            )
 
 
 def _node_problems(

@@ -8,6 +8,8 @@ import pytest
 
 from skinseg.config import check, compose, plain
 from skinseg.errors import SkinsegError
+from skinseg.evaluate import EvaluateConfig
+from skinseg.predict import PredictConfig
 
 
 def problems(*overrides: str) -> str:
@@ -47,6 +49,30 @@ def test_the_default_has_no_problem() -> None:
         ("monitor=val/loss", "mode=max: of val/loss the smallest is the best; set mode=min."),
         ("mode=min", "mode=min: of val/dice the largest is the best; set mode=max."),
         ("seed=-1", "seed=-1: expected 0 or more"),
+        ("data.batch_size=-4", "data.batch_size=-4: expected 1 or more"),
+        ("data.num_workers=-1", "data.num_workers=-1: expected 0 or more"),
+        ("optimizer.lr=-1", "optimizer.lr=-1: expected more than 0"),
+        ("optimizer.lr=0", "optimizer.lr=0: expected more than 0"),
+        ("optimizer.weight_decay=-0.1", "optimizer.weight_decay=-0.1: expected 0 or more"),
+        ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0: expected 1 or more"),
+        ("budget.steps=0", "budget.steps=0: expected more than 0"),
+        ("data.root=", "data.root is empty; give it a value"),
+        ("init_from=", "init_from is empty"),
+        ("test_data=isic2018 test_data.root=", "test_data.root is empty"),
+        ("name=", "name is empty"),
+        ("init_from=nowhere.ckpt", "init_from=nowhere.ckpt: no such file"),
+        ("data.same_lesion=nowhere.csv", "data.same_lesion=nowhere.csv: no such file"),
+        ("data.masks=nowhere", "data.masks=nowhere: no such folder"),
+        ("data.split.file=nowhere.csv", "data.split.file=nowhere.csv: no such file"),
+        ("model.encoder_weights=nowhere.pth", "model.encoder_weights=nowhere.pth: no such file"),
+        (
+            "trainer.limit_val_batches=0",
+            "trainer.limit_val_batches=0: the checkpoint is chosen on validation",
+        ),
+        ("trainer.limit_test_batches=0", "to leave the test out, set test=false"),
+        ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: the weights would stay in processes"),
+        ("trainer=cpu trainer.precision=16-mixed", "trainer.precision=16-mixed: not on a processor"),
+        ("monitor=train/loss mode=min", "monitor=train/loss: a checkpoint is chosen on validation"),
         ("threads=0", "threads=0: expected 1 or more"),
         ("+data.seed=5", "data.seed: set by skinseg itself"),
         ("+trainer.enable_checkpointing=false", "trainer.enable_checkpointing: set by skinseg itself"),
@@ -68,7 +94,23 @@ def test_the_default_has_no_problem() -> None:
     ],
 )
 def test_one_problem(override: str, message: str) -> None:
-    assert message in problems(override)
+    assert message in problems(*override.split(" "))
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"), [("predict", ("input", "output", "ckpt")), ("evaluate", ("ckpt", "truth"))]
+)
+def test_an_empty_value_is_not_the_current_folder(command: str, keys: tuple[str, ...]) -> None:
+    schema = {"predict": PredictConfig, "evaluate": EvaluateConfig}[command]
+    config = plain(compose([f"++{key}=''" for key in keys] + ["++run_dir=."], command))
+    with pytest.raises(SkinsegError) as caught:
+        check(config, schema)
+    for key in keys:
+        assert f"{key} is empty; give it a value" in str(caught.value)
+
+
+def test_names_of_loggers_may_be_empty() -> None:
+    check(plain(compose(["logger=[csv,tensorboard]", "run_dir=.", "notes=''"])))
 
 
 def test_all_problems_at_once() -> None:

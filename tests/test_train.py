@@ -359,6 +359,35 @@ class TestResume:
         resumed = train(*self.RUN, f"ckpt_path={last}", run_dir="resumed")
         assert_same_weights(whole, resumed / "checkpoints/last.ckpt")
 
+    @pytest.mark.parametrize(
+        ("overrides", "found"),
+        [
+            (("optimizer.lr=1e-5",), r"optimizer\.lr: 0\.002 there, 1e-05 here"),
+            (("optimizer.weight_decay=0.3",), r"optimizer\.weight_decay: 0\.01 there, 0\.3 here"),
+            (
+                ("optimizer=sgd",),
+                r"optimizer\._target_: 'torch\.optim\.AdamW' there, 'torch\.optim\.SGD' here",
+            ),
+            (("scheduler.warmup=0.5",), r"scheduler\.warmup: 0\.05 there, 0\.5 here"),
+            (("scheduler=none",), r"scheduler\._target_: "),
+            (("monitor=val/jaccard",), r"monitor: val/dice there, val/jaccard here"),
+        ],
+    )
+    def test_refuses_what_the_restored_state_would_replace(
+        self, train: Train, overrides: tuple[str, ...], found: str
+    ) -> None:
+        run = ("callbacks=minimal", "logger=none", "test=false")
+        last = train(*run) / "checkpoints/last.ckpt"
+        with pytest.raises(SkinsegError, match=f"{found}.*start anew from its weights with init_from"):
+            train(*run, "trainer.max_epochs=2", f"ckpt_path={last}", *overrides, run_dir="again")
+        train(*run, f"init_from={last}", *overrides, "trainer.max_steps=1", run_dir="from_weights")
+
+    def test_refuses_an_end_before_it_was_stopped(self, train: Train) -> None:
+        run = ("callbacks=minimal", "logger=none", "test=false")
+        last = train(*run, "trainer.max_epochs=2") / "checkpoints/last.ckpt"
+        with pytest.raises(SkinsegError, match=r"trainer\.max_epochs=1: .* has trained 2 epochs.*raise it"):
+            train(*run, "trainer.max_epochs=1", f"ckpt_path={last}", run_dir="again")
+
     def test_refuses_another_network_split_or_file(self, train: Train, tmp_path: Path) -> None:
         folder = train("test=false", "callbacks=minimal")
         last = folder / "checkpoints/last.ckpt"

@@ -31,15 +31,14 @@ class BestAndLast(ModelCheckpoint):
     `last.ckpt` is written at the end of each epoch, and within an epoch as often as asked for. Lightning
     writes it only together with a new best.
 
-    A run that resumes in another folder goes on with the best checkpoint so far, which is copied there:
-    Lightning would forget it, and the best of the remaining epochs would pass for the best of all.
+    A run that resumes goes on with the best checkpoint beside the one that it resumes from (`resumed_from`,
+    which `build` sets), and copies it into its own folder: Lightning would forget it, and the best of the
+    remaining epochs would pass for the best of all.
 
     Args:
         dirpath: The folder.
         monitor: The score.
         mode: Which direction of it is better.
-        resumed_from: The checkpoint that the run goes on from; the best one is looked for beside it where the
-            run folder was moved.
         every_n_steps: Optimizer steps after which `last.ckpt` is written within an epoch. None: no number.
         every_n_minutes: Minutes after which it is written within an epoch. None: no time.
 
@@ -52,7 +51,6 @@ class BestAndLast(ModelCheckpoint):
         dirpath: str,
         monitor: str,
         mode: Literal["max", "min"],
-        resumed_from: str | None = None,
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
     ) -> None:
@@ -68,7 +66,8 @@ class BestAndLast(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        self.resumed_from = None if resumed_from is None else Path(resumed_from)
+        self.resumed_from: Path | None = None
+        self._fits = False
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self._validated = False  # since the last training batch
@@ -80,6 +79,11 @@ class BestAndLast(ModelCheckpoint):
         """Where `last.ckpt` is written."""
         assert self.dirpath is not None
         return Path(self.dirpath) / "last.ckpt"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Makes ready for a fit, or for a validation or test of a checkpoint."""
+        super().setup(trainer, pl_module, stage)
+        self._fits = stage == "fit"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
@@ -134,31 +138,36 @@ class BestAndLast(ModelCheckpoint):
         return bool(trainer.strategy.reduce_boolean_decision(late, all=False))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over the state of the run that is resumed."""
-        assert self.dirpath is not None
-        there, here = Path(state_dict["best_model_path"] or "."), Path(self.dirpath) / "best.ckpt"
-        if not there.is_file() and self.resumed_from is not None:
-            # The run folder was moved since.
-            there = self.resumed_from.with_name("best.ckpt")
-        if state_dict["best_model_path"] and not there.is_file():
+        """Takes over the best score of the run that is resumed, with the checkpoint beside `resumed_from`.
+
+        Paths in the state are not followed: the run folder may have been moved since, and Lightning removes
+        what they name when a better score comes.
+        """
+        here = Path(str(self.dirpath)) / "best.ckpt"
+        resumed = self._fits and self.resumed_from is not None
+        there = self.resumed_from.with_name("best.ckpt") if resumed and self.resumed_from else here
+        score = state_dict["best_model_score"]
+        kept = score is not None and there.is_file()
+        if kept and there.resolve() != here.resolve() and first_rank():
+            with replacing(here) as temporary:
+                shutil.copyfile(there, temporary)
+        elif score is not None and not kept:
             log.warning(
-                "The best checkpoint so far, %s, is gone; the best of the remaining epochs will be taken.",
-                state_dict["best_model_path"],
+                "The best checkpoint so far is not at %s; the best of the remaining epochs will be taken.",
+                there,
             )
-        moved = str(self.dirpath) != state_dict["dirpath"] or there != here
-        if moved and there.is_file():
-            if first_rank():
-                with replacing(here) as temporary:
-                    shutil.copyfile(there, temporary)
-            state_dict = {
-                **state_dict,
-                "dirpath": str(self.dirpath),
-                "best_model_path": str(here),
-                "kth_best_model_path": str(here),
-                "best_k_models": dict.fromkeys([str(here)], state_dict["best_model_score"]),
+        path = str(here) if kept else ""
+        super().load_state_dict(
+            {
+                "dirpath": self.dirpath,
+                "best_model_score": score if kept else None,
+                "best_model_path": path,
+                "kth_best_model_path": path,
+                "kth_value": state_dict["kth_value"] if kept else self.kth_value,
+                "best_k_models": {path: score} if kept else {},
                 "last_model_path": "",
             }
-        super().load_state_dict(state_dict)
+        )
 
 
 def _is_dev_run(trainer: L.Trainer) -> bool:

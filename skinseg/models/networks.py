@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from skinseg.errors import SkinsegError
 from skinseg.online import reachable
+from skinseg.rules import is_path
 
 Colour = tuple[float, float, float]
 
@@ -100,7 +101,7 @@ def build_network(
             channels_last=channels_last,
         )
     path = None
-    if isinstance(weights, str) and _is_path(weights):
+    if isinstance(weights, str) and is_path(weights):
         path, options["encoder_weights"] = Path(weights).expanduser(), None
     try:
         with _one_attempt(options.get("encoder_weights")):
@@ -208,7 +209,7 @@ def normalization(encoder_name: str | None, encoder_weights: str | None) -> tupl
         return IMAGENET_MEAN, IMAGENET_STD
     from segmentation_models_pytorch.encoders import get_preprocessing_params, is_equivalent_to_timm_universal
 
-    if _is_path(encoder_weights) or is_equivalent_to_timm_universal(encoder_name):
+    if is_path(encoder_weights) or is_equivalent_to_timm_universal(encoder_name):
         # The library has no statistics for a file, and none either for what it fetches from timm.
         encoder_name = f"tu-{_timm_name(encoder_name)}"
     try:
@@ -423,10 +424,6 @@ def _check_encoder_exists(encoder: str) -> None:
         + (f"did you mean {', '.join(near)}? " if near else "")
         + "Known are those of segmentation_models_pytorch.encoders, and tu-<name> for the models of timm."
     )
-
-
-def _is_path(weights: str) -> bool:
-    return "/" in weights or "\\" in weights or weights.endswith((".safetensors", ".pth", ".pt", ".bin"))
 
 
 def _is_counter(name: str) -> bool:

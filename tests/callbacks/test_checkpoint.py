@@ -11,12 +11,15 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from conftest import Train
+from conftest import TINY, Train
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
+from omegaconf import OmegaConf
 
+from skinseg.config import compose, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import LesionSegmenter
+from skinseg.train import run as run_training
 
 RUN = ("callbacks=minimal", "test=false")
 
@@ -38,9 +41,10 @@ class NoteLast(Callback):
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Returns a function that gives the validations of a fit these scores, in order."""
 
+    log = LesionSegmenter.log
+
     def script(*scores: float) -> None:
         left = list(scores)
-        log = LesionSegmenter.log
 
         def say(self: LesionSegmenter, name: str, value: Any, **how: Any) -> None:
             fitting = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
@@ -139,6 +143,51 @@ def test_a_run_goes_on_from_a_checkpoint_within_an_epoch(train: Train, tmp_path:
     for name in ("last.ckpt", "best.ckpt"):
         there, here = read(whole, name)["state_dict"], read(resumed, name)["state_dict"]
         assert all(torch.equal(value, here[key]) for key, value in there.items()), name
+
+
+def test_a_job_that_goes_on_beside_what_it_left_keeps_its_best(
+    train: Train, scripted: Callable[..., None], tmp_path: Path
+) -> None:
+    """As a sweep does: what an interrupted job left is moved aside, and its planned configuration resumed."""
+    run = (*RUN, "trainer.max_epochs=4")
+    stop = "+callbacks.stop={_target_: conftest.InterruptAt, validation: 2}"
+    scripted(0.9, 0.5, 0.4)
+    with pytest.raises(InterruptedRunError):
+        train(*run, stop, run_dir="job")
+    aside = (tmp_path / "job").rename(tmp_path / "aside")
+    data = f"data.root={tmp_path / 'ham10000'}"
+    planned = plain(compose([*TINY, data, *run, f"run_dir={tmp_path / 'job'}"]))
+    scripted(0.3, 0.2, 0.1)
+    run_training(OmegaConf.create({**planned, "ckpt_path": str(aside / "checkpoints/last.ckpt")}))
+    summary = json.loads((tmp_path / "job/summary.json").read_text())
+    assert summary["objective"]["value"] == pytest.approx(0.9)
+    assert read(tmp_path / "job", "best.ckpt")["epoch"] == 0
+
+
+@pytest.mark.parametrize("form", ["{run}/checkpoints/../../{name}", "{folder}", "local://{folder}"])
+def test_paths_in_a_checkpoint_are_not_followed(
+    train: Train, scripted: Callable[..., None], form: str, tmp_path: Path
+) -> None:
+    """Lightning removes the file or folder of the best model so far when a better one comes."""
+    run = (*RUN, "trainer.max_epochs=3")
+    stop = "+callbacks.stop={_target_: conftest.InterruptAt, validation: 1}"
+    scripted(0.5, 0.4)
+    with pytest.raises(InterruptedRunError):
+        train(*run, stop)
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    (photographs / "mine.jpg").touch()
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    (state,) = [s for name, s in checkpoint["callbacks"].items() if "BestAndLast" in name]
+    path = form.format(run=tmp_path / "run", name="photographs", folder=photographs)
+    state |= {"best_model_path": path, "kth_best_model_path": path}
+    state["best_k_models"] = {path: state["best_model_score"]}
+    torch.save(checkpoint, last)
+    scripted(0.6, 0.7)
+    train(*run, f"ckpt_path={last}")
+    assert (photographs / "mine.jpg").is_file()
+    assert read(tmp_path / "run", "best.ckpt")["epoch"] == 2
 
 
 def test_refuses_intervals_that_are_none(train: Train) -> None:

@@ -1,0 +1,176 @@
+"""What the values of a configuration can be, beyond their types; light, for it is asked before any work."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+Plain = Mapping[str, Any]
+
+_AT_LEAST = {
+    "seed": 0,
+    "threads": 1,
+    "lr_reference_batch": 1,
+    "batch_size": 1,
+    "num_workers": 0,
+    "workers": 0,
+    "data.batch_size": 1,
+    "data.num_workers": 0,
+    "data.overfit": 1,
+    "test_data.num_workers": 0,
+    "optimizer.weight_decay": 0,
+    "optimizer.momentum": 0,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.num_nodes": 1,
+}
+_ABOVE_ZERO = (
+    "optimizer.lr", "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs",
+    "data.max_megapixels", "test_data.max_megapixels", "max_megapixels", "tolerance_px", "tolerance_percent",
+)  # fmt: skip
+_FILES = ("init_from", "data.same_lesion", "data.split.file", "model.encoder_weights")
+_FOLDERS = ("data.masks",)
+# Names of loggers, which are left out where they are empty.
+_MAY_BE_EMPTY = ("logger", "notes")
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def value_problems(config: Plain) -> Iterator[str]:
+    """Finds values that would only fail in the middle of the work, or mean something else.
+
+    Args:
+        config: Resolved, of any command. A key that is not there, or not of its type, is left to others.
+
+    Yields:
+        A sentence for each problem.
+    """
+    yield from _empty_values(config)
+    for key, least in _AT_LEAST.items():
+        if _is_number(value := _at(config, key)) and value < least:
+            yield f"{key}={value}: expected {least} or more."
+    for key in _ABOVE_ZERO:
+        if _is_number(value := _at(config, key)) and value <= 0:
+            yield f"{key}={value}: expected more than 0."
+    if _is_number(threshold := config.get("threshold")) and not 0 < threshold < 1:
+        yield f"threshold={threshold}: expected a probability between 0 and 1."
+    yield from _missing_files(config)
+    if "monitor" in config:
+        yield from _monitor_problem(config["monitor"], config.get("mode"))
+    steps, minutes = _at(config, "budget.steps"), _at(config, "budget.minutes")
+    if steps is not None and minutes is not None:
+        yield f"budget.steps={steps} and budget.minutes={minutes}: set one of them."
+    if "trainer" in config:
+        yield from _trainer_problems(config)
+        yield from _sharding_problems(config)
+
+
+def _at(config: Plain, key: str) -> Any:
+    """Returns the value at a dotted key, None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _empty_values(value: object, path: str = "") -> Iterator[str]:
+    """An empty path would be the current folder, and an empty name none."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            if path or key not in _MAY_BE_EMPTY:
+                yield from _empty_values(child, f"{path}.{key}" if path else str(key))
+    elif value == "":
+        yield f"{path} is empty; give it a value, or leave it out."
+
+
+def _missing_files(config: Plain) -> Iterator[str]:
+    for key in (*_FILES, *_FOLDERS):
+        value = _at(config, key)
+        if not isinstance(value, str) or not value or (key == "model.encoder_weights" and not is_path(value)):
+            continue
+        path = Path(value).expanduser()
+        if key in _FOLDERS and not path.is_dir():
+            yield f"{key}={value}: no such folder."
+        elif key in _FILES and not path.exists():
+            yield f"{key}={value}: no such file."
+
+
+def is_path(weights: str) -> bool:
+    """Whether `model.encoder_weights` names a file, and not a set of weights that a library knows."""
+    return "/" in weights or "\\" in weights or weights.endswith(_WEIGHTS)
+
+
+def _trainer_problems(config: Plain) -> Iterator[str]:
+    trainer = config["trainer"]
+    if not isinstance(trainer, Mapping):
+        return
+    if trainer.get("limit_val_batches") == 0:
+        yield (
+            "trainer.limit_val_batches=0: the checkpoint is chosen on validation; leave it out, or take a "
+            "share such as 0.1."
+        )
+    if trainer.get("limit_test_batches") == 0 and config.get("test") is True:
+        yield "trainer.limit_test_batches=0: to leave the test out, set test=false."
+    if str(trainer.get("strategy")) in ("ddp_spawn", "ddp_fork", "ddp_notebook"):
+        yield (
+            f"trainer.strategy={trainer['strategy']}: the weights would stay in processes that end; take "
+            "trainer=ddp."
+        )
+    precision = str(trainer.get("precision"))
+    if trainer.get("accelerator") == "cpu" and precision in ("16", "16-mixed", "16-true"):
+        yield f"trainer.precision={precision}: not on a processor; take bf16-mixed or 32-true."
+
+
+def _monitor_problem(monitor: object, mode: object) -> Iterator[str]:
+    """A score that is never logged would only be missed after the first epoch."""
+    from skinseg.scoring.overlap import OVERLAP_METRICS
+
+    known = ["val/loss", *(f"val/{name}" for name in OVERLAP_METRICS)]
+    if isinstance(monitor, str) and monitor.startswith(("test/", "train/")):
+        yield (
+            f"monitor={monitor}: a checkpoint is chosen on validation, never on the images that it is "
+            f"trained or scored on; take monitor=val/{monitor.partition('/')[2]}."
+        )
+        return
+    if isinstance(monitor, str) and monitor not in known:
+        near = difflib.get_close_matches(monitor, known, n=1)
+        yield f"monitor={monitor}: never logged; " + (
+            f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
+        )
+        return
+    better = "min" if str(monitor).endswith("/loss") else "max"
+    if mode in ("min", "max") and mode != better:
+        best = "smallest" if better == "min" else "largest"
+        yield f"mode={mode}: of {monitor} the {best} is the best; set mode={better}."
+
+
+def _sharding_problems(config: Plain) -> Iterator[str]:
+    """What a sharded network does not go with, or what Lightning would silently leave out."""
+    trainer = config.get("trainer") or {}
+    strategy = trainer.get("strategy") or {}
+    if isinstance(strategy, str):
+        if strategy.startswith("fsdp"):
+            yield f"trainer.strategy={strategy}: not tried with skinseg; take trainer=fsdp."
+        return
+    if not str(strategy.get("_target_")).endswith(".FullySharded"):
+        return
+    for key in ("compile", "find", "deep_supervision"):
+        if config.get(key) is not None:
+            yield f"{key}={config[key]}: not with trainer=fsdp; set {key}=null, or take trainer=ddp."
+    if (precision := trainer.get("precision")) not in (None, 32, "32", "32-true", "bf16", "bf16-mixed"):
+        yield f"trainer.precision={precision}: with trainer=fsdp expected bf16-mixed or 32-true."
+    if trainer.get("sync_batchnorm"):
+        yield (
+            "trainer.sync_batchnorm=true: not with trainer=fsdp, where batch norm is over the batch of each "
+            "process; set it to false, or take trainer=ddp."
+        )
+    for name, node in (config.get("callbacks") or {}).items():
+        if isinstance(node, Mapping) and "Averag" in str(node.get("_target_")):
+            yield (
+                f"callbacks.{name}: weights that are sharded cannot be averaged; leave it out "
+                "(callbacks=default), or take trainer=ddp."
+            )

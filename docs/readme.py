@@ -51,9 +51,7 @@ def caption() -> str:
     """Return what README.md says of the run, from the numbers that it left."""
     found = json.loads(NUMBERS.read_text(encoding="utf-8"))
     mean, low, high = (f"{found[key]:.3f}".lstrip("0") for key in ("mean", "low", "high"))
-    return (
-        f"Dice {mean} ({low} to {high}) on {found['images']} drawn images of {found['lesions']} lesions"
-    )
+    return f"Dice {mean} ({low} to {high}) on {found['images']} drawn images of {found['lesions']} lesions"
 
 
 def photograph(page_file: Path) -> Image.Image:

@@ -189,6 +189,7 @@ def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
 
 def _picture(row: Mapping[Any, Any], best: Method, second: Method, kind: str) -> GalleryImage | None:
     """A photograph with the outlines of two methods; of several seeds those of the first that has them."""
+    from skinseg.data.photographs import UnreadableFileError
     from skinseg.evaluation.gallery import gallery_image, prediction_file
 
     image_id = str(row["image_id"])
@@ -207,7 +208,11 @@ def _picture(row: Mapping[Any, Any], best: Method, second: Method, kind: str) ->
     photograph = {"image_id": image_id, "image": image, "kind": kind}
     several = [method.name for method in (best, second) if method.seeds]
     note = f"outline of one of several seeds: {', '.join(several)}" if several else ""
-    return gallery_image(photograph, {"truth": Path(files["mask"]), **masks}, scores, note)
+    try:
+        return gallery_image(photograph, {"truth": Path(files["mask"]), **masks}, scores, note)
+    except UnreadableFileError as error:  # changed since it was scored, or larger than is opened here
+        log.warning("Left out of the pictures: %s", error)
+        return None
 
 
 @functools.cache

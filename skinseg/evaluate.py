@@ -377,7 +377,7 @@ def _max_megapixels(config: Plain, as_trained: Plain, record: Plain | None) -> f
     node = config["data"] or as_trained
     if "max_megapixels" not in node and record is not None and config["truth"] is None:
         trained = record["config"]
-        node = trained["data"] | (trained["test_data"] or {})
+        node = (config["side"] == "test" and trained["test_data"]) or trained["data"]
     return float(node.get("max_megapixels", DEFAULT_MAX_MEGAPIXELS))
 
 

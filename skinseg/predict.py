@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -146,8 +147,8 @@ def run(cfg: DictConfig) -> dict[str, str]:
         if problems:
             table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
             write_csv(output / "unreadable.csv", table)
-        else:
-            (output / "unreadable.csv").unlink(missing_ok=True)  # that of a version that kept no record
+        elif not before:
+            _remove_unrecorded(output / "unreadable.csv")
         others = masks_of_others(output)
     for remark in found.remarks():
         console.print(remark)
@@ -162,6 +163,13 @@ def run(cfg: DictConfig) -> dict[str, str]:
         )
     console.print(f"{done} masks at threshold {threshold:g} written to {output}")
     return problems
+
+
+def _remove_unrecorded(table: Path) -> None:
+    """Removes the list of an earlier call by a version that kept no record of what it wrote."""
+    with suppress(OSError, ValueError):
+        if table.read_text(encoding="utf-8").startswith("file,problem\n"):
+            table.unlink()
 
 
 @hydra.main(config_path=str(config_dir()), config_name="predict", version_base="1.3")

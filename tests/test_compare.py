@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.evaluation.comparison import Comparison
 from skinseg.evaluation.runs import ScoredRun, methods_of
+from skinseg.scoring.metrics import METRICS
 from skinseg.scoring.statistics import (
     LEAST_LESIONS,
     cluster_intervals,
@@ -121,6 +123,23 @@ def test_ranking_differences_and_p_are_those_of_the_scores(place: Path) -> None:
     page = (place / "comparison/report.html").read_text()
     assert found["verdict"] in page
     assert page.count("<figure") > 2, "figures and photographs"
+
+
+def test_a_picture_that_was_damaged_since_is_left_out(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truth = sorted((place / "truth").iterdir())
+    for path in truth:
+        path.write_bytes(path.read_bytes()[:40])
+    with caplog.at_level(logging.WARNING):
+        compare(place, str(place / "evaluations"))
+    assert "Left out of the pictures: " in caplog.text
+    assert len(content(place)["runs"]) == 3
+
+
+def test_the_least_lesions_of_an_interval_are_those_of_the_metric(place: Path) -> None:
+    compare(place, str(place / "evaluations"), "metric=area_error")
+    least = METRICS["area_error"].least_lesions
+    assert least > LEAST_LESIONS
+    assert content(place)["interval"] == f"no intervals: {IMAGES // 2} lesions, and {least:,} are the least"
 
 
 def test_equal_predictions_are_not_shown_to_differ(place: Path) -> None:

@@ -212,6 +212,30 @@ def test_the_folder_describes_the_last_call_alone(
     assert len(masks(tmp_path)) == 10
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_list_that_somebody_changed_stays(ckpt: Path, tmp_path: Path, recorded: bool) -> None:
+    place, out = photographs(tmp_path / "in"), tmp_path / "out"
+    (place / "broken.jpg").write_bytes(b"no image")
+    predict(ckpt, tmp_path)
+    table = out / "unreadable.csv"
+    table.write_text("who,what\nme,I called the clinic\n")
+    if not recorded:
+        (out / ".skinseg").unlink()
+    (place / "broken.jpg").unlink()
+    predict(ckpt, tmp_path, "overwrite=true")
+    assert table.read_text().startswith("who,what")
+
+
+def test_a_list_of_a_version_without_a_record_goes(ckpt: Path, tmp_path: Path) -> None:
+    place = photographs(tmp_path / "in")
+    (place / "broken.jpg").write_bytes(b"no image")
+    predict(ckpt, tmp_path)
+    (tmp_path / "out/.skinseg").unlink()
+    (place / "broken.jpg").unlink()
+    predict(ckpt, tmp_path, "overwrite=true")
+    assert not (tmp_path / "out/unreadable.csv").exists()
+
+
 def test_masks_of_other_photographs_are_not_mixed_in_without_a_word(ckpt: Path, tmp_path: Path) -> None:
     photographs(tmp_path / "in")
     predict(ckpt, tmp_path)

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# What a step and a checkpoint may take after a signal.
+_GRACE_S = 300
+
 # OpenCV's own threads would compete with the loader's worker processes.
 cv2.setNumThreads(0)
 
@@ -378,11 +381,16 @@ def _one_ahead(batches: Iterator[T]) -> Iterator[T]:
 
 
 def prepare_worker(_worker: int) -> None:
-    """Prepares a loader process: one thread, for the processes already fill the cores, and no signals.
+    """Prepares a loader process: one thread, for the processes already fill the cores, and time at a signal.
 
     Ctrl-C, schedulers and torchrun signal all processes of a group. The main process still needs the loaders
-    for the step after which it saves; it ends them itself.
+    for the step after which it saves, and they end with it. One that hangs ends by an alarm.
     """
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    can_end_later = hasattr(signal, "alarm")  # not on Windows
+    signal.signal(signal.SIGTERM, _end_later if can_end_later else signal.SIG_IGN)
+
+
+def _end_later(*_: object) -> None:
+    signal.alarm(_GRACE_S)

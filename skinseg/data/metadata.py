@@ -77,10 +77,13 @@ def find_metadata(tree: Tree, image_ids: Iterable[str], more: Sequence[str] = ()
         tables.append(table)
     usual = {name.lower() for name in (*HAM10000_NAMES, *ARCHIVE_NAMES)}
     for path in (folder / name for folder, names in tree for name in names if name.lower() in usual):
-        if path.name.lower() == _ANYBODYS and not _is_metadata(path):
+        try:
+            table = _read(path)
+        except _OtherTableError:
+            if path.name.lower() != _ANYBODYS:
+                raise
             log.warning("%s is not the ISIC Archive's metadata (no column isic_id) and is not used.", path)
             continue
-        table = _read(path)
         log.info("%s: knows %d of the %d images.", path, table.index.isin(images).sum(), len(images))
         tables.append(table)
     if not tables:
@@ -131,27 +134,24 @@ def diagnosis_codes(terms: pd.Series) -> pd.Series:
     return codes.where(codes.isin(list(DIAGNOSES)))
 
 
-def _is_metadata(path: Path) -> bool:
-    """Whether a table has image ids of the Archive's or HAM10000's columns."""
-    try:
-        columns = set(read_table(path, (), known=_FILE_COLUMNS))
-    except SkinsegError:
-        return True  # so that it is read again, and refused
-    return "isic_id" in columns or set(_HAM10000_COLUMNS) <= columns
+class _OtherTableError(SkinsegError):
+    """A table that is readable, but of something else."""
 
 
 def _read(path: Path, key: str | None = None) -> pd.DataFrame:
     """Reads a metadata file.
 
     Raises:
-        SkinsegError: It is something else.
+        SkinsegError: It cannot be read, or is something else; an `_OtherTableError` where it has no image ids
+            of the Archive.
     """
     where = str(path) if key is None else f"{key}={path}"
     rows = read_table(path, (), known=_FILE_COLUMNS, key=key)
     ham = set(_HAM10000_COLUMNS) <= set(rows)
     if not ham and not ("isic_id" in rows and {"lesion_id", "diagnosis_3"} & set(rows)):
         found = ", ".join(map(str, rows))
-        raise SkinsegError(
+        kind = SkinsegError if "isic_id" in rows else _OtherTableError
+        raise kind(
             f"{where} is neither HAM10000's metadata (columns image_id, lesion_id, dx) nor the ISIC "
             f"Archive's (isic_id, and lesion_id or diagnosis_3); found the columns {found}."
         )

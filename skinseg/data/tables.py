@@ -40,7 +40,9 @@ _MISSING = frozenset(
     ]
 )
 # What people write for a lesion that they do not know; taken as a name it would join all such images.
-_NO_LESION = frozenset(["-", "--", "?", ".", "na", "none", "unknown", "missing", "not available"])
+_NO_LESION = frozenset(
+    ["-", "--", "?", ".", "na", "n.a.", "nil", "none", "unknown", "missing", "not available"]
+) | {text.lower() for text in _MISSING}
 
 # They are seen by nobody, and some programs leave them behind.
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))

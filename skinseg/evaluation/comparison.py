@@ -138,7 +138,11 @@ class Comparison:
             "metrics": describe_metrics(self.metrics),
             "test": self._test(),
             "interval": describe_interval(
-                self.level, self.draws, lesions, trainings=any(len(m.runs) > 1 for m in self.methods)
+                self.level,
+                self.draws,
+                lesions,
+                least=METRICS[self.metric].least_lesions,
+                trainings=any(len(m.runs) > 1 for m in self.methods),
             ),
             "images": len(first.table),
             "lesions": int(lesions),

@@ -124,13 +124,23 @@ def calibration(counts: NDArray[np.float64] | None) -> dict[str, Any] | None:
     return {"ece": error, "bins": rows}
 
 
-def describe_interval(level: float, draws: int, lesions: int, *, trainings: bool = False) -> str:
-    """Says what kind of interval is given, of one training or of several."""
-    if lesions < LEAST_LESIONS:
-        return f"no intervals: {lesions} lesions, and {LEAST_LESIONS} are the least"
+def describe_interval(
+    level: float, draws: int, lesions: int, *, least: int = LEAST_LESIONS, trainings: bool = False
+) -> str:
+    """Says what kind of interval is given, of one training or of several.
+
+    Args:
+        level: Coverage.
+        draws: Of the bootstrap.
+        lesions: How many there are.
+        least: Of fewer none is given; see `Metric.least_lesions`.
+        trainings: Whether there are several.
+    """
+    if lesions < least:
+        return f"no intervals: {lesions:,} lesions, and {least:,} are the least"
     spread = ", with the spread between runs" if trainings else ""
     text = f"{100 * level:g} % bootstrap-t over {lesions:,} lesions, {draws:,} draws{spread}"
-    return f"{text}; none of fewer than {LEAST_LESIONS} lesions"
+    return f"{text}; none of fewer than {least:,} lesions"
 
 
 def describe_metrics(names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -59,6 +59,20 @@ def test_an_eps_that_is_called_a_photograph_runs_nothing(
         read_prediction(tmp_path / "a.jpg", (6, 8))
 
 
+def test_damaged_pictures_of_another_name_end_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoders raise errors of any kind for damaged bytes."""
+    (tmp_path / "notes.bin").write_bytes(b"any")
+    for error in (RuntimeError, MemoryError, KeyError, OverflowError):
+
+        def fail(*_: object, error: type[Exception] = error, **__: object) -> None:
+            raise error("damaged")
+
+        monkeypatch.setattr(Image, "open", fail)
+        assert why_not_read(tmp_path / "notes.bin") is None
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -244,7 +244,7 @@ def test_lesion_ids_of_several_spellings_are_one_lesion(write_ham: WriteHam) -> 
     assert read_ham(root).table["group"].tolist() == rows["lesion_id"].tolist()
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\xa0", "NA", "unknown"])
+@pytest.mark.parametrize("blank", ["", " ", "\xa0", "NA", "N/a", "n.a.", "nil", "unknown"])
 def test_images_without_a_lesion_id(write_ham: WriteHam, blank: str) -> None:
     root = write_ham(12)
     path = root / "HAM10000_metadata.csv"

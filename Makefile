@@ -15,7 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("skinseg needs Python 3.11 or later, found " + sys.version.split()[0] + \
 		"; say which with make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing skinseg into .venv: several GB of packages, some minutes."
+	$(BIN)/pip install $(if $(CI),--quiet,) --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP) ## train and score a small network on drawn images
@@ -70,7 +71,8 @@ $(BENCHMARK_STAMP): $(STAMP) benchmarks/requirements.txt
 benchmark: $(BENCHMARK_STAMP) ## speed beside other libraries; options: make benchmark ARGS='--size 256 --rounds 3'
 	$(BENCHMARK)/bin/python -m benchmarks.training $(ARGS)
 
-pictures: $(STAMP) ## the pictures of docs/augmentation.md, of drawn images
+pictures: $(STAMP) ## the pictures of README.md (with Chromium) and docs/augmentation.md, of drawn images
+	$(BIN)/python docs/readme.py
 	$(BIN)/python docs/augmentation.py
 
 clean: ## remove the environments and what the tools left; runs in outputs/ stay

@@ -369,4 +369,7 @@ def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> 
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
     assert isinstance(built, L.Trainer)
+    # With trainer.max_steps Lightning takes a checkpoint of an epoch's end for one of its middle, and counts
+    # the finished epoch again without training in it.
+    built.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     return built

@@ -222,7 +222,7 @@ def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
                     OmegaConf.update(cfg, key, "")
                 config = plain(cfg)
                 if problems:  # reason enough; what only an import can tell has time
-                    about = tuple(f"{key}{mark}" for key in missing_values for mark in ":=")
+                    about = tuple(f"{key}{mark}" for key in missing_values for mark in ":= ")
                     found = problems_in_source(config, schema)
                     problems += [problem for problem in found if not problem.startswith(about)]
                 else:

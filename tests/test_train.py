@@ -294,6 +294,15 @@ class TestResume:
         ]
         assert objectives[0] == objectives[1]
 
+    @pytest.mark.parametrize("end", ["trainer.max_steps=1000", "trainer.max_steps=30"])
+    @pytest.mark.parametrize("moment", ["validation: 3", "step: 17"])
+    def test_of_a_run_that_is_limited_by_steps(
+        self, train: Train, tmp_path: Path, end: str, moment: str
+    ) -> None:
+        """From the end of an epoch, where a kill leaves the run, and from its middle."""
+        kill = ["callbacks.interrupt=null"] if "validation" in moment else []
+        self.stopped_and_resumed(train, tmp_path, moment, end, *kill)
+
     def test_after_ctrl_c_between_accumulated_batches(self, train: Train, tmp_path: Path) -> None:
         self.stopped_and_resumed(train, tmp_path, "batch: 1", "trainer.accumulate_grad_batches=3")
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Letters of a run's name in that of its folder: file systems take 255 bytes, and a letter has up to four.
+_LONGEST = 60
+
 
 @dataclass
 class EvaluateConfig:
@@ -118,6 +121,7 @@ def run(cfg: DictConfig) -> list[Path]:
     from skinseg.evaluation.result import run_folder
     from skinseg.evaluation.scorings import check_log
     from skinseg.evaluation.side import is_test
+    from skinseg.names import folder_name
     from skinseg.scoring.strata import user_strata
     from skinseg.written import afresh
 
@@ -138,7 +142,8 @@ def run(cfg: DictConfig) -> list[Path]:
     folders = []
     with afresh(root, "evaluate", _read_later(config)):
         for number, (path, record, side, own) in enumerate(zip(paths, records, sides, users, strict=True)):
-            folder = root if len(paths) == 1 else root / f"{number}_{record['config']['name']}"
+            called = folder_name(str(record["config"]["name"]))[:_LONGEST]
+            folder = root if len(paths) == 1 else root / f"{number}_{called}"
             place = Path(path).expanduser()
             folders.append(_evaluate_checkpoint(config, as_trained, place, side, folder, own))
     if len(folders) > 1:

@@ -413,13 +413,13 @@ def _trained(
     """The side of the run's own data, or its test data where it was tested on another data set."""
     from skinseg import build
     from skinseg.evaluation.side import other_side, trained_side
-    from skinseg.trust import check_stored
+    from skinseg.trust import check_stored, only_read
 
     trained = record["config"]
     changed = {key: value for key, value in as_trained.items() if key != "batch_size"}
     other = trained["test_data"] if name == "test" else None
     check_stored({"data": other or trained["data"]}, ["data"], source="The checkpoint's data", trust=trust)
-    node = {**(other or trained["data"]), **changed}
+    node = {**only_read(other or trained["data"], draw="root" in changed), **changed}
     node = {key: value for key, value in node.items() if key not in ("split", "overfit")}
     catalog = build.data_source("data", node, seed=trained["seed"]).catalog
     if other:

@@ -197,6 +197,27 @@ def check_stored(
         )
 
 
+def only_read(node: Any, *, draw: bool) -> Any:
+    """Returns the node of a data set out of a file as one that writes nowhere that the file says.
+
+    Args:
+        node: That `check_stored` has passed.
+        draw: Whether drawn images may be written below its root, for the user has named that.
+    """
+    own = {key: value for key, value in node.items() if not key.startswith("cache")}
+    return own if draw else _undrawn(own)
+
+
+def _undrawn(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_undrawn(child) for child in value]
+    if not isinstance(value, dict):
+        return value
+    children = {key: _undrawn(child) for key, child in value.items()}
+    draws = "_target_" in value and "draw" in imported_signature(value["_target_"]).named
+    return {**children, "draw": False} if draws else children
+
+
 def _packages(trust: str | Sequence[str]) -> list[str]:
     packages = [trust] if isinstance(trust, str) else list(trust)
     for package in packages:

@@ -6,6 +6,7 @@ import ast
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from skinseg.predict import run as predict
 from skinseg.sweep.jobs import Job, fingerprint
 from skinseg.train import main
 from skinseg.train import run as train
-from skinseg.trust import _KINDS, _NOT_NULL, check_stored
+from skinseg.trust import _KINDS, _NOT_NULL, check_stored, only_read
 
 TOUCH = "touch marker"
 UNET = "segmentation_models_pytorch.Unet"
@@ -258,6 +259,60 @@ def test_evaluate_reads_no_data_as_a_strangers_function_does(
     with pytest.raises(SkinsegError, match=rf"data is refused.*\n +data\.{key}\._target_=subprocess"):
         run_evaluate(trained, ckpt)
     assert not payload.exists()
+
+
+DRAWN = {
+    "_target_": "skinseg.data.synthetic.read_synthetic",
+    "_partial_": True,
+    "lesions": 2,
+    "width": 32,
+    "height": 32,
+}
+
+
+@pytest.mark.parametrize("key", ["data", "test_data"])
+def test_evaluate_draws_nothing_where_a_strangers_file_says(key: str, trained: Path, tmp_path: Path) -> None:
+    """What is drawn there already is read; below a folder of the user's own it is drawn."""
+    elsewhere = tmp_path / "elsewhere"
+
+    def change(record: dict[str, Any]) -> None:
+        places = {"root": str(elsewhere), "cache": "memmap", "cache_dir": str(tmp_path / "cache")}
+        record["config"]["test_overlap"] = "keep"
+        record["config"][key] = {**record["config"]["data"], **places, "reader": DRAWN}
+
+    words = [f"ckpt={tampered(trained, tmp_path / 'evil', change)}", "run_dir=evaluation", "workers=0"]
+    with pytest.raises(SkinsegError, match=r"not there, and are drawn only below a folder that you name"):
+        evaluate(compose(words, "evaluate"))
+    assert not elsewhere.exists()
+    for more in ([f"data.root={tmp_path / 'own'}"], []):
+        if not more:
+            shutil.move(tmp_path / "own", elsewhere)
+        if key == "data":
+            with pytest.raises(SkinsegError, match="are not in the data"):
+                evaluate(compose([*words, *more], "evaluate"))
+        else:
+            evaluate(compose([*words, *more, "draws=100", "gallery=1"], "evaluate"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_no_data_set_out_of_a_file_draws_wherever_it_is_named() -> None:
+    nested = {
+        "_target_": "skinseg.data.datamodule.LesionDataModule",
+        "readers": [{"x": DRAWN}],
+        "cache": "ram",
+    }
+    assert only_read(nested, draw=False)["readers"] == [{"x": {**DRAWN, "draw": False}}]
+    assert only_read(nested, draw=True)["readers"] == [{"x": DRAWN}]
+    stored = {**nested, "readers": [{"x": {**DRAWN, "draw": True}}]}
+    assert only_read(stored, draw=False) == only_read(nested, draw=False)
+
+
+def test_evaluate_keeps_no_images_where_a_strangers_file_says(trained: Path, tmp_path: Path) -> None:
+    places = {"cache": "memmap", "cache_dir": str(tmp_path / "cache"), "cache_check": "content"}
+    ckpt = tampered(trained, tmp_path / "evil", lambda record: record["config"]["data"].update(places))
+    run_evaluate(trained, ckpt, "data.verify=true")
+    assert (tmp_path / "evaluation/evaluation.json").is_file()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_member_of_an_ensemble(trained: Path, tmp_path: Path, payload: Path) -> None:

@@ -35,6 +35,9 @@ from skinseg.models.networks import build_network, checkpoint_gradients, normali
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.trust import trusted, trusted_checkpoint
 
+# Arguments by which a network fetches weights.
+_FETCHED = frozenset({"encoder_weights", "pretrained"})
+
 # What constructors raise for arguments that they do not like.
 _REFUSALS = (TypeError, ValueError, KeyError, UserWarning, NotImplementedError, MisconfigurationException)
 
@@ -253,11 +256,20 @@ def load_segmenter(path: str, trust: str | Sequence[str] = ()) -> LesionSegmente
 
 def _trained_network(config: Plain) -> nn.Module:
     """Builds a network whose weights come from a checkpoint."""
-    node = config["model"]
-    # Without a word of it some constructors would fetch a set of weights.
-    if "encoder_weights" in node.keys() | imported_signature(node["_target_"]).named:
-        node = {**node, "encoder_weights": None}
-    return _network(node, config)
+    return _network(_without_weights(config["model"]), config)
+
+
+def _without_weights(value: Any) -> Any:
+    """Returns a node that fetches no weights, nor do those within it."""
+    if isinstance(value, list):
+        return [_without_weights(child) for child in value]
+    if not isinstance(value, dict):
+        return value
+    named = set(value)
+    if "_target_" in value:  # without a word of it some constructors would fetch a set
+        named |= imported_signature(value["_target_"]).named
+    children = {key: _without_weights(child) for key, child in value.items()}
+    return {**children, **dict.fromkeys(_FETCHED & named)}
 
 
 def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:

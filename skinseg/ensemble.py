@@ -52,8 +52,8 @@ def run(cfg: DictConfig) -> Path:
         Its checkpoint.
 
     Raises:
-        SkinsegError: A mistake in the configuration, a run without a checkpoint, or members that do not fit
-            together.
+        SkinsegError: A mistake in the configuration, a run without a checkpoint, members that do not fit
+            together, or a folder with something else.
     """
     config = plain(cfg)
     check(config, EnsembleConfig)
@@ -71,8 +71,9 @@ def run(cfg: DictConfig) -> Path:
         raise SkinsegError("runs: a checkpoint is named twice; it would have two votes.")
     if len(paths) < 2:
         raise SkinsegError(f"runs: found {len(paths)} checkpoint; an ensemble needs two or more.")
-    members = {str(path): trusted_checkpoint(path, key="runs", trust=config["trust"]) for path in paths}
     folder = Path(config["run_dir"])
+    _refuse_taken(folder)
+    members = {str(path): trusted_checkpoint(path, key="runs", trust=config["trust"]) for path in paths}
     joined = join_checkpoints(members, name=config["name"], run_dir=str(folder))
     target = folder / "checkpoints/ensemble.ckpt"
     WholeCheckpointIO().save_checkpoint(joined, target)
@@ -81,6 +82,19 @@ def run(cfg: DictConfig) -> Path:
     write_json(folder / "provenance.json", {**provenance(), "members": list(members)})
     _show(list(members), joined["skinseg"], target)
     return target
+
+
+def _refuse_taken(folder: Path) -> None:
+    """Refuses a folder whose record of a training, or of another command, would be replaced in part."""
+    from skinseg.written import written_by_any
+
+    kept = (path for path in (folder / "checkpoints").glob("*") if not path.name.startswith("ensemble."))
+    record = (path for name in ("split.csv", "summary.json") if (path := folder / name).is_file())
+    if others := sorted([*kept, *record, *written_by_any(folder)]):
+        raise SkinsegError(
+            f"hydra.run.dir={folder} holds something else than an ensemble, e.g. {others[0].name}, whose "
+            "record would be replaced in part. Leave hydra.run.dir out or name another folder."
+        )
 
 
 def _checkpoints(path: Path) -> list[Path]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Letters of a run's name in that of its folder: file systems take 255 bytes, and a letter has up to four.
+_LONGEST = 60
+
 
 @dataclass
 class EvaluateConfig:
@@ -118,6 +121,7 @@ def run(cfg: DictConfig) -> list[Path]:
     from skinseg.evaluation.result import run_folder
     from skinseg.evaluation.scorings import check_log
     from skinseg.evaluation.side import is_test
+    from skinseg.names import folder_name
     from skinseg.scoring.strata import user_strata
     from skinseg.written import afresh
 
@@ -138,7 +142,8 @@ def run(cfg: DictConfig) -> list[Path]:
     folders = []
     with afresh(root, "evaluate", _read_later(config)):
         for number, (path, record, side, own) in enumerate(zip(paths, records, sides, users, strict=True)):
-            folder = root if len(paths) == 1 else root / f"{number}_{record['config']['name']}"
+            called = folder_name(str(record["config"]["name"]))[:_LONGEST]
+            folder = root if len(paths) == 1 else root / f"{number}_{called}"
             place = Path(path).expanduser()
             folders.append(_evaluate_checkpoint(config, as_trained, place, side, folder, own))
     if len(folders) > 1:
@@ -408,13 +413,13 @@ def _trained(
     """The side of the run's own data, or its test data where it was tested on another data set."""
     from skinseg import build
     from skinseg.evaluation.side import other_side, trained_side
-    from skinseg.trust import check_stored
+    from skinseg.trust import check_stored, only_read
 
     trained = record["config"]
     changed = {key: value for key, value in as_trained.items() if key != "batch_size"}
     other = trained["test_data"] if name == "test" else None
     check_stored({"data": other or trained["data"]}, ["data"], source="The checkpoint's data", trust=trust)
-    node = {**(other or trained["data"]), **changed}
+    node = {**only_read(other or trained["data"], draw="root" in changed), **changed}
     node = {key: value for key, value in node.items() if key not in ("split", "overfit")}
     catalog = build.data_source("data", node, seed=trained["seed"]).catalog
     if other:

@@ -2,13 +2,15 @@
 
 python -m skinseg.job <run folder> [trust=<package>,<another>]
 
-It is what a sweep starts; by hand it repeats a job as it was launched. The folder may be of somebody else:
+It is what a sweep starts; by hand it starts a job as it was launched, or goes on from the job's own last
+checkpoint, where there is one. The folder may be of somebody else:
 which packages beside the known ones its configuration may name is said here (see `skinseg.trust`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -30,6 +32,9 @@ from skinseg.sweep.stop import END
 from skinseg.train import run
 from skinseg.trust import check_stored
 
+_LAST = "checkpoints/last.ckpt"
+_ASIDE = "checkpoints.interrupted"
+
 
 def main() -> int:
     """Runs the job and returns the exit code; why it failed is left in its folder."""
@@ -47,6 +52,7 @@ def main() -> int:
         _end_on_request()
         with running(folder):
             (folder / FAILED).unlink(missing_ok=True)
+            _make_room(folder)
             return _run(job)
     except Timeout:
         print(f"{folder}: this job is already running.", file=sys.stderr)
@@ -58,7 +64,24 @@ def main() -> int:
 def _read(folder: Path, trust: list[str]) -> Job:
     job = Job.read(folder)
     check_stored(job.config, source=str(folder / JOB), trust=trust)
-    return replace(job, config={**job.config, "trust": trust})
+    config = {**job.config, "trust": trust}
+    if (last := folder / _LAST).is_file():
+        # A sweep's scheduler has stopped it, for another job or at the end of its time, or a user has.
+        config["ckpt_path"] = str(last)
+    return replace(job, config=config)
+
+
+def _make_room(folder: Path) -> None:
+    """Moves checkpoints aside from which nothing can go on: the job was killed before its first last.ckpt."""
+    checkpoints = folder / "checkpoints"
+    if (
+        (folder / _LAST).is_file()
+        or (folder / "summary.json").is_file()
+        or not any(checkpoints.glob("*.ckpt"))
+    ):
+        return
+    number = next(n for n in itertools.count(1) if not (folder / f"{_ASIDE}-{n}").exists())
+    checkpoints.rename(folder / f"{_ASIDE}-{number}")
 
 
 def _run(job: Job) -> int:

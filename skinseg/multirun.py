@@ -362,10 +362,6 @@ def run_job(cfg: DictConfig) -> float | None:
     if job.action == "skip":
         log.info("%s has finished before, in %s.", job.label, job.earlier)
         return _objective(job)
-    if (folder / "checkpoints" / "last.ckpt").is_file():
-        # Slurm has stopped it, at the end of its time or for a job of more weight, and starts it again.
-        job = _resuming(replace(job, action="resume", earlier=folder))
-        job.write()
     code = run_in_child(
         job, cwd=hydra.runtime.cwd, alone=alone, trust=trusted(plain(cfg)), sweep=None if alone else sweep
     )

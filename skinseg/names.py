@@ -1,8 +1,9 @@
-"""Names of files as text: those whose bytes are none stay readable, and end no command."""
+"""Names of files as text: those whose bytes are none stay readable, those of others in one folder."""
 
 from __future__ import annotations
 
 import io
+import re
 import sys
 from typing import Final
 
@@ -17,6 +18,15 @@ def shown(text: str) -> str:
         text: Perhaps with a part of a path whose bytes are no UTF-8.
     """
     return text.encode("utf-8", ESCAPED).decode("utf-8")
+
+
+def folder_name(text: str) -> str:
+    """Returns what somebody else has called something as the name of a single folder.
+
+    Args:
+        text: Out of a file or from a server; it does not say where on this disk anything is put.
+    """
+    return re.sub(r"^\.|[^\w.= -]", "_", text) or "_"
 
 
 def escape_output() -> None:

@@ -210,12 +210,18 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
     """Returns the results of a training that goes on in its own folder, which the first process is to remove.
 
     Raises:
-        SkinsegError: There are checkpoints or scores of another training.
+        SkinsegError: There are checkpoints or scores of another training, or files of another command.
     """
     from skinseg.record import first_rank
+    from skinseg.written import written_by_any
 
     if not first_rank():
         return []
+    if others := written_by_any(run_dir):
+        raise SkinsegError(
+            f"hydra.run.dir={run_dir} holds what another command wrote, e.g. {others[0].name}, which would "
+            "pass for something of this training. Leave hydra.run.dir out or name another folder."
+        )
     kept = sorted((run_dir / "checkpoints").glob("*.ckpt"))
     there = [path for name in _RESULTS if (path := run_dir / name).is_file()]
     if not kept and run_dir / "summary.json" not in there:

@@ -10,6 +10,7 @@ to is looked at.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import types
 import typing
@@ -34,17 +35,25 @@ class _Kind:
         bases: Dotted paths of classes: a subclass of one, or a function that says it returns one.
         packages: Whose constructors are called without a further word.
         within: What is expected of nodes below; None: the same.
+        names: Packages in which a constructor of `packages` has a further name.
     """
 
     bases: tuple[str, ...]
     packages: tuple[str, ...]
     within: _Kind | None = None
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"a {' or '.join(self.bases)} of {', '.join(self.packages)}"
 
 
-_MODULE = _Kind(("torch.nn.Module",), ("skinseg.models", "segmentation_models_pytorch", "torch.nn"))
+_SMP = "segmentation_models_pytorch"
+# Not its encoders: the name of one may be an address or a folder, from which it would be loaded.
+_MODEL = _Kind(("torch.nn.Module",), ("skinseg.models", f"{_SMP}.decoders", "torch.nn"), names=(_SMP,))
+_LOSS = replace(_MODEL, packages=("skinseg.models", f"{_SMP}.losses", "torch.nn"))
+# How timm knows a name that is one; it takes either case, and leaves out what is no letter.
+_ADDRESS = re.compile(r"(hf[-_]hub|local-dir):", re.IGNORECASE)
+_NO_LETTER = re.compile(r"[\x00-\x20]")
 _TRANSFORM = _Kind(
     (
         "albumentations.BasicTransform",
@@ -59,8 +68,8 @@ _DATA = _Kind(
     within=_Kind(("skinseg.data.catalog.Catalog", "skinseg.data.splits.Split"), ("skinseg.data",)),
 )
 _KINDS = {
-    "model": _MODULE,
-    "loss": _MODULE,
+    "model": _MODEL,
+    "loss": _LOSS,
     "optimizer": _Kind(("torch.optim.Optimizer",), ("torch.optim",)),
     "scheduler": _Kind(("builtins.dict",), ("skinseg.models.schedulers",)),
     "data": _DATA,
@@ -87,12 +96,12 @@ _KINDS = {
 }
 _BY_NAME = frozenset({"callbacks", "logger"})
 
-KEYS = tuple(_KINDS)
-"""Where a run's configuration names constructors."""
-
 PREDICTOR = ("model", "loss", "optimizer", "scheduler", "preprocess")
 """What of a checkpoint's configuration `build.load_segmenter` and `build.predictor` build."""
-_NEEDED = {*PREDICTOR, "data"} - {"preprocess"}  # which older runs have not
+_NOT_NULL = {*PREDICTOR, "data"} - {"preprocess"}  # which older runs have not
+# What else of a configuration is looked up to build them.
+_WITHIN: dict[str, set[str]] = {"data": {"image_size", "batch_size"}, "trainer": set()}
+_NEEDED = {*_NOT_NULL, *_WITHIN, "seed", "threshold", "channels_last"}
 
 
 def trusted(config: Plain) -> list[str]:
@@ -127,12 +136,20 @@ def trusted_checkpoint(path: str | Path, *, key: str, trust: str | Sequence[str]
     checkpoint = read_checkpoint(path, key=key)
     record = checkpoint["skinseg"]
     configs = [record.get("config"), *record.get("members", ())] if isinstance(record, dict) else []
-    if not configs or not all(isinstance(config, dict) and config.keys() >= _NEEDED for config in configs):
+    if not configs or not all(map(_is_run, configs)):
         raise SkinsegError(f"{key}={path} holds no configuration of a run; take another checkpoint.")
     for config in configs:
         stored = {**config, "preprocess": preprocess_node(config)}
         check_stored(stored, PREDICTOR, source=f"{key}={path}", trust=trust)
     return checkpoint
+
+
+def _is_run(config: object) -> bool:
+    if not isinstance(config, dict) or not config.keys() >= _NEEDED:
+        return False
+    return all(
+        isinstance(config[key], dict) and config[key].keys() >= needed for key, needed in _WITHIN.items()
+    )
 
 
 def check_stored(
@@ -170,7 +187,7 @@ def check_stored(
                 problems += _problems(f"{key}.{_shown(name)}", child, _KINDS[key], packages)
         elif isinstance(node, dict) and "_target_" in node:
             problems += _problems(key, node, _KINDS[key], packages)
-        elif node:
+        elif node or key in _NOT_NULL:
             problems.append(f"{key}: no _target_; expected {_KINDS[key]}.")
     if problems:
         raise SkinsegError(
@@ -178,6 +195,27 @@ def check_stored(
             + "\nIf it is code of your own, or of somebody whom you trust, name its package: "
             "trust=<package> or trust=[<package>,<another>]."
         )
+
+
+def only_read(node: Any, *, draw: bool) -> Any:
+    """Returns the node of a data set out of a file as one that writes nowhere that the file says.
+
+    Args:
+        node: That `check_stored` has passed.
+        draw: Whether drawn images may be written below its root, for the user has named that.
+    """
+    own = {key: value for key, value in node.items() if not key.startswith("cache")}
+    return own if draw else _undrawn(own)
+
+
+def _undrawn(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_undrawn(child) for child in value]
+    if not isinstance(value, dict):
+        return value
+    children = {key: _undrawn(child) for key, child in value.items()}
+    draws = "_target_" in value and "draw" in imported_signature(value["_target_"]).named
+    return {**children, "draw": False} if draws else children
 
 
 def _packages(trust: str | Sequence[str]) -> list[str]:
@@ -219,12 +257,14 @@ def _problems(path: str, value: object, kind: _Kind, trust: Sequence[str]) -> It
     elif not isinstance(value, _PLAIN) or value == "???":
         found = value if isinstance(value, str) else f"an object ({type(value).__name__})"
         yield f"{path}: found {found}; expected plain values."
+    elif kind is _MODEL and isinstance(value, str) and _ADDRESS.search(_NO_LETTER.sub("", value)):
+        yield f"{path}: found {_shown(value)}; expected no address from which a network is loaded."
 
 
 def _node_problems(path: str, node: Mapping[str, Any], kind: _Kind, trust: Sequence[str]) -> Iterator[str]:
     target = node["_target_"]
     asked = f"{path}._target_={_shown(target)}: "
-    if not isinstance(target, str) or not _within(target, (*kind.packages, *trust)):
+    if not isinstance(target, str) or not _within(target, (*kind.packages, *kind.names, *trust)):
         yield f"{asked}expected {kind}."  # and not even imported
         return
     try:

@@ -17,6 +17,9 @@ from skinseg.errors import SkinsegError
 RECORD = ".skinseg"
 """The file that lists what was written: a line of JSON for each, with the command and a digest."""
 
+# Written before there was such a record, too.
+_PAGES = ("evaluation.json", "comparison.json")
+
 log = logging.getLogger(__name__)
 
 
@@ -141,6 +144,14 @@ def written_before(folder: Path, command: str) -> list[Path]:
     return sorted(path for path in _read(folder.absolute(), command)[0] if path.is_file())
 
 
+def written_by_any(folder: Path) -> list[Path]:
+    """Returns files in a folder that tell it for one of evaluate, compare or another command, sorted."""
+    listed = _read(folder.absolute(), None)[0]
+    return sorted(
+        path for path in {*listed, *(folder.absolute() / name for name in _PAGES)} if path.is_file()
+    )
+
+
 def written_in(folder: Path) -> list[Path]:
     """Returns the files in a folder, not below it, that the current call has written, sorted."""
     call = current()
@@ -150,13 +161,18 @@ def written_in(folder: Path) -> list[Path]:
     return [path for path in written_before(call.folder, call.command) if path.parent == folder]
 
 
-def _read(folder: Path, command: str) -> tuple[dict[Path, str], Sequence[str]]:
-    """Returns what the record lists of a command, path to digest, and its lines of other commands."""
+def _read(folder: Path, command: str | None) -> tuple[dict[Path, str], Sequence[str]]:
+    """Returns what the record lists of a command, path to digest, and its lines of other commands.
+
+    Args:
+        folder: With the record.
+        command: The command. None: any.
+    """
     files: dict[Path, str] = {}
     others: list[str] = []
     try:
         lines = (folder / RECORD).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return files, others
     except (OSError, ValueError) as error:
         raise SkinsegError(f"{folder / RECORD} cannot be read ({error}); take another folder.") from error
@@ -168,7 +184,7 @@ def _read(folder: Path, command: str) -> tuple[dict[Path, str], Sequence[str]]:
             continue  # cut short by a kill: the file is not known to be ours
         if ".." in path.parts or not path.is_relative_to(folder):
             continue  # nothing that a call notes
-        if by == command:
+        if command is None or by == command:
             files[path] = digest
         else:
             others.append(line)

@@ -62,6 +62,25 @@ def test_probability_is_the_mean_of_the_members(sweep: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(probabilities(joined, files), np.mean(members, axis=0), atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    "name", ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "summary.json", "split.csv", "evaluation.json"]
+)
+def test_a_folder_of_something_else_is_refused(name: str, sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    for path in (tmp_path / name, tmp_path / "config.yaml"):
+        path.write_text("of a training")
+    with pytest.raises(SkinsegError, match=rf"something else than an ensemble, e\.g\. {Path(name).name}"):
+        ensemble(tmp_path, str(sweep))
+    assert (tmp_path / "config.yaml").read_text() == "of a training"
+    assert not (tmp_path / "checkpoints/ensemble.ckpt").exists()
+
+
+def test_an_ensemble_is_made_anew_in_its_folder(sweep: Path, tmp_path: Path) -> None:
+    joined = ensemble(tmp_path, str(sweep))
+    joined.with_name("ensemble.MODEL_CARD.md").touch()
+    assert ensemble(tmp_path, f"[{sweep / '0'},{sweep / '1'}]") == joined
+
+
 def test_no_image_of_the_folds_is_left_for_a_test(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -251,6 +251,17 @@ def test_choosing_between_checkpoints_of_a_run_on_test_is_refused(place: Path) -
     assert [name[:2] for name in found] == ["0_", "1_"]
 
 
+def test_a_checkpoints_name_does_not_say_where_its_evaluation_is_written(place: Path) -> None:
+    both = [place / "run/checkpoints/best.ckpt", place / "run/checkpoints/last.ckpt"]
+    names = ["x/../../../pwned", 80 * "\N{GRINNING FACE}" + 300 * "a"]
+    for path, name in zip(both, names, strict=True):
+        change(path, lambda whole, name=name: whole["skinseg"]["config"].update(name=name))  # type: ignore[misc]
+    before = {path.name for path in place.iterdir()}
+    evaluate(place, f"ckpt=[{both[0]},{both[1]}]", "side=val")
+    assert {path.name for path in place.iterdir()} == {*before, "evaluation"}
+    assert len(list((place / "evaluation").glob("[01]_*/report.html"))) == 2
+
+
 def test_a_test_side_by_another_name_is_one(place: Path) -> None:
     """What is scored counts, and not what a table calls it."""
     split = pd.read_csv(place / "run/split.csv")

@@ -24,10 +24,12 @@ from hydra.types import RunMode
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
+from skinseg import job as command
 from skinseg.config import config_dir
 from skinseg.errors import SkinsegError
 from skinseg.multirun import plan_grid, run_job
 from skinseg.sweep.jobs import Job, Plan, is_running, running
+from skinseg.train import _results_so_far
 
 SWEEPS = sorted({path.stem for path in (config_dir() / "sweep").glob("*.yaml")} - {"hpo"})  # no grid
 STUDIES = sorted(path.parents[1].name for path in (REPOSITORY / "experiments").glob("*/sweep/study.yaml"))
@@ -217,6 +219,52 @@ def test_a_stopped_sweep_goes_on_in_turn(
             run_job(OmegaConf.create())
     else:
         assert run_job(OmegaConf.create()) == 0.5
+
+
+def run_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """Runs `skinseg.job` up to the training and returns the checkpoint from which that would go on."""
+    asked: list[str | None] = []
+    monkeypatch.setattr(sys, "argv", ["job", str(folder)])
+    monkeypatch.setattr(command, "run", lambda cfg: asked.append(cfg.ckpt_path))
+    assert command.main() == 0
+    return asked[0]
+
+
+@pytest.mark.parametrize(
+    ("kept", "goes_on", "left"),
+    [([], False, []), (["best.ckpt"], False, []), (["best.ckpt", "epoch=1.ckpt"], False, []),
+     (["best.ckpt", "last.ckpt"], True, ["best.ckpt", "last.ckpt"]), (["last.ckpt"], True, ["last.ckpt"])],
+)  # fmt: skip
+def test_a_job_that_is_started_again_goes_on_or_has_room(
+    kept: list[str], goes_on: bool, left: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By hand, or by Slurm after it has stopped the job at whichever moment; nothing is lost."""
+    planned = plan("model=tiny", "seed=1,2", folder=tmp_path)
+    write(planned)
+    folder = planned.jobs[1].folder
+    for _ in range(2):
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        for name in kept:
+            (folder / "checkpoints" / name).touch()
+        last = str(folder / "checkpoints/last.ckpt") if goes_on else None
+        assert run_by_hand(folder, monkeypatch) == last
+        assert sorted(path.name for path in (folder / "checkpoints").glob("*.ckpt")) == left
+        assert _results_so_far(folder, last) == []
+    aside = [] if goes_on else kept
+    assert sorted(path.name for path in folder.glob("checkpoints.*/*")) == sorted([*aside, *aside])
+
+
+def test_a_job_that_has_finished_without_a_last_checkpoint_keeps_its_best(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    planned = plan("model=tiny", "seed=1,2", folder=tmp_path)
+    write(planned)
+    folder = planned.jobs[0].folder
+    (folder / "checkpoints").mkdir()
+    for name in ("checkpoints/best.ckpt", "summary.json"):
+        (folder / name).touch()
+    assert run_by_hand(folder, monkeypatch) is None
+    assert (folder / "checkpoints/best.ckpt").is_file()
 
 
 def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from skinseg.data.files import image_id_of, name_of
 from skinseg.evaluation.identity import digest
 from skinseg.inference.files import kept_mask_name, mask_name, mask_name_of
-from skinseg.names import escape_output, shown
+from skinseg.names import escape_output, folder_name, shown
 from skinseg.record import FileNameError, write_csv, write_json, write_text
 
 LATIN = os.fsdecode(b"caf\xe9")
@@ -78,3 +78,13 @@ def test_an_evaluation_keeps_masks_of_all_names() -> None:
     assert kept[:2] == [mask_name(image_id) for image_id in ids[:2]]
     assert len(set(kept)) == len(ids)
     assert max(len(os.fsencode(name)) for name in kept) <= 255
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".", "", ".hidden", "/root", "../x", "a/../../b", "a\\..\\b", "C:x", "a\nb", "a\0b", "\udce9"],
+)
+def test_a_name_of_others_is_that_of_one_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / folder_name(name)).mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == [folder_name(name)]
+    assert not folder_name(name).startswith(".")

@@ -28,7 +28,9 @@ from skinseg import build
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import confusion_counts
+from skinseg.record import write_text
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
+from skinseg.written import RECORD, afresh
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -61,6 +63,19 @@ def test_a_folder_with_another_training_is_refused(train: Train, tmp_path: Path)
     assert (folder / "summary.json").is_file()
     assert not (folder / "scores.csv").exists()
     assert json.loads((folder / "summary.json").read_text())["scores"]["test"] is None
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "comparison.json", "masks/a_segmentation.png"])
+def test_a_folder_of_another_command_is_refused(name: str, train: Train, tmp_path: Path) -> None:
+    """What it says would be read as of this training."""
+    folder = tmp_path / "run"
+    with afresh(folder, "evaluate"):
+        write_text(folder / name, "{}")
+    if name.endswith(".json"):
+        (folder / RECORD).unlink()  # as of an earlier version
+    with pytest.raises(SkinsegError, match=rf"holds what another command wrote, e\.g\. {Path(name).name}"):
+        train()
+    assert not (folder / "config.yaml").exists()
 
 
 def test_run_folder(train: Train) -> None:

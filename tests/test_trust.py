@@ -6,6 +6,7 @@ import ast
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,10 +31,11 @@ from skinseg.predict import run as predict
 from skinseg.sweep.jobs import Job, fingerprint
 from skinseg.train import main
 from skinseg.train import run as train
-from skinseg.trust import KEYS, check_stored
+from skinseg.trust import _KINDS, _NOT_NULL, check_stored, only_read
 
 TOUCH = "touch marker"
 UNET = "segmentation_models_pytorch.Unet"
+ENCODERS = "segmentation_models_pytorch.encoders"
 
 # By what is wrong with it; each would leave a file named marker, or could.
 BAD: dict[str, Any] = {
@@ -62,6 +64,16 @@ BAD: dict[str, Any] = {
     },
     "nested of no constructor": {"_target_": UNET, "aux_params": {"x": {"_target_": "os.getcwd"}}},
     "file to load by a **kwargs": {"_target_": UNET, "checkpoint_path": "other.pth"},
+    "encoder": {"_target_": f"{ENCODERS}.timm_universal.TimmUniversalEncoder", "name": "resnet18"},
+    "encoder by a decoder's module": {
+        "_target_": "segmentation_models_pytorch.decoders.unet.model.get_encoder", "name": "resnet18",
+    },
+    "head by a decoder's module": {
+        "_target_": "segmentation_models_pytorch.decoders.unet.model.SegmentationHead", "in_channels": 1,
+    },
+    "encoder in a network": {
+        "_target_": UNET, "encoder": {"_target_": f"{ENCODERS}.TimmUniversalEncoder", "name": "resnet18"},
+    },
     "by position": {"_target_": "torch.nn.Identity", "_args_": [1]},
     "name that is no text": {"_target_": ["os.system"]},
     "no name": {"_target_": None},
@@ -148,12 +160,45 @@ def test_refused_before_anything_is_called(why: str, payload: Path) -> None:
     assert not payload.exists()
 
 
-@pytest.mark.parametrize("key", KEYS)
+ADDRESSES = [
+    "hf-hub:a/b",
+    "hf_hub:a/b",
+    "local-dir:/tmp",
+    "HF-Hub:a/b",
+    "tu-hf-hub:a/b",
+    " hf-hub:a/b",
+    "hf-\nhub:a/b",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("place", ["encoder_name", "nested", "listed", "of a function"])
+def test_no_network_is_loaded_from_where_a_file_says(address: str, place: str) -> None:
+    node: dict[str, Any] = {
+        "encoder_name": {"_target_": UNET, "encoder_name": address},
+        "nested": {"_target_": UNET, "aux_params": {"x": {"y": address}}},
+        "listed": {"_target_": UNET, "decoder_channels": [[address]]},
+        "of a function": {
+            "_target_": "skinseg.models.networks.build_network", "options": {"encoder_name": address},
+        },
+    }[place]  # fmt: skip
+    with pytest.raises(SkinsegError, match="expected no address"):
+        check_stored({"model": node}, source="evil")
+
+
+@pytest.mark.parametrize("key", sorted(_NOT_NULL))
+@pytest.mark.parametrize("node", [None, {}, "", [], 0, False])
+def test_what_is_built_is_not_left_empty(key: str, node: Any) -> None:
+    with pytest.raises(SkinsegError, match=rf"evil is refused.*\n +{key}: no _target_"):
+        check_stored({key: node}, [key], source="evil")
+
+
+@pytest.mark.parametrize("key", _KINDS)
 @pytest.mark.parametrize("why", ["other package", "other name through a known package", "nested"])
 def test_refused_in_each_place(key: str, why: str, payload: Path) -> None:
     node = {"name": BAD[why]} if key in ("callbacks", "logger") else BAD[why]
     with pytest.raises(SkinsegError, match=rf"{key}[.\w]*_target_=|{key}[.\w]*: "):
-        check_stored({key: node}, KEYS, source="evil")
+        check_stored({key: node}, source="evil")
     assert not payload.exists()
 
 
@@ -172,6 +217,11 @@ PLACES: dict[str, Change] = {
     ),
     "member": lambda record: record.update(members=[{**record["config"], "model": BAD["other package"]}]),
     "no configuration": lambda record: record.update(config=["x"]),
+    "no network": model_is(None),
+    "no data": lambda record: record["config"].update(data=None),
+    "no image size": lambda record: record["config"]["data"].pop("image_size"),
+    "no trainer": lambda record: record["config"].update(trainer=None),
+    "no seed": lambda record: record["config"].pop("seed"),
     "no loss": lambda record: record["config"].pop("loss"),
     "no constructor": lambda record: record["config"].update(model={"encoder_name": "resnet18"}),
 }
@@ -209,6 +259,60 @@ def test_evaluate_reads_no_data_as_a_strangers_function_does(
     with pytest.raises(SkinsegError, match=rf"data is refused.*\n +data\.{key}\._target_=subprocess"):
         run_evaluate(trained, ckpt)
     assert not payload.exists()
+
+
+DRAWN = {
+    "_target_": "skinseg.data.synthetic.read_synthetic",
+    "_partial_": True,
+    "lesions": 2,
+    "width": 32,
+    "height": 32,
+}
+
+
+@pytest.mark.parametrize("key", ["data", "test_data"])
+def test_evaluate_draws_nothing_where_a_strangers_file_says(key: str, trained: Path, tmp_path: Path) -> None:
+    """What is drawn there already is read; below a folder of the user's own it is drawn."""
+    elsewhere = tmp_path / "elsewhere"
+
+    def change(record: dict[str, Any]) -> None:
+        places = {"root": str(elsewhere), "cache": "memmap", "cache_dir": str(tmp_path / "cache")}
+        record["config"]["test_overlap"] = "keep"
+        record["config"][key] = {**record["config"]["data"], **places, "reader": DRAWN}
+
+    words = [f"ckpt={tampered(trained, tmp_path / 'evil', change)}", "run_dir=evaluation", "workers=0"]
+    with pytest.raises(SkinsegError, match=r"not there, and are drawn only below a folder that you name"):
+        evaluate(compose(words, "evaluate"))
+    assert not elsewhere.exists()
+    for more in ([f"data.root={tmp_path / 'own'}"], []):
+        if not more:
+            shutil.move(tmp_path / "own", elsewhere)
+        if key == "data":
+            with pytest.raises(SkinsegError, match="are not in the data"):
+                evaluate(compose([*words, *more], "evaluate"))
+        else:
+            evaluate(compose([*words, *more, "draws=100", "gallery=1"], "evaluate"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_no_data_set_out_of_a_file_draws_wherever_it_is_named() -> None:
+    nested = {
+        "_target_": "skinseg.data.datamodule.LesionDataModule",
+        "readers": [{"x": DRAWN}],
+        "cache": "ram",
+    }
+    assert only_read(nested, draw=False)["readers"] == [{"x": {**DRAWN, "draw": False}}]
+    assert only_read(nested, draw=True)["readers"] == [{"x": DRAWN}]
+    stored = {**nested, "readers": [{"x": {**DRAWN, "draw": True}}]}
+    assert only_read(stored, draw=False) == only_read(nested, draw=False)
+
+
+def test_evaluate_keeps_no_images_where_a_strangers_file_says(trained: Path, tmp_path: Path) -> None:
+    places = {"cache": "memmap", "cache_dir": str(tmp_path / "cache"), "cache_check": "content"}
+    ckpt = tampered(trained, tmp_path / "evil", lambda record: record["config"]["data"].update(places))
+    run_evaluate(trained, ckpt, "data.verify=true")
+    assert (tmp_path / "evaluation/evaluation.json").is_file()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_member_of_an_ensemble(trained: Path, tmp_path: Path, payload: Path) -> None:
@@ -301,8 +405,15 @@ def test_no_encoder_weights_are_fetched_for_a_checkpoint(
     monkeypatch.setattr(build, "build_network", network)
     config = plain(compose(["run_dir=."]))
     del config["model"]["encoder_weights"]
+    inner = {"_target_": UNET, "encoder_weights": "imagenet", "nested": [{"pretrained": True}]}
+    config["model"]["aux_params"] = {"x": inner, "y": {"_target_": f"{ENCODERS}.TimmUniversalEncoder"}}
+    monkeypatch.setattr(build, "_built", lambda _, value: value)
     build._trained_network(config)
     assert asked[0]["encoder_weights"] is None
+    x, y = asked[0]["aux_params"].values()
+    assert x["encoder_weights"] is None
+    assert x["nested"] == [{"pretrained": None}]
+    assert y["pretrained"] is None
 
 
 # ---------------------------------------------------------------- what has to go on working
@@ -311,7 +422,7 @@ def test_no_encoder_weights_are_fetched_for_a_checkpoint(
 def test_a_pruned_trial_may_be_read_back() -> None:
     pruner = plain(compose(["+sweep=hpo", "run_dir=."]))["search"]["pruner"]
     trial = {"_target_": "skinseg.callbacks.pruning.ReportTrial", "study": "x", "trial": 1, "monitor": "x"}
-    check_stored({"callbacks": {"trial": {**trial, "pruner": pruner}}}, KEYS, source="job.json")
+    check_stored({"callbacks": {"trial": {**trial, "pruner": pruner}}}, source="job.json")
 
 
 OWN = '''
@@ -354,13 +465,13 @@ def own(tmp_path: Path) -> str:
 def test_a_trusted_package_gives_what_is_expected(own: str, name: str, fits: bool) -> None:
     node = {"_target_": f"{own}.{name}", **({"width": 4} if name != "nn.Identity" else {})}
     if fits:
-        check_stored({"model": node}, KEYS, source="x", trust=own)
-        check_stored({"model": node}, KEYS, source="x", trust=["another", own])
+        check_stored({"model": node}, source="x", trust=own)
+        check_stored({"model": node}, source="x", trust=["another", own])
     else:
         with pytest.raises(SkinsegError, match=r"model\._target_=own_networks"):
-            check_stored({"model": node}, KEYS, source="x", trust=own)
+            check_stored({"model": node}, source="x", trust=own)
     with pytest.raises(SkinsegError, match="trust=<package>"):
-        check_stored({"model": node}, KEYS, source="x", trust=["own", "own_networks2"])
+        check_stored({"model": node}, source="x", trust=["own", "own_networks2"])
 
 
 @pytest.mark.parametrize(
@@ -368,7 +479,7 @@ def test_a_trusted_package_gives_what_is_expected(own: str, name: str, fits: boo
 )
 def test_what_is_no_package_of_networks_is_not_trusted(package: str) -> None:
     with pytest.raises(SkinsegError, match="trust="):
-        check_stored({}, KEYS, source="x", trust=[package])
+        check_stored({}, source="x", trust=[package])
 
 
 def test_ones_own_network_from_training_to_scores(own: str, trained: Path, tmp_path: Path) -> None:

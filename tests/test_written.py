@@ -12,7 +12,7 @@ import pytest
 
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing, write_text
-from skinseg.written import RECORD, afresh, clear, current, go_on, written_before, written_in
+from skinseg.written import RECORD, afresh, clear, current, go_on, written_before, written_by_any, written_in
 
 
 def call(folder: Path, *names: str, command: str = "evaluate", text: str = "a") -> None:
@@ -133,3 +133,21 @@ def test_further_processes_note_what_they_write(tmp_path: Path) -> None:
         go_on(None)
     assert written_in(tmp_path) == []
     assert written_before(tmp_path, "evaluate") == [tmp_path / "masks/1.png"]
+
+
+COMMANDS = ["split", "audit", "predict", "evaluate", "compare"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_any_command_wrote_is_found(command: str, tmp_path: Path) -> None:
+    call(tmp_path, "masks/a.png", command=command)
+    assert written_by_any(tmp_path) == [tmp_path / "masks/a.png"]
+    (tmp_path / "masks/a.png").unlink()
+    assert written_by_any(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "comparison.json"])
+def test_what_commands_wrote_before_they_noted_it_is_found(name: str, tmp_path: Path) -> None:
+    assert written_by_any(tmp_path / "none") == []
+    (tmp_path / name).touch()
+    assert written_by_any(tmp_path) == [tmp_path / name]

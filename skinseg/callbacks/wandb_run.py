@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from skinseg.callbacks.scores import score_table
 from skinseg.errors import SkinsegError
+from skinseg.names import folder_name
 from skinseg.online import reachable
 from skinseg.record import first_rank
 from skinseg.written import written_in
@@ -299,9 +299,8 @@ def fetch_evaluations(group: str, folder: Path) -> list[Path]:
         for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
             for artifact in run.logged_artifacts():
                 if artifact.type == "evaluation":
-                    # Whoever named the run does not say where on this disk it is put.
                     names = (f"{run.name}-{run.id}", artifact.name)
-                    place = folder.joinpath(*(re.sub(r"^\.|[^\w.= -]", "_", name) for name in names))
+                    place = folder.joinpath(*map(folder_name, names))
                     artifact.download(root=str(place))
                     found.append(place)
     except (wandb.errors.Error, ValueError, OSError) as error:

@@ -178,7 +178,13 @@ class _Charts:
 
 
 def write_synthetic_ham10000(
-    root: Path, *, lesions: int = 240, width: int = 200, height: int = 150, seed: int = 0
+    root: Path,
+    *,
+    lesions: int = 240,
+    width: int = 200,
+    height: int = 150,
+    seed: int = 0,
+    draw: bool = True,
 ) -> Path:
     """Writes a drawn data set in HAM10000's folder layout, unless it is already there.
 
@@ -191,12 +197,14 @@ def write_synthetic_ham10000(
         width: Width of the images in pixels.
         height: Height of the images in pixels.
         seed: Any integer from 0.
+        draw: False: nothing is written, and the set has to be there.
 
     Returns:
         `root`.
 
     Raises:
-        SkinsegError: An argument is out of range, or `root` holds something else.
+        SkinsegError: An argument is out of range, `root` holds something else, or the set is not there and
+            is not to be drawn.
     """
     _check("lesions", lesions, 1, MOST_LESIONS)
     _check("width", width, LEAST_SIDE)
@@ -213,6 +221,11 @@ def write_synthetic_ham10000(
     target = Path(root).expanduser().resolve()
     if _is_written(target, record):
         return root
+    if not draw:
+        raise SkinsegError(
+            f"{root}: the drawn images are not there, and are drawn only below a folder that you name "
+            "yourself: data.root=<folder>."
+        )
     # The leading dot keeps readers of the parent folder away from it.
     unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}.unfinished"
     try:
@@ -240,6 +253,7 @@ def read_synthetic(
     width: int = 200,
     height: int = 150,
     seed: int = 0,
+    draw: bool = True,
     mask_folder: Path | None = None,
     verify: Verify = True,
 ) -> Catalog:
@@ -252,6 +266,7 @@ def read_synthetic(
         width: Likewise.
         height: Likewise.
         seed: Likewise.
+        draw: Likewise.
         mask_folder: Refused: the images come with their masks.
         verify: How much of each file is looked at now. See `inspect_files`.
 
@@ -268,7 +283,9 @@ def read_synthetic(
         raise SkinsegError(f"data.root={root} is a file; expected a folder to write the drawn images below.")
     # The version is in the name so that an upgrade draws a new set beside the old one.
     name = f"synthetic_v{GENERATOR_VERSION}_{lesions}_{width}x{height}_seed{seed}"
-    folder = write_synthetic_ham10000(root / name, lesions=lesions, width=width, height=height, seed=seed)
+    folder = write_synthetic_ham10000(
+        root / name, lesions=lesions, width=width, height=height, seed=seed, draw=draw
+    )
     catalog = read_ham10000(folder, problems, verify=verify)
     ours = {"mask_source": "synthetic"}
     table = catalog.table.assign(dataset="synthetic", group_source="synthetic", licence=LICENCE, **ours)

@@ -201,7 +201,8 @@ def explain(
     if isinstance(error, OverrideParseException):
         return [
             f"{str(error).splitlines()[0]}\nThe word {error.override!r} cannot be read. A value with a "
-            "space, a comma or = stands in quotes within quotes, such as \"input='my photos, a=b'\"."
+            "space, a comma, = or a letter such as ü stands in quotes within quotes, such as "
+            "\"input='my photos, a=b'\"."
         ]
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return [f"{error}{cause}"]

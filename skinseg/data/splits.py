@@ -259,9 +259,14 @@ def whole_test_side(catalog: Catalog, *, train: Catalog, overlap: Literal["exclu
         )
     left = scored[~(same_id | same_lesion)]
     if left.empty:
+        way_out = (
+            how_to_get_masks()
+            if scored.empty
+            else "Take other test data; evaluate takes these with overlap=keep."
+        )
         raise SkinsegError(
             f"test_data leaves nothing to score: of its {len(table)} images {len(scored)} have a mask; "
-            f"{found} lesion that is. {how_to_get_masks() if scored.empty else 'Take other test data.'}"
+            f"{found} lesion that is. {way_out}"
         )
     left_out = {
         "in_training_data": scored["image_id"][same_id].tolist(),

@@ -209,7 +209,8 @@ def read_prediction(
 
 def _one_each(folder: Path, key: str, pattern: re.Pattern[str], what: str) -> Pictures:
     if not folder.is_dir():
-        raise SkinsegError(f"{key}={folder}: no such folder; expected one of {what}.")
+        found_there = "a file" if folder.is_file() else "no such folder"
+        raise SkinsegError(f"{key}={folder}: {found_there}; expected a folder of {what}.")
     found: dict[str, list[Path]] = defaultdict(list)
     not_read: dict[Path, str] = {}
     others: Counter[str] = Counter()

@@ -360,7 +360,8 @@ def run_job(cfg: DictConfig) -> float | None:
         raise SkinsegError("Not started: the sweep was stopped.")
     job = Job.read(folder) if (folder / JOB).is_file() else _unplanned(cfg, folder)
     if job.action == "skip":
-        log.info("%s has finished before, in %s.", job.label, job.earlier)
+        # Not by the log, which would write into the folder of the job that has finished.
+        print(f"{job.label} has finished before, in {job.earlier}.", flush=True)
         return _objective(job)
     code = run_in_child(
         job, cwd=hydra.runtime.cwd, alone=alone, trust=trusted(plain(cfg)), sweep=None if alone else sweep

@@ -122,8 +122,6 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
             another one, or the run is to end before it was stopped.
     """
     record = checkpoint["skinseg"]
-    _check_same_optimization(record["config"], config)
-    _check_not_beyond(checkpoint, config)
     theirs, ours = (dict(c["model"], encoder_weights=None) for c in (record["config"], config))
     if theirs != ours:
         keys = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
@@ -153,6 +151,8 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
             f"{fingerprint}: images that it was trained on might be tested on. Use the run's split: "
             "data.split.file=<run folder>/split.csv"
         )
+    _check_same_optimization(record["config"], config)
+    _check_not_beyond(checkpoint, config)
 
 
 def _check_same_optimization(theirs: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -20,19 +20,19 @@ _AT_LEAST = {
     "data.num_workers": 0,
     "data.overfit": 1,
     "test_data.num_workers": 0,
+    "optimizer.lr": 0,
     "optimizer.weight_decay": 0,
     "optimizer.momentum": 0,
     "trainer.accumulate_grad_batches": 1,
-    "trainer.num_nodes": 1,
 }
 _ABOVE_ZERO = (
-    "optimizer.lr", "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs",
+    "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs",
     "data.max_megapixels", "test_data.max_megapixels", "max_megapixels", "tolerance_px", "tolerance_percent",
 )  # fmt: skip
 _FILES = ("init_from", "data.same_lesion", "data.split.file", "model.encoder_weights")
 _FOLDERS = ("data.masks",)
-# Names of loggers, which are left out where they are empty.
-_MAY_BE_EMPTY = ("logger", "notes")
+# Names and notes for loggers, which are left out where they are empty.
+_MAY_BE_EMPTY = ("logger", "group", "notes")
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 
 

@@ -187,11 +187,17 @@ class InterruptAt(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == self.step or trainer.fit_loop.epoch_loop.batch_idx == self.batch:
-            os.kill(os.getpid(), signal.SIGINT)
+            self._press()
 
     def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.current_epoch == self.validation:
-            os.kill(os.getpid(), signal.SIGINT)
+            self._press()
+
+    @staticmethod
+    def _press() -> None:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell starts in the background
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 class RecordRank(Callback):

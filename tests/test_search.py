@@ -388,7 +388,7 @@ class TestGoneOnWith:
         assert table(tmp_path)["state"].tolist() == ["fail", "complete"]
 
 
-class PruneThat:
+class PruneThat(optuna.pruners.BasePruner):
     """A pruner that stops one trial, after its first validation."""
 
     def __init__(self, number: int) -> None:

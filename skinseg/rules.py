@@ -27,7 +27,7 @@ _AT_LEAST = {
 }
 _ABOVE_ZERO = (
     "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs",
-    "data.max_megapixels", "test_data.max_megapixels", "max_megapixels", "tolerance_px", "tolerance_percent",
+    "data.max_megapixels", "test_data.max_megapixels", "max_megapixels",
 )  # fmt: skip
 _FILES = ("init_from", "data.same_lesion", "data.split.file", "model.encoder_weights")
 _FOLDERS = ("data.masks",)

@@ -10,6 +10,7 @@ from skinseg.config import check, compose, plain
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig
 from skinseg.predict import PredictConfig
+from skinseg.rules import value_problems
 
 
 def problems(*overrides: str) -> str:
@@ -106,6 +107,10 @@ def test_an_empty_value_is_not_the_current_folder(command: str, keys: tuple[str,
         check(config, schema)
     for key in keys:
         assert f"{key} is empty; give it a value" in str(caught.value)
+
+
+def test_a_tolerance_may_be_none_at_all() -> None:
+    assert list(value_problems({"tolerance_px": 0, "tolerance_percent": 0.0})) == []
 
 
 def test_names_of_loggers_may_be_empty() -> None:

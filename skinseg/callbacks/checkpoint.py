@@ -144,8 +144,9 @@ class BestAndLast(ModelCheckpoint):
         what they name when a better score comes.
         """
         here = Path(str(self.dirpath)) / "best.ckpt"
-        resumed = self._fits and self.resumed_from is not None
-        there = self.resumed_from.with_name("best.ckpt") if resumed and self.resumed_from else here
+        there = here
+        if self._fits and self.resumed_from is not None:
+            there = self.resumed_from.with_name("best.ckpt")
         score = state_dict["best_model_score"]
         kept = score is not None and there.is_file()
         if kept and there.resolve() != here.resolve() and first_rank():

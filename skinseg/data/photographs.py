@@ -269,8 +269,8 @@ def _orientation(image: Image.Image) -> int:
     try:
         orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
         return int(orientation) if orientation in _TURNS else 1
-    except Exception:
-        return 1  # viewers show pixels beside broken metadata as they are stored
+    except Exception:  # broken metadata raise errors of any kind; viewers then show pixels as they are stored
+        return 1
 
 
 def _may_say_orientation(path: Path | str) -> bool:

@@ -83,7 +83,7 @@ class Job:
 
     @classmethod
     def read(cls, folder: Path) -> Job:
-        """Reads what `write` wrote.
+        """Reads what `write` wrote; the folder is the job's run folder now, whatever it was before.
 
         Raises:
             SkinsegError: There is no such file, or it is none of a job.
@@ -91,9 +91,12 @@ class Job:
         path = folder / JOB
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            earlier = content["earlier"]
-            # Where it lies now, which may be elsewhere than when it was written.
-            own = {"folder": folder, "earlier": None if earlier is None else Path(earlier)}
+            earlier, config = content["earlier"], content["config"]
+            # Where it lies now, which may be elsewhere than when it was written, and on another machine.
+            here = str(folder.absolute())
+            if (there := config.get("run_dir", here)) != here:
+                config = _moved(config, there, here)
+            own = {"folder": folder, "earlier": None if earlier is None else Path(earlier), "config": config}
             return cls(**{**content, **own})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SkinsegError(f"{path} cannot be read as a job of a sweep ({error}).") from error
@@ -229,6 +232,17 @@ def running_below(sweep: Path) -> bool:
         sweep: Its folder.
     """
     return any(is_running(lock.parent) for lock in sweep.rglob(_LOCK))
+
+
+def _moved(value: Any, there: str, here: str) -> Any:
+    """Returns a configuration whose places in one run folder are those in another."""
+    if isinstance(value, dict):
+        return {key: _moved(child, there, here) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_moved(child, there, here) for child in value]
+    if isinstance(value, str) and (value == there or value.startswith(f"{there}{os.sep}")):
+        return here + value.removeprefix(there)
+    return value
 
 
 def _relative(path: Path, folder: Path) -> str:

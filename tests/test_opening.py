@@ -48,7 +48,8 @@ def turn(path: Path, orientation: int, to: Path | None = None) -> None:
     exif[ExifTags.Base.Orientation] = orientation
     with Image.open(path) as image:
         stored = image.transpose(STORED[orientation]) if orientation != 1 else image.copy()
-    stored.save(to or path, exif=exif, quality=95)
+    # As bytes, of which alone pillow-heif takes the orientation.
+    stored.save(to or path, exif=exif.tobytes(), quality=95)
 
 
 def folders(run_dir: Path, place: Path, orientation: int, count: int = 6) -> tuple[Path, Path]:
@@ -298,3 +299,17 @@ def test_every_command_opens_pictures_under_the_limit_that_is_set(
     check("evaluate of masks")
     predict_folder(tmp_path / "run", images, tmp_path / "out", "max_megapixels=77")
     check("predict")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_an_iphones_photograph_is_upright(orientation: int, tmp_path: Path) -> None:
+    """HEIC has the orientation in its own box and perhaps in EXIF too; it is applied once."""
+    pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
+    upright = np.full((48, 64, 3), 200, np.uint8)
+    upright[:16, :16] = (200, 30, 30)  # a mark in the corner, so that a turn shows
+    Image.fromarray(upright).save(tmp_path / "a.png")
+    turn(tmp_path / "a.png", orientation, tmp_path / "a.heic")
+    assert (b"irot" in (tmp_path / "a.heic").read_bytes()) == (orientation != 1)
+    pixels, frame = photographs.read_photograph(tmp_path / "a.heic")
+    assert frame.size == photographs.read_frame(tmp_path / "a.heic").size == (48, 64)
+    assert np.abs(pixels.astype(int) - upright).mean() < 5

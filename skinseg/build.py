@@ -199,6 +199,17 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
     return module
 
 
+def check_start(config: Plain) -> None:
+    """Refuses weights to start from (`init_from`) that do not fit; takes a second where there are some.
+
+    Raises:
+        SkinsegError: They are of another architecture, or no checkpoint.
+    """
+    if config["init_from"] is not None:
+        with torch.random.fork_rng(devices=[]):  # the network of the run is drawn as if there were no check
+            segmenter({**config, "model": _without_weights(config["model"])})
+
+
 def _take_weights(module: LesionSegmenter, checkpoint: dict[str, Any], *, key: str) -> None:
     """Gives a segmenter the weights of a checkpoint, and the normalization that they were trained with."""
     load_weights(module.network, checkpoint, key=key)

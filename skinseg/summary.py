@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skinseg.config import Plain
+from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.evaluation.identity import method_identity
 from skinseg.models.segmenter import LesionSegmenter
@@ -39,23 +40,19 @@ def summarise(
     """
     sides: dict[str, Any] = {}
     stamps = list(data.split.stamps)
-    drawn = False
     for side, module in (("val", data), ("test", test_data)):
         scores = segmenter.scores.get(side)
         if scores is None:
             sides[side] = None
             continue
         ids, table = module.dataset(side).image_ids, module.catalog.table
-        drawn = drawn or bool((table["dataset"] == "synthetic").any())
         scored = [ids[row] for row in scores.index]
         groups = table.loc[table["image_id"].isin(scored), "group"].nunique()
         if len(scored) < len(ids):
-            stamps.append(f"PARTIAL: {len(scored)} of the {len(ids)} {side} images were scored")
+            of = f"of the {len(ids):,} {side} images"
+            stamps.append(f"PARTIAL: {counted(len(scored), f'{of} was', f'{of} were')} scored")
         sides[side] = {"images": len(scored), "lesions": int(groups), **scores.means()}
-    if drawn:
-        stamps.append("SYNTHETIC: drawn images; says nothing of real skin")
-    if data.overfit:
-        stamps.append("OVERFIT: scored on the images that were trained on")
+        stamps += module.stamps(side)
     return {
         "name": config["name"],
         "identity": {
@@ -78,7 +75,7 @@ def summarise(
             "threshold": config["threshold"],
             "threshold_origin": "fixed in the configuration",
             "weights": weights,
-            "stamps": stamps,
+            "stamps": list(dict.fromkeys(stamps)),
         },
     }
 
@@ -124,7 +121,8 @@ def show(summary: dict[str, Any], run_dir: Path) -> None:
         left_out = other["left_out"]
         console.print(
             f"Tested on {', '.join(other['datasets'])} ({other['fingerprint']}), without "
-            f"{left_out['in_training_data']} images that are in the training data and "
+            f"{counted(left_out['in_training_data'], 'image that is', 'images that are')} in the training "
+            "data and "
             f"{left_out['lesion_in_training_data']} more of its lesions."
         )
     for stamp in protocol["stamps"]:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, literal, plain
+from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.multirun import conclude, run_job
 
@@ -64,9 +65,11 @@ def run(cfg: DictConfig) -> float:
     if config["ckpt_path"] is not None:
         resumed = trusted_checkpoint(config["ckpt_path"], key="ckpt_path", trust=trusted(config))
     so_far = _results_so_far(run_dir, config["ckpt_path"])
+    build.check_start(config)
     exit_code = 1
     try:
         data = build.datamodule(config)
+        data.try_changes()
         if config["find"] is not None:
             config = _with_found(config, data, resumed)
             data = build.datamodule(config)
@@ -163,7 +166,7 @@ def _budget_steps(config: Plain, data: LesionDataModule, resumed: Plain | None) 
     if resumed is not None and "budget_steps" in resumed["skinseg"]:
         return int(resumed["skinseg"]["budget_steps"])
     steps = steps_of(minutes, config, data)
-    log.info("budget.minutes=%g: %d steps.", minutes, steps)
+    log.info("budget.minutes=%g: %s.", minutes, counted(steps, "step"))
     return steps
 
 
@@ -172,7 +175,7 @@ def _limit(trainer: L.Trainer, steps: int, data: LesionDataModule, config: Plain
 
     batches = data.train_batches(trainer.world_size)
     budget = divide(steps, config["budget"]["validations"], trainer.accumulate_grad_batches, batches)
-    log.info("Budget: %d steps, %d validations.", budget.steps, budget.epochs)
+    log.info("Budget: %s, %s.", counted(budget.steps, "step"), counted(budget.epochs, "validation"))
     trainer.fit_loop.max_epochs = budget.epochs
     trainer.limit_train_batches = budget.batches
 
@@ -250,9 +253,8 @@ def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_dat
         content["test_data"] = {"catalog": test_data.catalog.record(), "split": test_data.split.record()}
     write_json(run_dir / "data.json", content)
     write_csv(run_dir / "split.csv", data.split.table)
-    log.info(
-        "%d images of %d lesions; split %s.", len(data.catalog), catalog["groups"], data.split.fingerprint
-    )
+    lesions = counted(data.catalog.table["group"].nunique(), "lesion")
+    log.info("%s of %s; split %s.", counted(len(data.catalog), "image"), lesions, data.split.fingerprint)
     for module in dict.fromkeys((data, test_data)):
         for line in _remarks(module):
             log.info("%s", line)
@@ -262,14 +264,17 @@ def _remarks(data: LesionDataModule) -> Iterator[str]:
     """What a user has to know of the images that a run uses, beside their number."""
     table = data.catalog.table
     if without := int(table["mask"].isna().sum()):
-        yield f"{without} of the {len(table)} images have no mask: neither trained on nor scored."
+        of = f"of the {counted(len(table), 'image')}"
+        yield f"{counted(without, f'{of} has', f'{of} have')} no mask: neither trained on nor scored."
     if lone := int((table["group_source"] == "image").sum()):
-        yield f"{lone} images have no known lesion id; each is taken for a lesion of its own."
+        many = counted(lone, "image has", "images have")
+        yield f"{many} no known lesion id; each is taken for a lesion of its own."
     if turned := len(data.catalog.notes.get("turned", [])):
-        yield f"{turned} images are stored turned or mirrored; their EXIF orientation turns them upright."
+        many = counted(turned, "image is", "images are")
+        yield f"{many} stored turned or mirrored; the EXIF orientation turns them upright."
     for why, ids in data.split.left_out.items():
         if ids:
-            yield f"Split: {len(ids)} images set apart ({why.replace('_', ' ')})."
+            yield f"Split: {counted(len(ids), 'image')} set apart ({why.replace('_', ' ')})."
     yield from data.split.stamps
 
 

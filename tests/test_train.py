@@ -19,12 +19,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, TINY, Train, WriteHam, write_image, write_mask
+from conftest import REPOSITORY, TINY, Train, WriteHam, train_tiny, write_image, write_mask
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from skinseg import build
+from skinseg.callbacks import panels
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import confusion_counts
@@ -114,6 +115,22 @@ def test_run_folder(train: Train) -> None:
     assert provenance["packages"]["torch"] == torch.__version__.split("+")[0]
     with Image.open(folder / "predictions.png") as picture:
         assert picture.width > 600
+
+
+def test_the_picture_of_drawn_images_is_stamped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    headings = []
+    original = panels.draw_grid
+
+    def draw(rows: Any, heading: str) -> Image.Image:
+        headings.append(heading)
+        return original(rows, heading)
+
+    monkeypatch.setattr(panels, "draw_grid", draw)
+    train_tiny(tmp_path / "data", tmp_path / "run", "data=synthetic", "data.reader.lesions=20")
+    (heading,) = headings
+    assert heading.endswith("   SYNTHETIC")
+    (stamp,) = json.loads((tmp_path / "run/summary.json").read_text())["protocol"]["stamps"]
+    assert stamp.startswith("SYNTHETIC:")
 
 
 def test_scores_are_those_of_the_best_checkpoint_at_native_size(train: Train) -> None:
@@ -425,7 +442,12 @@ class TestResume:
         with pytest.raises(
             SkinsegError, match=r"init_from: the checkpoint is of another architecture .*Unet"
         ):
-            train(f"init_from={last}", "model.decoder_channels=[32,32,32,16,16]", **again)
+            train(
+                f"init_from={last}",
+                "model.decoder_channels=[32,32,32,16,16]",
+                root=tmp_path / "not read",
+                **again,
+            )
         with pytest.raises(SkinsegError, match=r"ckpt_path=.*absent\.ckpt: no such file"):
             train("ckpt_path=absent.ckpt", **again)
         last.write_bytes(last.read_bytes()[:5000])
@@ -460,7 +482,7 @@ def test_run_folder_that_cannot_be_written(train: Train, tmp_path: Path) -> None
 
 
 def test_nan_loss_names_the_images(train: Train) -> None:
-    with pytest.raises(SkinsegError, match=r"The loss is nan at epoch 0, step \d+, for the images ISIC_9"):
+    with pytest.raises(SkinsegError, match=r"The loss is nan at epoch 1, step \d+, for the images ISIC_9"):
         train("optimizer.lr=1e30", "trainer.gradient_clip_val=null", "trainer.max_epochs=50")
 
 
@@ -566,7 +588,7 @@ def test_messages_on_test_data_name_its_keys(train: Train, write_ham: WriteHam, 
     root = write_ham(20)
     write_isic2018(tmp_path / "other", ["ISIC_0000001", "ISIC_0000002"])
     next((tmp_path / "other" / "ISIC2018_Task1_Training_GroundTruth").iterdir()).unlink()
-    with pytest.raises(SkinsegError, match=r"1 images have no mask; test_data\.on_missing_mask=drop"):
+    with pytest.raises(SkinsegError, match=r"1 image has no mask; test_data\.on_missing_mask=drop"):
         train("test_data=isic2018", f"test_data.root={tmp_path / 'other'}", root=root)
     with pytest.raises(SkinsegError, match=r"absent.*\n.*test_data\.root=<the folder"):
         train("test_data=isic2018", f"test_data.root={tmp_path / 'absent'}", root=root)
@@ -686,10 +708,8 @@ def test_train_on_one_test_on_another(
     }
     data = json.loads((folder / "data.json").read_text())
     assert data["test_data"]["split"]["left_out"]["in_training_data"]["image_ids"] == ["ISIC_9000000"]
-    assert (
-        "without 1 images that are in the training data and 0 more of its lesions" in capsys.readouterr().out
-    )
-    with pytest.raises(SkinsegError, match="1 images of the test data are in the training data"):
+    assert "without 1 image that is in the training data and 0 more of its lesions" in capsys.readouterr().out
+    with pytest.raises(SkinsegError, match="1 image of the test data is in the training data"):
         train(*other, "test_overlap=refuse", root=root, run_dir="refused")
     with pytest.raises(SkinsegError, match=r"leave out test_data\.overfit"):
         train(*other, "test_data.overfit=2", root=root, run_dir="refused")

@@ -111,7 +111,7 @@ class PredictionPanels(Callback):
             return
         mean = segmenter.scores["test"].means()["dice"]
         heading = f"Test images by Dice: mean {mean:.3f}, n = {len(table)}"
-        heading += "".join(f"   {stamp.split(':')[0]}" for stamp in data.split.stamps)
+        heading += "".join(f"   {stamp.split(':')[0]}" for stamp in data.stamps("test"))
         with replacing(self.path) as temporary:
             draw_grid(grid, heading).save(temporary, format="PNG")
         self._log(trainer, "test/predictions", [panel for row in grid.values() for panel in row])

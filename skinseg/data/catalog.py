@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 
+from skinseg.counting import counted
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.errors import SkinsegError
 
@@ -38,16 +39,28 @@ ANNOTATION_COLUMNS = ("image_id", "mask", "mask_source", "annotator")
 Policy = Literal["error", "drop"]
 MissingPolicy = Literal["error", "drop", "keep"]
 
-PROBLEMS: Mapping[str, str] = {
-    "missing_image": "rows of the metadata have no image file",
-    "missing_metadata": "image files are not listed in the metadata",
-    "missing_mask": "images have no mask",
-    "missing_lesion": "images of HAM10000 have no lesion id",
-    "unreadable": "files cannot be decoded",
-    "mask_size": "masks are not of their image's proportions",
-    "mask_format": "masks are not 8-bit grey or palette images of 0 and 255",
+PROBLEMS: Mapping[str, tuple[str, str]] = {
+    "missing_image": (
+        "row of the metadata has no image file",
+        "rows of the metadata have no image file",
+    ),
+    "missing_metadata": (
+        "image file is not listed in the metadata",
+        "image files are not listed in the metadata",
+    ),
+    "missing_mask": ("image has no mask", "images have no mask"),
+    "missing_lesion": ("image of HAM10000 has no lesion id", "images of HAM10000 have no lesion id"),
+    "unreadable": ("file cannot be decoded", "files cannot be decoded"),
+    "mask_size": ("mask is not of its image's proportions", "masks are not of their image's proportions"),
+    "mask_format": (
+        "mask is not an 8-bit grey or palette image of 0 and 255",
+        "masks are not 8-bit grey or palette images of 0 and 255",
+    ),
 }
-"""What may be wrong with a row; each has a switch `data.on_<name>`, and "drop" leaves the row out."""
+"""What may be wrong with a row, said of one and of many.
+
+Each has a switch `data.on_<name>`, and "drop" leaves the row out.
+"""
 
 KEEPABLE = ("missing_mask", "missing_lesion")
 """Problems whose row may also stay as it is ("keep"): it is still an image, or a lesion of its own."""
@@ -116,7 +129,7 @@ class Problems:
                 ways = f"data.on_{kind}=drop leaves such images out"
                 if kind in KEEPABLE:
                     ways += ", =keep keeps them"
-                lines.append(f"  {len(found)} {PROBLEMS[kind]}; {ways}:")
+                lines.append(f"  {counted(len(found), *PROBLEMS[kind])}; {ways}:")
                 shown = list(found.values())[:5]
                 lines += [f"    {detail}" for detail in shown]
                 if len(found) > len(shown):
@@ -170,7 +183,8 @@ class Catalog:
         twice = self.table["image_id"][self.table["image_id"].duplicated()].unique()
         if len(twice):
             raise SkinsegError(
-                f"{len(twice)} image ids occur more than once, e.g. {', '.join(twice[:5])}; "
+                f"{counted(len(twice), 'image id occurs', 'image ids occur')} more than once, e.g. "
+                f"{', '.join(twice[:5])}; "
                 "keep one row for each image."
             )
         if self.table["group"].isna().any():
@@ -211,6 +225,12 @@ class Catalog:
             "dropped": listed(self.dropped),
             "notes": listed(self.notes),
         }
+
+
+def drawn_stamps(table: pd.DataFrame) -> list[str]:
+    """Returns what has to stand beside scores of these rows of a catalog where some are drawn."""
+    drawn = (table["dataset"] == "synthetic").any()
+    return ["SYNTHETIC: drawn images; says nothing of real skin"] if drawn else []
 
 
 def combine(catalogs: Iterable[Catalog]) -> Catalog:

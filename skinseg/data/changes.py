@@ -85,6 +85,23 @@ class BatchMix(Protocol):
         """Returns images, masks and share, as `Mix` does."""
 
 
+def probe(size: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    """Draws what a change can be tried on: something dark on something light, not quite smooth.
+
+    Args:
+        size: Height and width in pixels.
+
+    Returns:
+        Image and mask, as `augmented` takes them.
+    """
+    image = np.random.default_rng(0).integers(150, 180, (*size, 3), dtype=np.uint8)
+    mask = np.zeros(size, np.uint8)
+    within = tuple(slice(side // 3, max(side // 3 + 1, 2 * side // 3)) for side in size)
+    image[within] //= 2
+    mask[within] = 1
+    return image, mask
+
+
 def preprocessed(preprocess: Preprocessing, image: Pixels) -> Pixels:
     """Preprocesses an image.
 

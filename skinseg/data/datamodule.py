@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, cached_property
@@ -12,12 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from skinseg.counting import counted
 from skinseg.data.cache import Check, Mode, Pixels, mapped_pixels, pixels_in_memory
-from skinseg.data.catalog import Catalog, MissingPolicy, Policy, Problems
-from skinseg.data.changes import Preprocessing, Transform, augmented_batch, mixed_batch
+from skinseg.data.catalog import Catalog, MissingPolicy, Policy, Problems, drawn_stamps
+from skinseg.data.changes import (
+    Preprocessing,
+    Transform,
+    augmented,
+    augmented_batch,
+    mixed_batch,
+    preprocessed,
+    probe,
+)
 from skinseg.data.dataset import (
     EpochSampler,
     LateDataLoader,
@@ -36,6 +47,9 @@ from skinseg.data.tables import image_ids, matching, read_table, report_match
 from skinseg.errors import SkinsegError
 
 log = logging.getLogger(__name__)
+
+_TRIED = 4
+"""Images, and draws of what is done to them: a transform may be drawn seldom."""
 
 
 class LesionDataModule(L.LightningDataModule):
@@ -167,7 +181,7 @@ class LesionDataModule(L.LightningDataModule):
         if passed is not None:
             passed.save()
         for kind, ids in catalog.dropped.items():
-            log.warning("Left out %d images (%s).", len(ids), kind)
+            log.warning("Left out %s (%s).", counted(len(ids), "image"), kind)
         return catalog
 
     def read(self, problems: Problems) -> Catalog:
@@ -249,6 +263,17 @@ class LesionDataModule(L.LightningDataModule):
             max_megapixels=self.max_megapixels,
         )
 
+    def stamps(self, side: str) -> list[str]:
+        """Returns what has to stand beside every score and picture of a side; see `Split.stamps`."""
+        table = self.catalog.table
+        stamps = [
+            *self.split.stamps,
+            *drawn_stamps(table[table["image_id"].isin(self.dataset(side).image_ids)]),
+        ]
+        if self.overfit:
+            stamps.append("OVERFIT: scored on the images that were trained on")
+        return stamps
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Returns shuffled, augmented batches; a resumed run goes on where it stopped."""
         dataset = self.dataset("train")
@@ -256,7 +281,8 @@ class LesionDataModule(L.LightningDataModule):
             raise SkinsegError("The split has no train images; there is nothing to train on.")
         per_rank = -(-len(dataset) // self._world_size)
         if per_rank < self.batch_size:
-            log.warning("batch_size=%d is more than the %d training images.", self.batch_size, per_rank)
+            number = counted(per_rank, "training image")
+            log.warning("batch_size=%d is more than the %s.", self.batch_size, number)
         sampler = self._sampler(dataset, shuffle=True, done=self._rows_done)
         # A last batch of one image would crash networks that normalise pooled features over the batch.
         return self._loader(dataset, sampler, drop_last=per_rank >= self.batch_size)
@@ -285,15 +311,40 @@ class LesionDataModule(L.LightningDataModule):
         Of a mixed batch "share" says how much the first of two masks in "mask" weighs; see `Mix`.
         """
         if self._changes_batches and self.trainer is not None and self.trainer.training:
-            images, masks = batch["image"], batch["mask"]
-            draw = {"rows": batch.pop("rows"), "epoch": self.trainer.current_epoch, "seed": self._seed}
-            if isinstance(self.augment, DeviceAugment):
-                images, masks = augmented_batch(self.augment, images, masks, **draw)
-            share = None
-            if self.mix is not None:
-                images, masks, share = mixed_batch(self.mix, images, masks, **draw)
+            images, masks, share = self._changed(
+                batch["image"], batch["mask"], batch.pop("rows"), self.trainer.current_epoch
+            )
             batch |= {"image": images, "mask": masks} | ({} if share is None else {"share": share})
         return batch
+
+    def try_changes(self) -> None:
+        """Preprocesses, augments and mixes drawn images, so that what is refused is told before any work.
+
+        Raises:
+            SkinsegError: As in training.
+        """
+        image, mask = probe(self.image_size)
+        if self.preprocess is not None:
+            image = preprocessed(self.preprocess, image)
+        images, masks = (
+            torch.from_numpy(a).repeat(_TRIED, 1, 1, 1) for a in (image.transpose(2, 0, 1), mask)
+        )
+        for draw in range(_TRIED):
+            if self.augment is not None and not isinstance(self.augment, DeviceAugment):
+                self.augment.set_random_state(np.random.default_rng(draw), random.Random(draw))
+                augmented(self.augment, image, mask)
+            self._changed(images, masks, list(range(_TRIED)), draw)
+
+    def _changed(
+        self, images: torch.Tensor, masks: torch.Tensor, rows: list[int], epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor, float | None]:
+        """Augments and mixes a batch where that is configured; the share is as `Mix` has it."""
+        draw: dict[str, Any] = {"rows": rows, "epoch": epoch, "seed": self._seed}
+        if isinstance(self.augment, DeviceAugment):
+            images, masks = augmented_batch(self.augment, images, masks, **draw)
+        if self.mix is None:
+            return images, masks, None
+        return mixed_batch(self.mix, images, masks, **draw)
 
     @property
     def _changes_batches(self) -> bool:
@@ -357,10 +408,11 @@ def _report_masks(catalog: Catalog, folder: Path) -> None:
     count, images = int(used.eq(True).sum()), len(catalog)
     if not count:
         raise SkinsegError(
-            f"data.masks={folder}: none of its masks is of one of the {images} images; expected such as "
+            f"data.masks={folder}: none of its masks is of one of the {counted(images, 'image')}; expected "
+            "such as "
             f"{catalog.table['image_id'].iloc[0]}_segmentation.png."
         )
-    log.info("data.masks=%s: masks of %d of the %d images.", folder, count, images)
+    log.info("data.masks=%s: masks of %d of the %s.", folder, count, counted(images, "image"))
 
 
 def _read_pairs(path: Path, catalog: Catalog) -> list[tuple[str, str]]:
@@ -407,11 +459,11 @@ def warn_of_empty_masks(empty: int, masks: int, image_size: tuple[int, int]) -> 
         image_size: Height and width in pixels.
     """
     height, width = image_size
+    of = f"of the {counted(masks, 'mask')}"
     log.warning(
-        "%d of the %d masks hold no lesion at data.image_size=[%d,%d]: it is too small for that size, or "
-        "there is none. skinseg.audit names them.",
-        empty,
-        masks,
+        "%s no lesion at data.image_size=[%d,%d]: it is too small for that size, or there is none. "
+        "skinseg.audit names them.",
+        counted(empty, f"{of} holds", f"{of} hold"),
         height,
         width,
     )
@@ -428,11 +480,11 @@ def warn_of_workers(key: str, workers: int) -> None:
     cores = usable_cores()
     if workers > cores:
         log.warning(
-            "%s=%d: more loader processes than the %d cores that this process may use, so that they wait for "
+            "%s=%d: more loader processes than the %s that this process may use, so that they wait for "
             "each other. Set %s=%d or less, or null to have it chosen.",
             key,
             workers,
-            cores,
+            counted(cores, "core"),
             key,
             cores,
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import albumentations as A
 import numpy as np
 
-from skinseg.data.changes import transformed
+from skinseg.data.changes import probe, transformed
 from skinseg.data.drawing import Picture
 from skinseg.errors import SkinsegError
 
@@ -76,13 +76,11 @@ def _check(name: str, transform: object) -> None:
             f"{key}.p={transform.p}: expected 1, for all images are preprocessed alike. What changes a "
             "part of the training images belongs into augment."
         )
-    # Something dark on something light, not quite smooth, as a photograph is.
-    probe = np.random.default_rng(0).integers(150, 180, (96, 128, 3), dtype=np.uint8)
-    probe[30:60, 40:90] //= 2
+    image, _ = probe((96, 128))
     results = []
     for seed in range(4):
         transform.set_random_seed(seed)
-        results.append(transformed(key, transform, probe))
+        results.append(transformed(key, transform, image))
     if any(not np.array_equal(results[0], other) for other in results[1:]):
         raise SkinsegError(
             f"{key}: {type(transform).__name__} draws at random with these arguments; give it fixed ones "

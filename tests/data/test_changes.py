@@ -13,7 +13,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from conftest import Train, make_ham
+from conftest import Train, make_ham, train_tiny
 from torch import Tensor
 
 from skinseg.config import compose as compose_config
@@ -331,3 +331,28 @@ def test_preview_says_the_same(root: Path, tmp_path: Path) -> None:
     config = compose_config([f"run_dir={tmp_path}", f"data.root={root}", NORMALIZE], "preview")
     with pytest.raises(SkinsegError, match=SAID):
         preview(config)
+
+
+def test_it_is_told_before_any_data_are_read_or_anything_is_written(tmp_path: Path) -> None:
+    seldom = NORMALIZE.replace("p: 1", "p: 0.5")
+    with pytest.raises(SkinsegError, match=SAID):
+        train_tiny(tmp_path / "nowhere", tmp_path / "run", seldom)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"augment": compose({"it": A.RandomCrop(20, 20, p=1)})},
+            r"augment\.transforms\.it: RandomCrop makes",
+        ),
+        ({"augment": FloatBatches({})}, "augment: FloatBatches makes"),
+        ({"mix": Paper(lambda images, masks: (images, masks + 2, None))}, "mix: Paper makes"),
+        ({"preprocess": float_preprocessing}, "preprocess: function makes"),
+    ],
+)
+def test_each_kind_of_change_is_tried(change: dict[str, Any], said: str) -> None:
+    module(Path("nowhere")).try_changes()
+    with pytest.raises(SkinsegError, match=f"^{said}"):
+        module(Path("nowhere"), **change).try_changes()

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Node, check, config_dir, plain
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -117,12 +118,16 @@ def run(cfg: DictConfig) -> Comparison:
     for path in unscored:
         log.warning("%s has no scores (failed, interrupted or not tested); it is left out.", path)
     if len(found) < 2:
-        raise SkinsegError(f"runs: found {len(found)} run; a comparison needs two. Name further folders.")
+        raise SkinsegError(
+            f"runs: found {counted(len(found), 'run')}; a comparison needs two. Name further folders."
+        )
     methods = methods_of(found, pool=config["pool"])
     comparison = Comparison(methods, config["metric"], config["draws"], config["level"], config["seed"])
     if unscored:
         names = ", ".join(path.name for path in unscored)
-        comparison.content["protocol"].append(["Left out", f"{len(unscored)} runs without scores: {names}"])
+        comparison.content["protocol"].append(
+            ["Left out", f"{counted(len(unscored), 'run')} without scores: {names}"]
+        )
     page = comparison_page(comparison.content, _gallery(comparison, config["gallery"]))
     with afresh(folder, "compare"):
         write_csv(folder / "differ.csv", comparison.differ)
@@ -170,7 +175,7 @@ def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
     if len(comparison.ranked) < 2:
         return []
     best, second = comparison.ranked[:2]
-    ordered = comparison.differ.assign(gain=comparison.sign * comparison.differ["difference"]).sort_values(
+    ordered = comparison.differ.assign(gain=-comparison.sign * comparison.differ["difference"]).sort_values(
         "gain", kind="stable"
     )
     pictures: list[GalleryImage] = []
@@ -180,9 +185,12 @@ def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
     ):
         found = (_picture(row, best, second, f"{method.name} is better") for row in rows.to_dict("records"))
         pictures += itertools.islice((picture for picture in found if picture is not None), each)
-    if not pictures and each:
+    if not pictures and each and (ordered["gain"] == 0).all():
+        log.info("No photographs: the best two runs score the same on every image.")
+    elif not pictures and each:
         log.info(
-            "No photographs: the best two runs have no masks here. python -m skinseg.evaluate keeps them."
+            "No photographs: of no image on which the best two runs differ are both masks, the true one and "
+            "the photograph here. python -m skinseg.evaluate keeps the masks that it scores."
         )
     return pictures
 
@@ -233,16 +241,16 @@ def _show(comparison: Comparison, folder: Path) -> None:
 
     content, metric = comparison.content, METRICS[comparison.metric]
     table = Table(title=content["title"], title_style="bold", title_justify="left")
-    for column in ("", "runs", metric.label, "to the best", "p", "corrected", "won"):
+    for column in ("", "runs", metric.label, "minus the best", "p", "corrected", "won"):
         table.add_column(column, justify="right" if column else "left")
     for entry in content["runs"]:
         cells = [
             entry["name"],
             str(entry["members"]),
-            _with_interval(metric, entry["scores"][comparison.metric]),
+            _with_interval(metric, entry["scores"][comparison.metric], content["images"]),
         ]
         if entry["difference"] is not None:
-            cells += [_with_interval(metric, entry["difference"], signed=True)]
+            cells += [_with_interval(metric, entry["difference"], content["images"], signed=True)]
             cells += [p_value(entry["p"]), p_value(entry["p_corrected"]), percent(entry["won"])]
         table.add_row(*cells)
     # So wide that the table keeps its names and numbers whole in a file and in a narrow window.
@@ -250,7 +258,8 @@ def _show(comparison: Comparison, folder: Path) -> None:
     console.print()
     console.print(table)
     console.print(
-        f"{content['images']:,} images of {content['lesions']:,} lesions; {content['interval']}. "
+        f"{counted(content['images'], 'image')} of {counted(content['lesions'], 'lesion')}; "
+        f"{content['interval']}. "
         f"Test: {content['test']}."
     )
     console.print(content["verdict"], style="bold")
@@ -259,13 +268,14 @@ def _show(comparison: Comparison, folder: Path) -> None:
     console.print(f"\nReport: {folder / 'report.html'}")
 
 
-def _with_interval(metric: Any, score: Any, *, signed: bool = False) -> str:
+def _with_interval(metric: Any, score: Any, images: int, *, signed: bool = False) -> str:
     from skinseg.report.wording import undefined_share
 
     mean, low, high = (metric.text(score[key], signed=signed) for key in ("mean", "low", "high"))
-    lines = [mean, f"{low} to {high}" if score["low"] == score["low"] else "no interval"]
+    none = f"no interval: {score['no_interval']}" if score["no_interval"] else "no interval"
+    lines = [mean, f"{low} to {high}" if score["low"] == score["low"] else none]
     if missing := score.get("undefined"):
-        lines.append(f"undefined on {undefined_share(missing, missing + score['n'])}")
+        lines.append(f"undefined on {undefined_share(missing, images)}")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Changes, Node, Plain, check, config_dir, plain
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def run(cfg: DictConfig) -> list[Path]:
     from skinseg.callbacks.quiet import quiet
     from skinseg.evaluation.result import run_folder
     from skinseg.evaluation.scorings import check_log
-    from skinseg.evaluation.side import is_test
+    from skinseg.evaluation.side import is_test, strata_of
     from skinseg.names import folder_name
     from skinseg.scoring.strata import user_strata
     from skinseg.written import afresh
@@ -133,7 +134,7 @@ def run(cfg: DictConfig) -> list[Path]:
     paths = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
     records = [_record(path, config["trust"]) for path in paths]
     sides = [_side(config, as_trained, record) for record in records]
-    users = [_strata_of(user, side, config["strata"]) for side in sides]
+    users = [strata_of(user, side, config["strata"]) for side in sides]
     tests = [is_test(record, side) for record, side in zip(records, sides, strict=True)]
     _refuse_choice_on_test([r for r, test in zip(records, tests, strict=True) if test])
     for path, test in zip(paths, tests, strict=True):
@@ -264,12 +265,14 @@ def _evaluate_checkpoint(
     if config["threshold"] == "val":
         validation = _trained(as_trained, record, "val", config["trust"]).table
         with _progress(
-            f"Choosing the threshold on {len(validation)} validation images", len(validation)
+            f"Choosing the threshold on {counted(len(validation), 'validation image')}", len(validation)
         ) as advance:
             threshold, tried = best_threshold(
                 jobs(validation), workers=workers, advance=advance, max_megapixels=limit
             )
-        origin = f"largest mean Dice on {len(validation)} validation images ({tried[threshold]:.4f})"
+        origin = (
+            f"largest mean Dice on {counted(len(validation), 'validation image')} ({tried[threshold]:.4f})"
+        )
     elif config["threshold"] is not None:
         threshold, origin = config["threshold"], "set by hand"
     options = Options(
@@ -280,7 +283,7 @@ def _evaluate_checkpoint(
         folder / "masks",
         max_megapixels=limit,
     )
-    with _progress(f"Scoring {len(side.table)} images", len(side.table)) as advance:
+    with _progress(f"Scoring {counted(len(side.table), 'image')}", len(side.table)) as advance:
         scored = score_images(jobs(side.table), options, workers=workers, advance=advance)
     result = Result(
         config=config,
@@ -305,6 +308,7 @@ def _evaluate_checkpoint(
 def _evaluate_folder(config: Plain, as_trained: Plain, folder: Path, user: pd.DataFrame | None) -> Path:
     from skinseg.evaluation.result import Result
     from skinseg.evaluation.rows import Job, Options, score_images
+    from skinseg.evaluation.side import strata_of
     from skinseg.inference.files import check_complete, find_mask_files
     from skinseg.written import afresh
 
@@ -312,7 +316,7 @@ def _evaluate_folder(config: Plain, as_trained: Plain, folder: Path, user: pd.Da
     predictions = find_mask_files(source, "predictions")
     side = _side(config, as_trained, None)
     limit = _max_megapixels(config, as_trained, None)
-    user = _strata_of(user, side, config["strata"])
+    user = strata_of(user, side, config["strata"])
     where = f"truth={config['truth']}" if config["truth"] is not None else f"the {side.name} side of the data"
     check_complete(predictions, side.table["image_id"], source, where=where)
     ids, images, masks = (side.table[column].tolist() for column in ("image_id", "image", "mask"))
@@ -327,7 +331,7 @@ def _evaluate_folder(config: Plain, as_trained: Plain, folder: Path, user: pd.Da
         max_megapixels=limit,
     )
     with afresh(folder, "evaluate", _read_later(config)):
-        with _progress(f"Scoring {len(side.table)} masks", len(side.table)) as advance:
+        with _progress(f"Scoring {counted(len(side.table), 'mask')}", len(side.table)) as advance:
             scored = score_images(jobs, options, workers=_workers(config), advance=advance)
         result = Result(
             config=config, side=side, scored=scored, folder=folder, user=user, max_megapixels=limit
@@ -384,27 +388,6 @@ def _max_megapixels(config: Plain, as_trained: Plain, record: Plain | None) -> f
         trained = record["config"]
         node = (config["side"] == "test" and trained["test_data"]) or trained["data"]
     return float(node.get("max_megapixels", DEFAULT_MAX_MEGAPIXELS))
-
-
-def _strata_of(user: pd.DataFrame | None, side: Side, path: str) -> pd.DataFrame | None:
-    """Returns a user's strata of the scored images, and says how many there are; none is a mistake."""
-    from skinseg.data.tables import matching, report_match
-
-    if user is None:
-        return None
-    images = side.table["image_id"]
-    known = matching(user["image_id"], images)
-    # An image that is not scored is no mistake, one that is nowhere may be.
-    somewhere = known.notna() | matching(user["image_id"], side.catalog.table["image_id"]).notna()
-    if not known.notna().any():
-        report_match(known.notna(), user["image_id"], images, f"strata={path}", what="image ids")
-    images_here = side.catalog.table["image_id"]
-    report_match(somewhere, user["image_id"], images_here, f"strata={path}", what="image ids")
-    if known.nunique() < len(images):
-        log.info("strata: %d of the %d scored images are in %s.", known.nunique(), len(images), path)
-    if (twice := known.dropna()[known.dropna().duplicated()]).size:
-        raise SkinsegError(f"strata={path}: {len(twice)} images are listed twice, e.g. {twice.iloc[0]}.")
-    return user.assign(image_id=known)[known.notna()]
 
 
 def _trained(

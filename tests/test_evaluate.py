@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -275,7 +276,7 @@ def test_a_test_side_by_another_name_is_one(place: Path) -> None:
     with pytest.raises(SkinsegError, match="chosen on test"):
         evaluate(place, *own, "side=val", both)
     _, evaluation = read(evaluate(place, *own, "side=test", folder="val"))
-    assert "VALIDATION: the checkpoint was chosen on these images" in evaluation["stamps"]
+    assert "VALIDATION: a checkpoint was chosen on these images" in evaluation["stamps"]
     assert evaluation["scorings"] is None
 
 
@@ -293,7 +294,7 @@ def test_a_malformed_mask_of_validation_is_named(place: Path) -> None:
     image_id = split.loc[split["split"] == "val", "image_id"].iloc[0]
     (mask,) = (place / "ham10000").rglob(f"{image_id}_segmentation.png")
     Image.fromarray(np.eye(32, 40, dtype=np.uint8)).save(mask)
-    with pytest.raises(SkinsegError, match=f"1 masks cannot be scored:\\n.*{image_id}.*values 0, 1"):
+    with pytest.raises(SkinsegError, match=f"1 mask cannot be scored:\\n.*{image_id}.*values 0, 1"):
         evaluate(place, "threshold=val")
 
 
@@ -333,7 +334,7 @@ def test_the_folder_describes_the_last_evaluation_alone(
     assert {path.name for path in (folder / "masks").iterdir()} == {
         own.name, *(f"{image_id}_segmentation.png" for image_id in scores.index)
     }  # fmt: skip
-    assert "1 masks in" in caplog.text
+    assert ": 1 mask that this evaluation did not write, e.g. drawn_segmentation.png" in caplog.text
 
     shutil.copytree(place / "ham10000/HAM10000_segmentations_lesion_tschandl", place / "truth")
     for path in sorted((place / "truth").iterdir())[3:]:
@@ -410,7 +411,7 @@ def test_photographs_without_a_mask_are_counted_everywhere(
     }
     for text in (capsys.readouterr().out, (folder / "report.html").read_text()):
         assert "4 images (without a mask)" in text
-        assert "1 images (of a kind that is not read)" in text
+        assert "1 image (of a kind that is not read)" in text
     assert "Pictures that are not read: 1 .dcm" in caplog.text
 
 
@@ -425,7 +426,7 @@ def test_images_of_a_data_set_without_a_mask_are_counted(place: Path, overlap: s
     what = ["data=ham10000", f"data.root={data}", "data.on_missing_mask=keep", f"overlap={overlap}"]
     _, evaluation = read(evaluate(place, *what))
     assert evaluation["left_out"] == {"without_a_mask": ["ISIC_8000003"]}
-    assert ["Left out", "1 images (without a mask)"] in evaluation["protocol"]
+    assert ["Left out", "1 image (without a mask)"] in evaluation["protocol"]
 
 
 def test_names_that_are_no_text_or_very_long_are_scored_and_compared(place: Path) -> None:
@@ -499,7 +500,7 @@ def test_other_data_without_what_was_trained_on(place: Path) -> None:
     sides = pd.read_csv(place / "run/split.csv")["split"].value_counts()
     assert evaluation["stamps"] == [
         "CONTAMINATED: 60 of 80 images are of the data set of the training",
-        f"VALIDATION: the checkpoint was chosen on {sides['val']} of these 80 images",
+        f"VALIDATION: a checkpoint was chosen on {sides['val']} of these 80 images",
         f"TRAINING: the network was trained on {sides['train']} of these 80 images",
     ]
 
@@ -548,9 +549,9 @@ def save(path: Path, pixels: Any, **how: Any) -> None:
 
 
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda f: (f / FIRST).unlink(), "lacks 1 images: ISIC_0000000"),
-    "extra": (lambda f: shutil.copy(f / FIRST, f / "ISIC_0000099.png"), "in addition 1 images: ISIC_0000099"),
-    "doubled": (lambda f: shutil.copy(f / FIRST, f / "ISIC_0000000.png"), "several files for 1 images"),
+    "missing": (lambda f: (f / FIRST).unlink(), "lacks 1 image: ISIC_0000000"),
+    "extra": (lambda f: shutil.copy(f / FIRST, f / "ISIC_0000099.png"), "in addition 1 image: ISIC_0000099"),
+    "doubled": (lambda f: shutil.copy(f / FIRST, f / "ISIC_0000000.png"), "several files for 1 image"),
     "wrong size": (
         lambda f: save(f / FIRST, np.zeros((15, 20), np.uint8)),
         "20x15 pixels, expected the truth's 40x30",
@@ -598,6 +599,7 @@ def test_empty_predictions_score_nothing_and_their_distances_are_undefined(masks
     assert evaluation["scores"]["hd95"] == {
         "n": 0,
         "undefined": 8,
+        "no_interval": "",
         **dict.fromkeys(("mean", "low", "high", "q1", "median", "q3")),
     }
     assert (masks / "evaluation/report.html").is_file()
@@ -618,13 +620,62 @@ def test_intervals_from_as_many_lesions_on_as_they_need(tmp_path: Path) -> None:
             assert (row["scores"]["dice"]["low"] is None) == row["small"]
 
 
-def test_no_interval_of_one_image(tmp_path: Path) -> None:
+def test_a_group_of_equal_scores_says_why_it_has_no_interval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but one image of a group are so bad that their threshold Jaccard is 0."""
+    number = LEAST_LESIONS
+    write_masks(tmp_path / "truth", 2 * number)
+    write_masks(tmp_path / "predictions", 2 * number)
+    empty = np.zeros((30, 40), np.uint8)
+    for index in range(1, number):
+        save(tmp_path / f"predictions/ISIC_{index:07d}_segmentation.png", empty)
+    ids = [f"ISIC_{index:07d}" for index in range(2 * number)]
+    own = pd.DataFrame({"image_id": ids, "clinic": ["bad"] * number + ["good"] * number})
+    own.to_csv(tmp_path / "own.csv", index=False)
+    _, evaluation = score_masks(tmp_path, f"strata={tmp_path / 'own.csv'}")
+    (bad, _) = next(part["rows"] for part in evaluation["strata"] if part["column"] == "clinic")
+    score = bad["scores"]["threshold_jaccard"]
+    assert score["low"] is None
+    assert score["no_interval"] == "nearly all lesions have the same value"
+    assert evaluation["scores"]["threshold_jaccard"]["no_interval"] == ""
+    page = (tmp_path / "evaluation/report.html").read_text()
+    assert "no interval: nearly all lesions have the same value" in page
+
+
+def test_words_of_a_training_are_not_said_of_masks_of_any_program(masks: Path) -> None:
+    _, evaluation = score_masks(masks)
+    said = dict(evaluation["protocol"])
+    assert "Split" not in said
+    assert said["Set of images"].startswith(evaluation["identity"]["split"])
+    page = (masks / "evaluation/report.html").read_text()
+    assert "est side" not in page
+    assert "How often these masks were scored is not recorded." in page
+
+
+def test_what_is_said_of_a_checkpoint_is_true_of_it(place: Path) -> None:
+    """Chosen, the last one, or renamed so that nobody can tell."""
+    checkpoints = place / "run/checkpoints"
+    shutil.copy(checkpoints / "last.ckpt", place / "moved.ckpt")
+    for path, expected in (
+        (checkpoints / "best.ckpt", "best val/dice on validation"),
+        (checkpoints / "last.ckpt", "the most recent one of its run, not the one chosen by val/dice"),
+        (place / "moved.ckpt", "whether this one was chosen, its name does not say"),
+    ):
+        _, evaluation = read(evaluate(place, f"ckpt={path}", "side=val", folder=path.stem))
+        assert dict(evaluation["protocol"])["Checkpoint"].endswith(f"{expected})")
+        assert "VALIDATION: a checkpoint was chosen on these images" in evaluation["stamps"]
+
+
+def test_no_interval_of_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_masks(tmp_path / "truth", 1)
     write_masks(tmp_path / "predictions", 1, shift=1)
     _, evaluation = score_masks(tmp_path)
     assert evaluation["scores"]["dice"]["low"] is None
-    assert "no intervals: 1 lesions" in evaluation["interval"]
-    assert (tmp_path / "evaluation/report.html").is_file()
+    assert "no intervals: 1 lesion," in evaluation["interval"]
+    page = (tmp_path / "evaluation/report.html").read_text().partition("<body>")[2]
+    for said in (page, capsys.readouterr().out):
+        assert not re.findall(r"\b1 (?:more )?(?:image|mask|photograph|lesion|time|run|pair)s\b", said)
 
 
 def test_lesions_of_a_folder(masks: Path) -> None:
@@ -682,13 +733,13 @@ def test_ids_of_strata_and_split_files_are_those_of_the_files(
 def test_an_image_that_a_table_lists_twice(masks: Path, column: str) -> None:
     table = pd.DataFrame({"image_id": ["ISIC_0000000", "isic_0000000.png"], column: ["A", "B"]})
     table.to_csv(masks / "s.csv", index=False)
-    with pytest.raises(SkinsegError, match=r"1 image ids occur twice, ISIC_0000000 first"):
+    with pytest.raises(SkinsegError, match=r"1 image id occurs twice, ISIC_0000000 first"):
         score_masks(masks, f"strata={masks / 's.csv'}")
 
 
 def test_strata_of_other_images_are_a_mistake(masks: Path) -> None:
     pd.DataFrame({"image_id": ["ISIC_7000000"], "device": ["A"]}).to_csv(masks / "s.csv", index=False)
-    with pytest.raises(SkinsegError, match=r"none of its 1 image ids .*such as ISIC_0000000, found such as"):
+    with pytest.raises(SkinsegError, match=r"none of its 1 image id .*such as ISIC_0000000, found such as"):
         score_masks(masks, f"strata={masks / 's.csv'}")
 
 

@@ -13,11 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from skinseg import __version__
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.evaluation.content import describe_interval, describe_metrics
 from skinseg.evaluation.identity import method_settings
 from skinseg.evaluation.runs import Method
-from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY
+from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY, no_interval
 from skinseg.scoring.statistics import PairedResult, holm, paired_folds, paired_runs, paired_test
 
 
@@ -110,12 +111,12 @@ class Comparison:
     def differ(self) -> pd.DataFrame:
         """Images by how much the best two differ: image_id, difference, and a column per method.
 
-        Of one method it is empty.
+        As in the ranking a difference is the second one minus the best. Of one method it is empty.
         """
         values = pd.DataFrame({method.name: method.table[self.metric] for method in self.ranked})
         if len(self.ranked) == 1:
             return values.assign(difference=np.nan).iloc[:0, ::-1].reset_index()
-        difference = values.iloc[:, 0] - values.iloc[:, 1]
+        difference = values.iloc[:, 1] - values.iloc[:, 0]
         table = values.assign(difference=difference).dropna(subset=["difference"])
         order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
         return table.loc[order, ["difference", *values.columns]].reset_index()
@@ -125,7 +126,9 @@ class Comparison:
         """The content of `comparison.json`, which the report shows."""
         first = self.ranked[0]
         lesions = first.table["group"].nunique()
-        run = first.runs[0]
+        splits = sorted({str(run.identity["split"]) for run in first.runs})
+        # Masks of any program need not be of a side of anything.
+        side = f": the {first.runs[0].identity['side']} side" if self._trained else ""
         return {
             "kind": "comparison",
             "title": f"{len(self.methods)} methods by {METRICS[self.metric].label}"
@@ -147,8 +150,8 @@ class Comparison:
             "images": len(first.table),
             "lesions": int(lesions),
             "protocol": [
-                ["Images", f"{len(first.table):,} of {lesions:,} lesions: the {run.identity['side']} side"],
-                ["Split", ", ".join(sorted({str(r.identity["split"]) for r in first.runs}))],
+                ["Images", f"{len(first.table):,} of {counted(lesions, 'lesion')}{side}"],
+                ["Split" if side else "Set of images", ", ".join(splits)],
                 ["Data fingerprint", self._data()],
                 ["Averaging", "per image at its own size, mean over images; differences image by image"],
                 *([["Undefined", self._penalty(*self.metrics)]] if self._penalty(*self.metrics) else []),
@@ -166,6 +169,11 @@ class Comparison:
             "settings": self._settings(),
             "verdict": self._verdict(),
         }
+
+    @property
+    def _trained(self) -> bool:
+        """Whether all runs are of networks, of which the training is known; masks may be anybody's."""
+        return all(run.config is not None for method in self.methods for run in method.runs)
 
     def _data(self) -> str:
         known = {
@@ -204,8 +212,8 @@ class Comparison:
         table = self.ranked[0].table
         if missing := int(table[self.metric].isna().sum()):
             stamps.append(
-                f"LEFT OUT: {missing} of {len(table)} images, whose true mask is empty, have no "
-                f"{METRICS[self.metric].label}"
+                f"LEFT OUT: {missing} of {len(table)} images, whose true mask is empty, "
+                f"{'has' if missing == 1 else 'have'} no {METRICS[self.metric].label}"
             )
         return list(dict.fromkeys(stamps))
 
@@ -218,8 +226,8 @@ class Comparison:
             return ""
         labels = " and ".join(METRICS[name].label for name in distances)
         return (
-            f"{labels} without a value, since a mask is empty: {whose} of {len(self.ranked[0].table):,} "
-            f"images; each counts as {PENALTY}"
+            f"{labels} without a value, since a mask is empty: {whose} of "
+            f"{counted(len(self.ranked[0].table), 'image')}; each counts as {PENALTY}"
         )
 
     def _test(self) -> str:
@@ -240,7 +248,12 @@ class Comparison:
         difference = won = None
         if test is not None:
             # Shown as this method minus the best, which is how a ranked table is read.
-            difference = {"mean": -test.mean, "low": -test.high, "high": -test.low}
+            difference = {
+                "mean": -test.mean,
+                "low": -test.high,
+                "high": -test.low,
+                "no_interval": no_interval(self.metric, test.lesions, test.low),
+            }
             won = 1 - test.won - test.tied if self.sign > 0 else test.won
         stamps = list(dict.fromkeys(stamp for run in method.runs for stamp in run.stamps))
         return {
@@ -253,7 +266,9 @@ class Comparison:
                     "mean": found.mean[k],
                     "low": found.low[k],
                     "high": found.high[k],
-                    "n": len(method.table) - len(method.undefined(name)),
+                    "no_interval": no_interval(name, int(found.lesions[k]), found.low[k]),
+                    # What the mean is over: also those whose undefined distance counts as a penalty.
+                    "n": int(method.table[name].notna().sum()),
                     "undefined": len(method.undefined(name)),
                 }
                 for k, name in enumerate(self.metrics)
@@ -288,7 +303,7 @@ class Comparison:
         text = f"{best} has the best {label}; shown to be worse: {'; '.join(worse)}."
         if open_:
             text += f" Not shown to be worse: {', '.join(open_)}."
-        if all(len(method.runs) == 1 for method in self.methods):
+        if self._trained and all(len(method.runs) == 1 for method in self.methods):
             text += " Each was trained once: this holds for these networks, not yet for their methods."
         return text + counted
 
@@ -301,18 +316,23 @@ class Comparison:
         over = "folds, each image scored by the fold that did not train on it" if method.folds else "seeds"
         interval = f"{metric.text(found.low[0])} to {metric.text(found.high[0])}"
         if np.isnan(found.low[0]):
-            interval = "too few lesions for an interval"
+            interval = self._no_interval(int(found.lesions[0]), found.low[0])
         mean = metric.text(found.mean[0])
         return (
             f"{method.name}: {metric.label} {mean} ({interval}) over {len(method.runs)} trainings: {over}."
             + self._counted()
         )
 
+    def _no_interval(self, lesions: int, low: float) -> str:
+        why = no_interval(self.metric, lesions, low)
+        return f"no interval: {why}" if why else "too few lesions for an interval"
+
     def _worse(self, name: str) -> str:
         place = next(k for k, method in enumerate(self.ranked[1:]) if method.name == name)
         test, metric = self.tests[place], METRICS[self.metric]
         if np.isnan(test.low):
-            return f"{name}, by {metric.text(abs(test.mean))} (too few lesions for an interval)"
+            why = self._no_interval(test.lesions, test.low)
+            return f"{name}, by {metric.text(abs(test.mean))} ({why})"
         ends = sorted(self.sign * end for end in (test.low, test.high))
         return f"{name}, by {metric.text(abs(test.mean))} ({' to '.join(map(metric.text, ends))})"
 

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinseg.counting import counted
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.scoring.calibration import reliability
-from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY, with_penalties, within_bounds
+from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY, no_interval, with_penalties, within_bounds
 from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals
 from skinseg.scoring.strata import STRATA
 
@@ -30,7 +31,8 @@ def estimates(
         seed: Of the draws.
 
     Returns:
-        By metric: mean, low, high (None where there is none), n, undefined, median, q1, q3.
+        By metric: mean, low, high (None where there is none), no_interval (see `no_interval`), n, undefined,
+        median, q1, q3.
     """
     values = table[list(metrics)].to_numpy(dtype=float)
     lesions, least = table["group"].to_numpy(dtype=str), [METRICS[name].least_lesions for name in metrics]
@@ -43,6 +45,7 @@ def estimates(
             "mean": _plain(found.mean[k]),
             "low": _plain(found.low[k]),
             "high": _plain(found.high[k]),
+            "no_interval": no_interval(metric, int(found.lesions[k]), found.low[k]),
             "n": int(found.images[k]),
             "undefined": len(table) - int(found.images[k]),
             "q1": _plain(quartiles[0, k]),
@@ -78,6 +81,7 @@ def by_strata(
         table = table.merge(user, on="image_id", how="left")
         columns += [(clear.get(column, column), column, "") for column in own]
     metrics = [name for name in HEADLINE if name in table]
+    kept = ("mean", "low", "high", "no_interval", "n", "undefined")
     result = []
     for column, label, note in columns:
         labels = table[column].astype(object).where(table[column].notna(), "unknown")
@@ -101,10 +105,7 @@ def by_strata(
                     "images": len(part),
                     "lesions": lesions,
                     "small": lesions < LEAST_LESIONS,
-                    "scores": {
-                        metric: {key: score[key] for key in ("mean", "low", "high", "n", "undefined")}
-                        for metric, score in scores.items()
-                    },
+                    "scores": {metric: {key: score[key] for key in kept} for metric, score in scores.items()},
                 }
             )
         result.append({"column": column, "label": label, "note": note, "rows": rows})
@@ -137,7 +138,7 @@ def describe_interval(
         trainings: Whether there are several.
     """
     if lesions < least:
-        return f"no intervals: {lesions:,} lesions, and {least:,} are the least"
+        return f"no intervals: {counted(lesions, 'lesion')}, and {least:,} are the least"
     spread = ", with the spread between runs" if trainings else ""
     text = f"{100 * level:g} % bootstrap-t over {lesions:,} lesions, {draws:,} draws{spread}"
     return f"{text}; none of fewer than {least:,} lesions"
@@ -149,7 +150,7 @@ def describe_metrics(names: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def learning_curves(run_dir: Path | None) -> dict[str, list[list[float]]] | None:
-    """Reads the curves of the run's metrics.csv; None where there is none."""
+    """Reads the curves of the run's metrics.csv, epochs counted from 0 as there; None where there is none."""
     path = None if run_dir is None else run_dir / "metrics.csv"
     if path is None or not path.is_file():
         return None
@@ -199,8 +200,9 @@ def ceiling(pairs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
         for metric in metrics
     ]
     text = (
-        f"{len(people)} of the scored images have several masks. Annotators: mean over pairs, then images; "
-        f"model: against the mask in use. An image without a distance counts as {PENALTY}."
+        f"{counted(len(people), 'of the scored images has', 'of the scored images have')} several masks. "
+        "Annotators: mean over pairs, then images; model: against the mask in use. An image without a "
+        f"distance counts as {PENALTY}."
     )
     return {"text": text, "rows": rows}
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import nn
 
 from skinseg import __version__
+from skinseg.counting import counted
 from skinseg.data.audit import agreement
 from skinseg.data.masks import PSEUDO
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
@@ -38,6 +39,14 @@ from skinseg.scoring.strata import strata
 
 log = logging.getLogger(__name__)
 
+_ALONE = (
+    "image has no known lesion id; it counts as one",
+    "images have no known lesion id; each counts as one",
+)
+_TURNED = (
+    "image is stored turned or mirrored and was turned upright",
+    "images are stored turned or mirrored and were turned upright",
+)
 _KNOWN = ("image_id", "group", "diagnosis", "dataset", "mask_source", "age", "sex", "site")
 
 
@@ -189,14 +198,18 @@ class Result:
         for name, score in e["scores"].items():
             metric = METRICS[name]
             ends = [score["low"], score["high"]]
-            interval = "not available" if None in ends else " to ".join(map(metric.text, ends))
+            interval = " to ".join(map(metric.text, ends))
+            if None in ends:
+                interval = score["no_interval"] or "not available"
             count = score["undefined"]
             missing = f"{count:,} ({percent(count / e['images'])})" if count else ""
             table.add_row(metric.label, metric.text(score["mean"]), interval, missing)
         console = Console(highlight=False, soft_wrap=True, markup=False)
         console.print()
         console.print(table)
-        console.print(f"{e['images']:,} images of {e['lesions']:,} lesions; {e['interval']}.")
+        console.print(
+            f"{counted(e['images'], 'image')} of {counted(e['lesions'], 'lesion')}; {e['interval']}."
+        )
         for label, value in e["protocol"]:
             console.print(f"  {label}: {value}", style="dim")
         weak = content.weakest(e["strata"], e["scores"]["dice"]["mean"])
@@ -204,7 +217,7 @@ class Result:
             score = row["scores"]["dice"]
             console.print(
                 f"Weaker for {row['label'].lower()} {row['value']}: Dice {score['mean']:.4f} "
-                f"({score['low']:.4f} to {score['high']:.4f}), {row['images']} images"
+                f"({score['low']:.4f} to {score['high']:.4f}), {counted(row['images'], 'image')}"
             )
         for stamp in e["stamps"]:
             console.print(stamp, style="bold yellow")
@@ -219,10 +232,17 @@ class Result:
         return stamps
 
     def _where(self, datasets: str) -> str:
-        """Says of what the images are: a side of a split, or all of a folder."""
-        if self.config["truth"] is not None and self.config["split_file"] is None:
+        """Says of what the images are: of a side of a split, a folder or a data set."""
+        if self._is_divided:
+            return f"the {self.side.name} side of {datasets}"
+        if self.config["truth"] is not None:
             return f"the folder {Path(self.config['truth']).expanduser().resolve().name}"
-        return f"the {self.side.name} side of {datasets}"
+        return datasets
+
+    @property
+    def _is_divided(self) -> bool:
+        """Whether the images are a side of a split."""
+        return self.own_data or self.config["split_file"] is not None
 
     def _protocol(self, datasets: str, lesions: int) -> list[list[str]]:
         table, side, config = self.table, self.side, self.config
@@ -230,24 +250,16 @@ class Result:
         turned = int(table["image_id"].isin(side.catalog.notes.get("turned", [])).sum())
         sizes = table.groupby(["width", "height"]).size().sort_values(ascending=False)
         frames = [f"{width}x{height}" for width, height in sizes.index[:3]]
-        frames += [f"{len(sizes) - 3} more sizes"] if len(sizes) > 3 else []
+        frames += [counted(len(sizes) - 3, "more size")] if len(sizes) > 3 else []
         rows = [
-            ["Images", f"{len(table):,} of {lesions:,} lesions: {self._where(datasets)}"],
+            ["Images", f"{len(table):,} of {counted(lesions, 'lesion')}: {self._where(datasets)}"],
+            *([["Lesions", counted(alone, *_ALONE)]] if alone else []),
+            ["Split" if self._is_divided else "Set of images", f"{side.split}, by {side.group_key}"],
             *(
-                [["Lesions", f"{alone:,} images have no known lesion id; each counts as one"]]
-                if alone
-                else []
-            ),
-            ["Split", f"{side.split}, by {side.group_key}"],
-            *(
-                ["Left out", f"{len(ids):,} images ({why.replace('_', ' ')})"]
+                ["Left out", f"{counted(len(ids), 'image')} ({why.replace('_', ' ')})"]
                 for why, ids in side.left_out.items()
             ),
-            *(
-                [["Orientation", f"{turned:,} images are stored turned or mirrored and were turned upright"]]
-                if turned
-                else []
-            ),
+            *([["Orientation", counted(turned, *_TURNED)]] if turned else []),
             ["Resolution", f"each image's own size ({', '.join(frames)})"],
             ["Averaging", "per image, mean over images; undefined scores are left out and counted"],
         ]
@@ -256,10 +268,7 @@ class Result:
             height, width = trained["data"]["image_size"]
             rows += [
                 ["Threshold", f"{self.threshold:g} ({self.threshold_origin})"],
-                [
-                    "Checkpoint",
-                    f"{self.checkpoint} (of a run that chooses by {trained['monitor']})",
-                ],
+                ["Checkpoint", f"{self.checkpoint} ({self._choice(trained['monitor'])})"],
                 ["Network", f"{_network(trained)}, input {width}x{height}{_preprocessing(trained)}"],
                 ["Config fingerprint", digest([json.dumps(trained, sort_keys=True, default=str)])],
             ]
@@ -273,6 +282,21 @@ class Result:
                 f"{config['tolerance_px']:g} px; relative {config['tolerance_percent']:g} % of the diagonal",
             ],
         ]
+
+    def _choice(self, monitor: str) -> str:
+        """Says of the checkpoint whether it was chosen, as far as its run folder or its name tells."""
+        assert self.record is not None
+        assert self.checkpoint is not None
+        if "members" in self.record:
+            return f"joins {counted(len(self.record['members']), 'checkpoint')}"
+        scored, _, how = str((self._summary or {}).get("protocol", {}).get("weights", "")).partition(", ")
+        if scored == self.checkpoint.name and how:
+            return how
+        if self.checkpoint.name == "best.ckpt":
+            return f"best {monitor} on validation"
+        if self.checkpoint.name == "last.ckpt":
+            return f"the most recent one of its run, not the one chosen by {monitor}"
+        return f"of a run that chooses by {monitor}; whether this one was chosen, its name does not say"
 
     def _identity(self) -> dict[str, Any]:
         """What a comparison needs to know: which images, and which method."""
@@ -343,11 +367,16 @@ class Result:
     @property
     def training(self) -> dict[str, Any] | None:
         """What the run's `summary.json` says of the training; None where there is none."""
+        training: dict[str, Any] | None = (self._summary or {}).get("training")
+        return training
+
+    @cached_property
+    def _summary(self) -> dict[str, Any] | None:
         path = None if self.run_dir is None else self.run_dir / "summary.json"
         if path is None or not path.is_file():
             return None
-        training: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get("training")
-        return training
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return summary
 
     def _gallery(self) -> list[GalleryImage]:
         files = self.side.table[["image_id", "image", "mask"]]

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinseg.counting import counted
 from skinseg.data.files import fit_mask
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
@@ -125,8 +126,8 @@ def score_images(
     _refuse(problems)
     if options.masks is not None and (others := masks_of_others(options.masks)):
         log.warning(
-            "%d masks in %s are not of this evaluation and stay, e.g. %s.",
-            len(others), options.masks, others[0].name,
+            "Left in %s: %s that this evaluation did not write, e.g. %s.",
+            options.masks, counted(len(others), "mask"), others[0].name,
         )  # fmt: skip
     table = pd.DataFrame(rows)
     order = np.argsort(table["image_id"].to_numpy(dtype=str), kind="stable")
@@ -176,7 +177,7 @@ def _refuse(problems: list[str]) -> None:
     if problems:
         shown = [f"  {problem}" for problem in sorted(problems)[:10]]
         more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise SkinsegError("\n".join([f"{len(problems)} masks cannot be scored:", *shown, *more]))
+        raise SkinsegError("\n".join([f"{counted(len(problems), 'mask')} cannot be scored:", *shown, *more]))
 
 
 THRESHOLDS = [round(0.05 * k, 2) for k in range(1, 20)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from skinseg.counting import counted
 from skinseg.data.files import subfolders
 from skinseg.errors import SkinsegError
 from skinseg.scoring.metrics import METRICS, with_penalties, within_bounds
@@ -280,8 +281,9 @@ def _check_defined(runs: Sequence[ScoredRun]) -> None:
             ids = run.table.loc[run.table[metric].isna(), "image_id"]
             if len(alone := ids[ids.isin(known)]):
                 raise SkinsegError(
-                    f"runs: {run.folder / 'scores.csv'} has no {metric} of {len(alone)} images that others "
-                    f"have one of, {alone.iloc[0]} first; expected a number. Evaluate it again."
+                    f"runs: {run.folder / 'scores.csv'} has no {metric} of {counted(len(alone), 'image')} "
+                    "that "
+                    f"others have one of, {alone.iloc[0]} first; expected a number. Evaluate it again."
                 )
 
 
@@ -329,7 +331,7 @@ def _check_members(members: Sequence[ScoredRun]) -> None:
                 f"runs: {other.folder} and {run.folder} are of one method and one seed, so they are no two "
                 "trainings. Leave one out, or set pool=false to compare all runs one by one."
             )
-    listed = ", ".join(f"{run.folder} ({len(run.table)} images)" for run in members)
+    listed = ", ".join(f"{run.folder} ({counted(len(run.table), 'image')})" for run in members)
     if _overlap(members, lambda run: run.table["image_id"]):
         raise SkinsegError(
             f"runs: these are of one method but were scored on images that overlap in part: {listed}. Seeds "
@@ -387,8 +389,10 @@ def _check_same_images(methods: Sequence[Method]) -> None:
         here, there = set(first.table.index), set(method.table.index)
         if here != there:
             raise SkinsegError(
-                f"runs: {first.runs[0].folder} has scores of {len(here)} images and "
-                f"{method.runs[0].folder} of {len(there)}; {len(here - there)} are missing there and "
+                f"runs: {first.runs[0].folder} has scores of {counted(len(here), 'image')} and "
+                f"{method.runs[0].folder} of {len(there)}; {counted(len(here - there), 'is', 'are')} "
+                "missing there "
+                f"and "
                 f"{len(there - here)} here, e.g. {', '.join(sorted(here ^ there)[:3])}. Score both on the "
                 "same images."
             )

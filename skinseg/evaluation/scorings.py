@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from skinseg.counting import often
 from skinseg.errors import SkinsegError
 
 LOG = "test_scorings.jsonl"
@@ -78,15 +79,15 @@ def describe(lines: list[Mapping[str, Any]], image_set: str) -> dict[str, Any]:
         text = "This run was scored once on this test side."
     elif len(ways) > 1:
         text = (
-            f"This run was scored {len(here)} times on this test side, in {len(ways)} ways (checkpoint, "
+            f"This run was scored {often(len(here))} on this test side, in {len(ways)} ways (checkpoint, "
             "threshold): the best of them would be chosen on the test side; report the one that was chosen "
             "on validation."
         )
     else:
         text = (
-            f"This run was scored {len(here)} times on this test side, always with the same checkpoint and "
+            f"This run was scored {often(len(here))} on this test side, always with the same checkpoint and "
             "threshold."
         )
     if others := len(lines) - len(here):
-        text += f" On other images: {others} times."
+        text += f" On other images: {often(others)}."
     return {"count": len(here), "text": text}

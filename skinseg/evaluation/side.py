@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from skinseg.data.catalog import COLUMNS, Catalog, name_groups
+from skinseg.counting import counted
+from skinseg.data.catalog import COLUMNS, Catalog, drawn_stamps, name_groups
 from skinseg.data.masks import PSEUDO
 from skinseg.data.splits import Split, read_sides, shared, whole_test_side
+from skinseg.data.tables import matching, report_match
 from skinseg.errors import SkinsegError
+
+log = logging.getLogger(__name__)
 
 SideName = Literal["test", "val", "train"]
 Overlap = Literal["exclude", "refuse", "keep"]
@@ -65,21 +70,23 @@ def trained_side(catalog: Catalog, record: Mapping[str, Any], name: SideName) ->
         )
     missing = sorted(set(ids) - set(catalog.table["image_id"]))
     if missing:
+        of = f"of the {counted(len(ids), f'{name} image')} of the run's split {split.fingerprint}"
         raise SkinsegError(
-            f"{len(missing)} of the {len(ids)} {name} images of the run's split {split.fingerprint} are not "
-            f"in the data, e.g. {', '.join(missing[:3])}; a mean over the others would be another score. "
+            f"{counted(len(missing), f'{of} is', f'{of} are')} not in the data, e.g. "
+            f"{', '.join(missing[:3])}; a mean over the others would be another score. "
             "Name the data set of the training: data.root=<folder>."
         )
     table = catalog.table[catalog.table["image_id"].isin(ids)]
     if without := table["image_id"][table["mask"].isna()].tolist():
-        raise SkinsegError(f"{len(without)} {name} images have no mask here, e.g. {', '.join(without[:3])}.")
+        many = counted(len(without), f"{name} image has", f"{name} images have")
+        raise SkinsegError(f"{many} no mask here, e.g. {', '.join(without[:3])}.")
     return Side(
         table.reset_index(drop=True),
         catalog,
         name,
         split.fingerprint,
         split.unit,
-        stamps=[*split.stamps, *_drawn(table)],
+        stamps=[*split.stamps, *drawn_stamps(table)],
     )
 
 
@@ -99,17 +106,19 @@ def other_side(catalog: Catalog, record: Mapping[str, Any] | None, overlap: Over
     """
     table = catalog.table
     scored = table[table["mask"].notna() & (table["mask_source"] != PSEUDO)]
-    stamps = _drawn(scored)
+    stamps = drawn_stamps(scored)
     if record is None or overlap == "keep":
         if scored.empty:
-            raise SkinsegError(f"None of the {len(table)} images has a mask; there is nothing to score.")
+            raise SkinsegError(
+                f"None of the {counted(len(table), 'image')} has a mask; there is nothing to score."
+            )
         split = Split(scored[["image_id", "group"]].assign(split="test"))
         if record is not None:
             seen = set(shared(_seen(record), catalog)[1]) & set(scored["image_id"])
             if seen:
-                stamps.append(
-                    f"CONTAMINATED: {len(seen)} of {len(scored)} images are of the data set of the training"
-                )
+                of = f"of {counted(len(scored), 'image')}"
+                many = counted(len(seen), f"{of} is", f"{of} are")
+                stamps.append(f"CONTAMINATED: {many} of the data set of the training")
     else:
         try:
             split = whole_test_side(catalog, train=_seen(record), overlap=overlap)
@@ -150,12 +159,49 @@ def listed_side(side: Side, path: Path, name: SideName) -> Side:
     missing = sorted(set(split.ids(name)) - set(side.table["image_id"]))
     if missing or not split.ids(name):
         raise SkinsegError(
-            f"split_file={path}: of its {len(split.ids(name))} {name} images {len(missing)} cannot be scored"
+            f"split_file={path}: of its {counted(len(split.ids(name)), f'{name} image')} {len(missing)} "
+            "cannot be "
+            "scored"
             + (f", e.g. {', '.join(missing[:3])}" if missing else "")
             + ": not in the data, without a mask, or in the training data of the checkpoint."
         )
     table = side.table[side.table["image_id"].isin(split.ids(name))].reset_index(drop=True)
     return Side(table, side.catalog, name, split.fingerprint, split.unit, side.left_out, side.stamps)
+
+
+def strata_of(user: pd.DataFrame | None, side: Side, path: str) -> pd.DataFrame | None:
+    """Takes a user's strata of the scored images, and says how many of these are listed.
+
+    Args:
+        user: What `user_strata` read. None: there are none.
+        side: The images.
+        path: The table, for messages.
+
+    Returns:
+        The rows of the scored images, by their ids.
+
+    Raises:
+        SkinsegError: No row is of a scored image, or two are of one.
+    """
+    if user is None:
+        return None
+    images = side.table["image_id"]
+    known = matching(user["image_id"], images)
+    # An image that is not scored is no mistake, one that is nowhere may be.
+    somewhere = known.notna() | matching(user["image_id"], side.catalog.table["image_id"]).notna()
+    if not known.notna().any():
+        report_match(known.notna(), user["image_id"], images, f"strata={path}", what="image id")
+    images_here = side.catalog.table["image_id"]
+    report_match(somewhere, user["image_id"], images_here, f"strata={path}", what="image id")
+    if known.nunique() < len(images):
+        of = f"of the {counted(len(images), 'scored image')}"
+        log.info("strata: %s in %s.", counted(known.nunique(), f"{of} is", f"{of} are"), path)
+    if (twice := known.dropna()[known.dropna().duplicated()]).size:
+        raise SkinsegError(
+            f"strata={path}: {counted(len(twice), 'image is', 'images are')} listed twice, "
+            f"e.g. {twice.iloc[0]}."
+        )
+    return user.assign(image_id=known)[known.notna()]
 
 
 def used_in_training(record: Mapping[str, Any] | None, side: Side) -> dict[str, int]:
@@ -183,23 +229,16 @@ def is_test(record: Mapping[str, Any] | None, side: Side) -> bool:
 def training_stamps(record: Mapping[str, Any] | None, side: Side) -> list[str]:
     """Says of a score that it is of images which the training used."""
     number = len(side.table)
+    these = "this image" if number == 1 else "these images"
     said = {
-        "val": "VALIDATION: the checkpoint was chosen on",
+        "val": "VALIDATION: a checkpoint was chosen on",
         "train": "TRAINING: the network was trained on",
     }
     return [
-        f"{said[name]} {'these' if count == number else f'{count} of these {number}'} images"
+        f"{said[name]} {these if count == number else f'{count} of these {number} images'}"
         for name, count in used_in_training(record, side).items()
     ]
 
 
 def _seen(record: Mapping[str, Any]) -> Catalog:
     return Catalog(pd.DataFrame(record["sides"]).drop(columns="split").reindex(columns=list(COLUMNS)))
-
-
-def _drawn(table: pd.DataFrame) -> list[str]:
-    return (
-        ["SYNTHETIC: drawn images; says nothing of real skin"]
-        if (table["dataset"] == "synthetic").any()
-        else []
-    )

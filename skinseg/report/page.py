@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from skinseg.counting import counted, often
 from skinseg.report import figures, wording
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def evaluation_page(
         curves=_curves(evaluation.get("curves") or {}),
         ceiling=_ceiling(evaluation.get("ceiling"), metrics),
         scorings=_scorings(evaluation.get("scorings")),
+        masks=evaluation.get("config") is None,
         gallery=_gallery(gallery, metrics, ""),
         table=_image_table(scores, metrics),
         cost=_all(evaluation, "cost"),
@@ -130,6 +132,7 @@ def comparison_page(comparison: Mapping[str, Any], gallery: Sequence[GalleryImag
     runs = sorted(comparison["runs"], key=lambda run: (run.get("rank") is None, run.get("rank") or 0))
     best = next((run["name"] for run in runs if run.get("difference") is None), None)
     keys = [key for key in metrics if any(key in run["scores"] for run in runs)]
+    images = comparison.get("images")
     return _render(
         "comparison.html.j2",
         comparison,
@@ -138,10 +141,11 @@ def comparison_page(comparison: Mapping[str, Any], gallery: Sequence[GalleryImag
         test=comparison.get("test") or "",
         interval=comparison.get("interval") or "",
         best=best,
-        runs=[_run_row(run, main, unit) for run in runs],
+        trainings=sum(run.get("members") or 1 for run in runs),
+        runs=[_run_row(run, main, unit, images) for run in runs],
         score_columns=[_column(key, metrics) for key in keys],
         score_rows=[
-            (run["name"], [_estimate(run["scores"].get(key), metrics[key]["unit"]) for key in keys])
+            (run["name"], [_estimate(run["scores"].get(key), metrics[key]["unit"], images) for key in keys])
             for run in runs
         ],
         definitions=_definitions(metrics, keys),
@@ -189,6 +193,7 @@ def _render(template: str, content: Mapping[str, Any], **parts: Any) -> str:
         images=content.get("images"),
         lesions=content.get("lesions"),
         count=wording.count,
+        counted=counted,
         css=assets["css"],
         early_js=early,
         js=assets["js"],
@@ -237,24 +242,30 @@ def _column(key: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _estimate(values: Mapping[str, Any] | None, unit: str, *, signed: bool = False) -> dict[str, Any]:
-    """Writes a mean, its interval, and on how many images it is undefined."""
+def _estimate(
+    values: Mapping[str, Any] | None, unit: str, images: int | None = None, *, signed: bool = False
+) -> dict[str, Any]:
+    """Writes a mean, its interval or why there is none, and on how many images it is undefined.
+
+    Args:
+        values: As in the JSON file; None where there are none.
+        unit: Of the score.
+        images: All of them; None: as many as have a value and as have none.
+        signed: See `wording.number`.
+    """
     values = values or {}
-    mean = values.get("mean")
+    mean, missing = values.get("mean"), values.get("undefined") or 0
     return {
         "value": _sort_value(mean),
         "mean": wording.number(mean, unit, signed=signed),
         "interval": wording.interval(values.get("low"), values.get("high"), unit, signed=signed),
         "unit": unit,
         "n": values.get("n"),
-        "undefined": _undefined(values),
+        "why": values.get("no_interval") or "",
+        "undefined": wording.undefined_share(missing, images or missing + (values.get("n") or 0))
+        if missing
+        else "",
     }
-
-
-def _undefined(values: Mapping[str, Any]) -> str:
-    """Writes on how many images a score had no value; "" where on none."""
-    missing = values.get("undefined") or 0
-    return wording.undefined_share(missing, missing + (values.get("n") or 0)) if missing else ""
 
 
 def _sort_value(value: Any) -> str:
@@ -311,8 +322,9 @@ def _distributions(
             wording.number(float(value), unit) for value in np.quantile(finite, [0, 0.25, 0.5, 0.75, 1])
         )
         says = (
-            f"Histogram of {about['label']} over {finite.size:,} images: the median is {middle}{tail}, half "
-            f"of the images lie between {first} and {third}{tail}, all between {low} and {high}{tail}."
+            f"Histogram of {about['label']} over {counted(finite.size, 'image')}: the median is "
+            f"{middle}{tail}, "
+            f"half of the images lie between {first} and {third}{tail}, all between {low} and {high}{tail}."
         )
         drawn.append(
             {
@@ -413,7 +425,7 @@ def _calibration(calibration: Mapping[str, Any] | None) -> dict[str, Any] | None
     ]
     ece = wording.rounded(calibration.get("ece"), 4)
     widest = max(met, key=lambda part: abs(part["frequency"] - part["confidence"]), default=None)
-    says = f"Reliability diagram over {len(bins)} bins: the expected calibration error is {ece}."
+    says = f"Reliability diagram over {counted(len(bins), 'bin')}: the expected calibration error is {ece}."
     if widest:
         way = "more" if widest["frequency"] > widest["confidence"] else "less"
         says += (
@@ -440,7 +452,8 @@ def _curves(curves: Mapping[str, Sequence[Sequence[float]]]) -> list[dict[str, A
     together: dict[str, dict[str, Sequence[Sequence[float]]]] = {}
     for key, points in curves.items():
         stage, _, what = key.rpartition("/")
-        together.setdefault(what, {})[stage or what] = points
+        # People count epochs from 1, as the progress of a run does.
+        together.setdefault(what, {})[stage or what] = [(epoch + 1, value) for epoch, value in points]
     drawn = []
     for place, (what, series) in enumerate(together.items()):
         says = f"{what} over the epochs."
@@ -478,19 +491,17 @@ def _scorings(scorings: Mapping[str, Any] | None) -> dict[str, str] | None:
     """Says how often the test side was scored: the more often, the less its numbers are worth."""
     if not scorings:
         return None
-    times = scorings["count"]
-    often = {1: "once", 2: "twice"}.get(times, f"{wording.count(times)} times")
-    return {"often": often, "text": scorings.get("text") or ""}
+    return {"often": often(scorings["count"]), "text": scorings.get("text") or ""}
 
 
-def _run_row(run: Mapping[str, Any], main: str, unit: str) -> dict[str, Any]:
+def _run_row(run: Mapping[str, Any], main: str, unit: str, images: int | None) -> dict[str, Any]:
     return {
         "name": run["name"],
         "rank": run.get("rank"),
         "members": run.get("members") or 1,
         "stamps": _all(run, "stamps"),
         "best": run.get("difference") is None,
-        "mean": _estimate(run["scores"].get(main), unit),
+        "mean": _estimate(run["scores"].get(main), unit, images),
         "difference": _estimate(run.get("difference"), unit, signed=True),
         "numbers": [
             {"text": write(run.get(key)), "value": _sort_value(run.get(key))}
@@ -518,11 +529,11 @@ def _forest(runs: Sequence[Mapping[str, Any]], about: Mapping[str, Any], best: s
     if not rows:
         return None
     apart = sum(row.low is not None and not row.faint for row in rows)
-    says = f"Difference in {about['label']} of {len(rows)} runs to {best or 'the best'}"
+    says = f"Difference in {about['label']} of {counted(len(rows), 'run')} to {best or 'the best'}"
     if any(row.low is not None for row in rows):
         says += f", with intervals: {apart} of them lie wholly on one side of zero."
     else:
-        says += "; there are too few lesions for intervals."
+        says += "; none has an interval."
     return figures.intervals(
         "forest", rows, axis=f"difference in {about['titled']}", says=says, reference=0.0
     )
@@ -533,7 +544,7 @@ def _means(runs: Sequence[Mapping[str, Any]], main: str, about: Mapping[str, Any
     told = [f"{row.label} {wording.number(row.mean, about['unit'])}" for row in rows if row.mean is not None]
     if not told:
         return None
-    says = f"Mean {about['label']} of {len(told)} runs with intervals: {', '.join(told)}."
+    says = f"Mean {about['label']} of {counted(len(told), 'run')} with intervals: {', '.join(told)}."
     return figures.intervals("means", rows, axis=f"mean {about['titled']}", says=says)
 
 
@@ -543,6 +554,7 @@ def _differ(rows: Sequence[Mapping[str, Any]], unit: str) -> dict[str, Any] | No
     names = list(dict.fromkeys(name for row in rows for name in row.get("values") or {}))
     return {
         "names": names,
+        "head": f"{names[1]} minus {names[0]}" if len(names) > 1 else "Difference",
         "rows": [
             {
                 "image_id": row["image_id"],

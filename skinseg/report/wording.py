@@ -6,6 +6,8 @@ import math
 from datetime import datetime
 from typing import Any
 
+from skinseg.counting import counted
+
 UNDEFINED = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"  # as wide as a plus, unlike a hyphen
 
@@ -72,7 +74,7 @@ def percent(value: Any) -> str:
 
 def undefined_share(undefined: int, images: int) -> str:
     """Writes on how many of the images a score has no value."""
-    return f"{undefined:,} of {images:,} images ({percent(undefined / images)})"
+    return f"{undefined:,} of {counted(images, 'image')} ({percent(undefined / images)})"
 
 
 def millions(value: Any) -> str:

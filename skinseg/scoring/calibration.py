@@ -33,7 +33,7 @@ def calibration_counts(
     """
     _check(probability, truth)
     if bins < 1:
-        raise ValueError(f"There are {bins} bins; expected 1 at least.")
+        raise ValueError(f"bins={bins}; expected 1 at least.")
     # In float64, for there the product is exact: 24 bits of the probability times the few of `bins`.
     weights = probability.ravel().astype(np.float64)
     index = (weights * bins).astype(np.intp)

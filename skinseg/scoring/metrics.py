@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinseg.counting import counted
 from skinseg.scoring.boundary import boundary_scores
 from skinseg.scoring.calibration import calibration_scores
 from skinseg.scoring.overlap import confusion_counts, overlap_scores
@@ -155,6 +156,18 @@ def image_scores(
     return scores
 
 
+def no_interval(name: str, lesions: int, low: float) -> str:
+    """Says why a mean has no interval although there are enough lesions; "" where there is one, or are not.
+
+    Args:
+        name: The score.
+        lesions: Those with a value.
+        low: The interval's lower end, NaN of none.
+    """
+    enough = lesions >= METRICS[name].least_lesions
+    return "nearly all lesions have the same value" if enough and np.isnan(low) else ""
+
+
 def with_penalties(scores: pd.DataFrame) -> pd.DataFrame:
     """Gives the distances of images on which a mask is empty a value, so that finding nothing never pays.
 
@@ -180,7 +193,9 @@ def with_penalties(scores: pd.DataFrame) -> pd.DataFrame:
             continue
         needed = ["dice", *(["height", "width"] if metric.unit == "px" else [])]
         if missing := [column for column in needed if column not in scores]:
-            raise ValueError(f"{name} is undefined on {empty.sum()} images, and {missing[0]} is missing")
+            raise ValueError(
+                f"{name} is undefined on {counted(int(empty.sum()), 'image')}, and {missing[0]} is missing"
+            )
         dice = scores.loc[empty, "dice"]
         if not dice.isin([0, 1]).all():
             raise ValueError(f"{name} is missing where neither mask is empty (the Dice is not 0 or 1)")

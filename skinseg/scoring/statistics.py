@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from skinseg.counting import counted
+
 DRAWS = 10_000
 LEVEL = 0.95
 LEAST_LESIONS = 100
@@ -160,7 +162,7 @@ def run_intervals(
 def _of_runs(runs: Sequence[ArrayLike], lesions: Sequence[ArrayLike]) -> tuple[Floats, Floats, Floats]:
     """Sums and numbers by lesion, and the standard error that the trainings bring, as `run_intervals`."""
     if len(runs) < 2:
-        raise ValueError(f"{len(runs)} runs; a spread between runs needs two.")
+        raise ValueError(f"{counted(len(runs), 'run')}; a spread between runs needs two.")
     names = [np.asarray(of_run) for of_run in lesions]
     tables = [_checked(values, of_run)[0] for values, of_run in zip(runs, names, strict=True)]
     same = all(np.array_equal(names[0], of_run) for of_run in names[1:])
@@ -186,7 +188,8 @@ def _check_defined(tables: Sequence[Floats]) -> None:
     undefined = np.isnan(tables)
     if uneven := int((undefined.any(axis=0) & ~undefined.all(axis=0)).sum()):
         raise ValueError(
-            f"{uneven} images have a score of some runs and none of others; give these a value "
+            f"{counted(uneven, 'image has', 'images have')} a score of some runs and none of others; give "
+            "these a value "
             "(skinseg.scoring.metrics.with_penalties), or take the images out on purpose."
         )
 
@@ -396,7 +399,7 @@ def _checked(values: ArrayLike, lesions: ArrayLike) -> tuple[Floats, NDArray[np.
     table, names = np.asarray(values, dtype=np.float64), np.asarray(lesions)
     table = table[:, None] if table.ndim == 1 else table
     if len(table) != len(names):
-        raise ValueError(f"{len(table)} images with scores and {len(names)} with lesions.")
+        raise ValueError(f"{counted(len(table), 'image')} with scores and {len(names)} with lesions.")
     if not len(table):
         raise ValueError("There is no image.")
     return table, np.unique(names, return_inverse=True)[1].astype(np.int64)

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from skinseg.counting import counted
 from skinseg.data.tables import as_numbers, image_ids, lesion_ids, read_table
 from skinseg.errors import SkinsegError
 
@@ -163,7 +164,7 @@ def user_strata(path: Path | str) -> pd.DataFrame:
             table[column] = _numbers(numbers) if few else _bands(numbers, _quarters(column, numbers))
             continue
         if texts.nunique() > MOST_TEXTS:
-            some_words = f" ({len(words)} values are none, such as {words.iloc[0]!r})"
+            some_words = f" ({counted(len(words), 'value is', 'values are')} none, such as {words.iloc[0]!r})"
             raise SkinsegError(
                 f"{path}: column {column} has {texts.nunique()} different texts, expected at most "
                 f"{MOST_TEXTS}, or numbers{some_words}; join some of them, or remove the column."
@@ -201,11 +202,15 @@ def _read(path: Path) -> pd.DataFrame:
         )
     ids = image_ids(table["image_id"])
     if ids.isna().any():
-        raise SkinsegError(f"{path}: {ids.isna().sum()} rows have no image_id; expected one in each.")
+        raise SkinsegError(
+            f"{path}: {counted(int(ids.isna().sum()), 'row has', 'rows have')} no image_id; expected one "
+            "in each."
+        )
     if ids.duplicated().any():
         doubled = ids[ids.duplicated()].unique()
         raise SkinsegError(
-            f"{path}: {len(doubled)} image ids occur twice, {doubled[0]} first; expected a row per image."
+            f"{path}: {counted(len(doubled), 'image id occurs', 'image ids occur')} twice, {doubled[0]} "
+            "first; expected a row per image."
         )
     return table.assign(image_id=ids)[["image_id", *table.columns.drop("image_id")]]
 

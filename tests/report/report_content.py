@@ -141,7 +141,7 @@ def evaluation(
     edges = np.linspace(0, 1, 16)
     middle = (edges[1:] + edges[:-1]) / 2
     share = np.array([0.68, *np.full(13, 0.004), 0.268])
-    epochs = np.arange(1, 41)
+    epochs = np.arange(40)
     return {
         "name": "unet_efficientnet-b3",
         "title": title,
@@ -324,7 +324,7 @@ def comparison() -> tuple[dict[str, Any], list[GalleryImage]]:
         "differ": [
             {
                 "image_id": f"ISIC_{30000 + place:07d}",
-                "difference": 0.4 - place / 20,
+                "difference": place / 20 - 0.4,
                 "values": {names[0]: 0.93, names[1]: 0.53 + place / 20},
             }
             for place in range(6)

@@ -285,6 +285,15 @@ def test_text_has_the_contrast_of_wcag_aa(open_page: Open, name: str, theme: str
     assert {"P", "TD", "TH", "BUTTON", "A", "text"} <= kinds
 
 
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [("evaluation", "#strata .scroll"), ("comparison", "#ranking .scroll, #differ .scroll")],
+)
+def test_tables_fit_a_small_laptop(open_page: Open, name: str, tables: str) -> None:
+    beyond = "nodes => nodes.map(node => node.scrollWidth - node.clientWidth)"
+    assert set(open_page(name, width=1200).locator(tables).evaluate_all(beyond)) == {0}
+
+
 @pytest.mark.parametrize("name", ["evaluation", "comparison"])
 def test_phone_does_not_scroll_sideways(open_page: Open, name: str) -> None:
     page = open_page(name, width=360, is_mobile=True, has_touch=True)

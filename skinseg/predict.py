@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import check, config_dir, plain
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 
@@ -33,9 +34,11 @@ class PredictConfig:
         trust: Packages of your own, or of somebody whom you trust, whose constructors it may name; see
             `skinseg.trust`.
         input: Folder of photographs, with subfolders, of all kinds in `skinseg.data.kinds`. Files that are
-            named as masks are passed over.
+            named as masks are passed over. Two photographs of one name, also in different subfolders, are
+            refused, for all masks lie in one folder and these would have one name.
         output: Folder for the masks, `<image_id>_segmentation.png`: 8-bit grey, 0 and 255, each of its
-            photograph's size, upright. Photographs without a mask are listed in `unreadable.csv` there, with
+            photograph's size, upright. A byte of a name that is no UTF-8 is written as in `skinseg.names`,
+            in `evaluate` too. Photographs without a mask are listed in `unreadable.csv` there, with
             the reason: they cannot be read, are of a kind that is not, or the mask's name is too long for a
             file.
         threshold: Lesion is where the probability is at least this. null: that of the checkpoint's run.
@@ -97,7 +100,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
 
     from skinseg import build
     from skinseg.callbacks.quiet import quiet
-    from skinseg.inference.files import find_photographs, mask_name_of, masks_of_others, write_mask
+    from skinseg.inference.files import find_photographs, mask_name, masks_of_others, write_mask
     from skinseg.record import FileNameError, write_csv
     from skinseg.written import afresh, written_before
 
@@ -107,7 +110,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
         raise SkinsegError(f"output={output} is the input; masks would lie among the photographs.")
     found = find_photographs(Path(config["input"]).expanduser(), "input")
     files = list(found.files.values())
-    targets = [output / mask_name_of(path) for path in files]
+    targets = [output / mask_name(image_id) for image_id in found.files]
     there = [path for path in targets if os.path.lexists(path)]
     before = written_before(output, "predict")
     if (there or before) and not config["overwrite"]:
@@ -136,14 +139,19 @@ def run(cfg: DictConfig) -> dict[str, str]:
                 write_mask(targets[prediction.row], prediction.probability >= threshold)
                 done += 1
             except FileNameError as error:
-                unreadable[prediction.row] = f"{files[prediction.row]}: {error}"
-        problems = {str(files[row]): problem for row, problem in sorted(unreadable.items())}
+                unreadable[prediction.row] = str(error).replace(str(targets[prediction.row]), "its mask")
+        problems = {
+            # Decoders name the file, which has a column of its own.
+            str(files[row]): problem.removeprefix(f"{files[row]}: ")
+            for row, problem in sorted(unreadable.items())
+        }
         if not done:
-            first = next(iter(problems.values()))
+            first = ": ".join(next(iter(problems.items())))
             raise SkinsegError(
-                f"input={config['input']}: none of the {len(files)} files can be read, e.g. {first}."
+                f"input={config['input']}: none of the {counted(len(files), 'file')} can be read, e.g. "
+                f"{first}."
             )
-        problems |= {str(path): f"{path}: {reason}" for path, reason in found.not_read.items()}
+        problems |= {str(path): reason for path, reason in found.not_read.items()}
         if problems:
             table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
             write_csv(output / "unreadable.csv", table)
@@ -154,14 +162,16 @@ def run(cfg: DictConfig) -> dict[str, str]:
         console.print(remark)
     if others:
         console.print(
-            f"{len(others)} masks in {output} are not of this call and stay, e.g. {others[0].name}."
+            f"Left in {output}: {counted(len(others), 'mask')} that this call did not write, e.g. "
+            f"{others[0].name}."
         )
     if turned:
         console.print(
-            f"{turned} photographs are stored turned or mirrored; by their EXIF orientation they were turned "
-            "upright, and their masks are upright, as viewers show them"
+            f"{counted(turned, 'photograph is', 'photographs are')} stored turned or mirrored, and "
+            "outlined as "
+            "viewers show it by its EXIF orientation: the mask is upright"
         )
-    console.print(f"{done} masks at threshold {threshold:g} written to {output}")
+    console.print(f"{counted(done, 'mask')} at threshold {threshold:g} written to {output}")
     return problems
 
 
@@ -177,10 +187,13 @@ def task(cfg: DictConfig) -> None:
     """Runs the command; the exit code says whether each photograph has a mask."""
     try:
         if problems := run(cfg):
-            shown = "".join(f"\n  {problem}" for problem in list(problems.values())[:5])
+            shown = "".join(f"\n  {file}: {problem}" for file, problem in list(problems.items())[:5])
             more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
             listed = Path(cfg.output).expanduser() / "unreadable.csv"
-            raise WithoutMaskError(f"{len(problems)} photographs have no mask; see {listed}:{shown}{more}")
+            raise WithoutMaskError(
+                f"{counted(len(problems), 'photograph has', 'photographs have')} no mask; see "
+                f"{listed}:{shown}{more}"
+            )
     except SkinsegError as error:
         end_with_message(error)
 

@@ -20,7 +20,7 @@ from skinseg.config import compose
 from skinseg.data.dataset import read_input
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
-from skinseg.names import escape_output
+from skinseg.names import escape_output, shown
 from skinseg.predict import main, run
 from skinseg.written import RECORD
 
@@ -204,7 +204,7 @@ def test_the_folder_describes_the_last_call_alone(
     assert [path.name for path in masks(tmp_path)] == sorted(of_call + kept)
     assert (out / kept[0]).read_bytes() == b"corrected by hand"
     assert (out / "notes.txt").exists()
-    assert "2 masks in" in capsys.readouterr().out
+    assert ": 2 masks that this call did not write, e.g. " in capsys.readouterr().out
 
     Image.new("RGB", (40, 30), "red").save(place / "IMG_0.jpg")
     predict(ckpt, tmp_path, "overwrite=true")
@@ -286,13 +286,13 @@ def test_the_exit_code_says_whether_each_photograph_has_a_mask(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == code
-    assert f"1 photographs have no mask; see out/unreadable.csv:\n  in/{file}" in capsys.readouterr().err
+    assert f"1 photograph has no mask; see out/unreadable.csv:\n  in/{file}" in capsys.readouterr().err
 
 
 def test_names_that_are_no_text_or_too_long(
     ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Masks bear their photographs' own bytes; a mask that cannot is listed, and the others are written."""
+    """Masks bear the ids as every table shows them; a mask that cannot is listed, the others are written."""
     latin = os.fsdecode(b"caf\xe9")
     (tmp_path / "in").mkdir()
     names = ["a", "b" * 238, "c" * 239, "d" * 251, "ü" * 119 + "e", "f [bold]", "g" * 9, latin]
@@ -304,11 +304,14 @@ def test_names_that_are_no_text_or_too_long(
     predict(ckpt, tmp_path)
     too_long = [name for name in names if len(os.fsencode(name)) > 238]
     assert len(too_long) == 3
-    written = {f"{name}_segmentation.png" for name in names if name not in too_long}
+    written = {f"{shown(name)}_segmentation.png" for name in names if name not in too_long}
     assert {path.name for path in masks(tmp_path)} == written
     problems = listed(tmp_path)
     assert {f"{name}.jpg" for name in too_long} | {r"caf\udce92.jpg"} == problems.keys()
-    assert all("File name too long" in problems[f"{name}.jpg"] for name in too_long)
+    assert {problems[f"{name}.jpg"] for name in too_long} == {
+        "its mask cannot be written: File name too long."
+    }
+    assert problems[r"caf\udce92.jpg"] == "not an image (8 bytes)", "the path has a column of its own"
 
 
 @pytest.mark.parametrize(
@@ -350,14 +353,14 @@ def test_nothing_readable_and_nothing_there(ckpt: Path, tmp_path: Path) -> None:
     with pytest.raises(SkinsegError, match="holds no picture"):
         predict(ckpt, tmp_path)
     (tmp_path / "in/a.jpg").write_bytes(b"")
-    with pytest.raises(SkinsegError, match=r"none of the 1 files.*empty file"):
+    with pytest.raises(SkinsegError, match=r"none of the 1 file .*empty file"):
         predict(ckpt, tmp_path)
 
 
 def test_two_photographs_of_one_name_are_refused(ckpt: Path, tmp_path: Path) -> None:
     photographs(tmp_path / "in")
     Image.new("RGB", (40, 30)).save(tmp_path / "in/IMG_0.png")
-    with pytest.raises(SkinsegError, match="several files for 1 images"):
+    with pytest.raises(SkinsegError, match="several files for 1 image"):
         predict(ckpt, tmp_path)
 
 

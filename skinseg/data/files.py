@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from skinseg.counting import counted
 from skinseg.data import kinds
 from skinseg.data.catalog import Problems
 from skinseg.data.photographs import (
@@ -106,11 +107,15 @@ def below(tree: Tree, folder: Path) -> Tree:
     return [(here, names) for here, names in tree if here == folder or folder in here.parents]
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+def walk(folder: Path, skipped: list[str] | None = None) -> Iterator[tuple[Path, list[str]]]:
     """Yields each folder from `folder` down with its file names, sorted.
 
     Hidden files and folders and what systems put beside the user's are skipped. Symbolic links are followed,
     each folder once, so that a link to a folder above ends.
+
+    Args:
+        folder: The folder.
+        skipped: Takes the names of what is skipped.
 
     Raises:
         SkinsegError: A folder cannot be listed: what is in it would be lost without a word.
@@ -123,6 +128,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
                 folders.clear()
                 continue
             seen.add((here.st_dev, here.st_ino))
+            if skipped is not None:
+                skipped += filter(is_junk, [*folders, *names])
             folders[:] = sorted(name for name in folders if not is_junk(name))
             yield Path(parent), sorted(name for name in names if not is_junk(name))
     except OSError as error:
@@ -219,8 +226,8 @@ def warn_of_others(tree: Tree, images: Container[str]) -> None:
     ]
     if others:
         log.warning(
-            "%d pictures are passed over, for a published data set has JPEG files alone, e.g. %s.",
-            len(others), others[0],
+            "%s passed over, for a published data set has JPEG files alone, e.g. %s.",
+            counted(len(others), "picture is", "pictures are"), others[0],
         )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from skinseg.data.files import image_id_of, name_of, walk
+from skinseg.counting import counted
+from skinseg.data.files import image_id_of, walk
 from skinseg.data.kinds import MASK_ENDINGS, PHOTOGRAPH, endings, why_not_read
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
@@ -41,11 +42,13 @@ class Pictures:
         files: The photographs, or the masks, by image id, sorted.
         not_read: Files that look like pictures and are of no kind that is read, with the reason.
         others: How many further files there are, by ending.
+        hidden: How many files and folders are hidden, or what systems add to a user's, and were passed over.
     """
 
     files: Mapping[str, Path]
     not_read: Mapping[Path, str]
     others: Mapping[str, int]
+    hidden: int = 0
 
     def remarks(self) -> Iterator[str]:
         """Says of what is no photograph how many files there are, by ending."""
@@ -53,6 +56,9 @@ class Pictures:
             yield f"Pictures that are not read: {_by_ending(self.not_read)}."
         if self.others:
             yield f"Other files, passed over: {_listed(self.others)}."
+        if self.hidden:
+            files = counted(self.hidden, "hidden file or folder", "hidden files and folders")
+            yield f"Passed over without a look: {files}."
 
 
 def _by_ending(paths: Iterable[Path]) -> str:
@@ -89,11 +95,6 @@ def find_photographs(folder: Path, key: str) -> Pictures:
 def mask_name(image_id: str) -> str:
     """Returns the name of an image's mask in the ISIC Challenge."""
     return f"{image_id}_segmentation.png"
-
-
-def mask_name_of(photograph: Path) -> str:
-    """Returns the name of a photograph's mask, in the photograph's own bytes, be they text or not."""
-    return mask_name(name_of(photograph.stem))
 
 
 def kept_mask_name(image_id: str) -> str:
@@ -164,12 +165,12 @@ def check_complete(predicted: Iterable[str], expected: Iterable[str], folder: Pa
     for what, ids in (("lacks", wanted - there), ("has in addition", there - wanted)):
         if ids:
             more = ", ..." if len(ids) > 5 else ""
-            lines.append(f"  it {what} {len(ids)} images: {', '.join(sorted(ids)[:5])}{more}")
+            lines.append(f"  it {what} {counted(len(ids), 'image')}: {', '.join(sorted(ids)[:5])}{more}")
     if lines:
         raise SkinsegError(
             "\n".join(
                 [
-                    f"predictions={folder} does not match the {len(wanted)} images of {where}:",
+                    f"predictions={folder} does not match the {counted(len(wanted), 'image')} of {where}:",
                     *lines,
                     "  A mean over other images would not be this score; predict all of them and no others.",
                 ]
@@ -215,7 +216,8 @@ def _one_each(folder: Path, key: str, pattern: re.Pattern[str], what: str) -> Pi
     not_read: dict[Path, str] = {}
     others: Counter[str] = Counter()
     named_as_masks = 0
-    for here, names in walk(folder):
+    hidden: list[str] = []
+    for here, names in walk(folder, hidden):
         for name in names:
             path = here / name
             match = pattern.fullmatch(path.stem)
@@ -229,9 +231,10 @@ def _one_each(folder: Path, key: str, pattern: re.Pattern[str], what: str) -> Pi
             else:
                 others[_ending(path)] += 1
     if named_as_masks:
-        log.info("%s=%s: %d pictures are named as masks and passed over.", key, folder, named_as_masks)
+        many = counted(named_as_masks, "picture is named as a mask", "pictures are named as masks")
+        log.info("%s=%s: %s and passed over.", key, folder, many)
     pictures = {image_id: paths[0] for image_id, paths in sorted(found.items())}
-    result = Pictures(pictures, not_read, others)
+    result = Pictures(pictures, not_read, others, len(hidden))
     if not found:
         there = "".join(f"\n  {remark}" for remark in result.remarks())
         first = "".join(f"\n  {path}: {reason}" for path, reason in list(not_read.items())[:1])
@@ -240,6 +243,6 @@ def _one_each(folder: Path, key: str, pattern: re.Pattern[str], what: str) -> Pi
     if twice:
         shown = [f"  {image_id}: {', '.join(map(str, paths))}" for image_id, paths in list(twice.items())[:5]]
         more = [f"  and {len(twice) - 5} more"] if len(twice) > 5 else []
-        first = f"{key}={folder} has several files for {len(twice)} images; keep one of each:"
+        first = f"{key}={folder} has several files for {counted(len(twice), 'image')}; keep one of each:"
         raise SkinsegError("\n".join([first, *shown, *more]))
     return result

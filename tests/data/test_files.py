@@ -124,5 +124,15 @@ def test_images_of_a_data_set_that_are_no_jpeg_are_named(
     (folder / "notes.txt").write_text("words")
     with caplog.at_level(logging.WARNING), pytest.raises(SkinsegError, match="no mask"):
         read_isic9(root, Problems())
-    assert "1 pictures are passed over" in caplog.text
+    assert "1 picture is passed over" in caplog.text
     assert "ISIC_0000002.png" in caplog.text
+
+
+def test_hidden_files_are_counted(tmp_path: Path) -> None:
+    write_image(tmp_path / "sub/a.jpg")
+    for name in (".IMG_1.jpg", "sub/.DS_Store", "__MACOSX/b.jpg", ".thumbnails/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = find_photographs(tmp_path, "input")
+    assert list(found.files) == ["a"]
+    assert list(found.remarks()) == ["Passed over without a look: 4 hidden files and folders."]

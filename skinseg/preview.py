@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Node, Plain, check, config_dir, plain
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class PreviewConfig:
         seed: Chooses the images, and is the seed that an experiment would augment with.
         images: How many training images are shown.
         draws: How many augmented versions of each: those of as many epochs of an experiment.
-        epoch: The first of these epochs, counted from 0 as in metrics.csv.
+        epoch: The first of these epochs, counted from 1 as in the progress of a run (metrics.csv counts from
+            0).
         data: The data set, as an experiment would read it.
         preprocess: What is done to every image before; the input is shown with it.
         augment: Augmentation of training images. Without any transforms nothing is drawn beside the input.
@@ -96,7 +98,7 @@ def run(cfg: DictConfig) -> Path:
         max_megapixels=data.max_megapixels,
     )
     samples = [
-        [inputs[number], *(_drawn(augmented, data.augment, epoch, int(row)) for epoch in epochs)]
+        [inputs[number], *(_drawn(augmented, data.augment, epoch - 1, int(row)) for epoch in epochs)]
         for number, row in enumerate(chosen)
     ]
     height, width = data.image_size
@@ -116,7 +118,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def _drawn(dataset: LesionDataset, augment: object, epoch: int, row: int) -> Sample:
-    """Returns a training image as that epoch sees it."""
+    """Returns a training image as that epoch, counted from 0, sees it."""
     from skinseg.data.changes import augmented_batch
     from skinseg.data.device_augment import DeviceAugment
 
@@ -130,7 +132,7 @@ def _drawn(dataset: LesionDataset, augment: object, epoch: int, row: int) -> Sam
 
 def _check(config: Plain) -> None:
     check(config, PreviewConfig)
-    for key, least in (("images", 1), ("draws", 1), ("epoch", 0)):
+    for key, least in (("images", 1), ("draws", 1), ("epoch", 1)):
         if config[key] < least:
             raise SkinsegError(f"{key}={config[key]}: expected {least} or more.")
 
@@ -182,8 +184,8 @@ def _facts(samples: Sequence[Sequence[Sample]], available: int) -> dict[str, str
     same = sum(old["image"].equal(new["image"]) and old["mask"].equal(new["mask"]) for old, new in pairs)
     return facts | {
         "lesion's share after augmentation, mean": f"{_mean_share([new for _, new in pairs]):.1f} %",
-        "augmentation cut the lesion off": f"{lost} of {len(pairs)} draws",
-        "augmentation changed nothing": f"{same} of {len(pairs)} draws",
+        "augmentation cut the lesion off": f"{lost} of {counted(len(pairs), 'draw')}",
+        "augmentation changed nothing": f"{same} of {counted(len(pairs), 'draw')}",
     }
 
 

@@ -45,7 +45,7 @@ def test_shows_what_training_sees(augment: str, write_ham: WriteHam, tmp_path: P
     data = build.datamodule(config)
     dataset = data.dataset("train")
     (row,) = np.random.default_rng(3).choice(len(dataset), 1, replace=False)
-    later = sheet(tmp_path, *overrides, "epoch=5")
+    later = sheet(tmp_path, *overrides, "epoch=6")
     for column in range(3):
         for first, shown in ((0, picture), (5, later)):
             sample = dataset[first + column, int(row)]
@@ -112,7 +112,7 @@ def test_more_images_than_there_are(write_ham: WriteHam, tmp_path: Path) -> None
     assert everything.shape[0] - few.shape[0] == row * (len(split.ids("train")) - 2)
 
 
-@pytest.mark.parametrize("wrong", ["images=0: expected 1", "draws=0: expected 1", "epoch=-1: expected 0"])
+@pytest.mark.parametrize("wrong", ["images=0: expected 1", "draws=0: expected 1", "epoch=0: expected 1"])
 def test_numbers_that_are_too_small(wrong: str, tmp_path: Path) -> None:
     with pytest.raises(SkinsegError, match=wrong):
         sheet(tmp_path, wrong.split(":")[0])

@@ -127,7 +127,7 @@ class LossWatch:
         for loss, (_, epoch, step, image_ids) in zip(losses, steps, strict=True):
             if not math.isfinite(loss):
                 raise NonFiniteLossError(
-                    f"The loss is {loss} at epoch {epoch}, step {step}, for the images "
+                    f"The loss is {loss} at epoch {epoch + 1}, step {step}, for the images "
                     f"{', '.join(image_ids)}. Lower optimizer.lr, set trainer.gradient_clip_val, or use "
                     "trainer.precision=32-true; look at these images."
                 )
@@ -406,7 +406,7 @@ class LesionSegmenter(L.LightningModule):
             finite = [weight.detach().isfinite().all() for weight in self.network.parameters()]
             if not torch.stack(finite).all():
                 raise NonFiniteLossError(
-                    f"The weights are not finite at epoch {self.current_epoch}, step {self.global_step}; "
+                    f"The weights are not finite at epoch {self.current_epoch + 1}, step {self.global_step}; "
                     "this checkpoint is not written. Lower optimizer.lr or set trainer.gradient_clip_val."
                 )
         checkpoint["skinseg"] = {**self.record, "world_size": self.trainer.world_size}

@@ -22,7 +22,7 @@ def test_watch_looks_only_when_it_is_due_and_names_the_first_bad_batch() -> None
     for step, loss in enumerate((1.0, float("inf"), float("nan"))):
         watch.add(torch.tensor(loss), 2, step, [f"image_{step}", "other"])
     with pytest.raises(
-        NonFiniteLossError, match="The loss is inf at epoch 2, step 1, for the images image_1, o"
+        NonFiniteLossError, match="The loss is inf at epoch 3, step 1, for the images image_1, o"
     ):
         watch.add(torch.tensor(1.0), 2, 3, ["image_3"])
     watch.look()  # what was reported is done with
@@ -63,7 +63,7 @@ class BreakLossAt(Callback):
 def test_lost_weights_never_replace_a_checkpoint(train: Train, tmp_path: Path) -> None:
     """NaN at the last step of an epoch, before anyone has looked."""
     with pytest.raises(
-        NonFiniteLossError, match=r"The loss is nan at epoch 1, step 9, for the images ISIC_9"
+        NonFiniteLossError, match=r"The loss is nan at epoch 2, step 9, for the images ISIC_9"
     ):
         train(
             "callbacks=minimal", "test=false", "trainer.max_epochs=3",

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Node, check, config_dir, plain
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def run(cfg: DictConfig) -> str | None:
         catalog, problems, source = _read(key, node)
         name = "+".join(sorted(catalog.table["dataset"].unique())) + (" (test)" if key == "test_data" else "")
         with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(f"Looking at {len(catalog)} images of {name}", total=len(catalog))
+            task = bar.add_task(f"Looking at {counted(len(catalog), 'image')} of {name}", total=len(catalog))
             measures[name], prints[name] = audit.measure(
                 catalog.table, source.image_size, partial(bar.advance, task), source.max_megapixels
             )

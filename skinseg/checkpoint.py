@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing
 
@@ -178,8 +179,9 @@ def _check_not_beyond(checkpoint: dict[str, Any], config: dict[str, Any]) -> Non
     done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if done > epochs:
         raise SkinsegError(
-            f"trainer.max_epochs={epochs}: ckpt_path={config['ckpt_path']} has trained {done} epochs; it is "
-            "the total, so raise it to go on."
+            f"trainer.max_epochs={epochs}: ckpt_path={config['ckpt_path']} has trained "
+            f"{counted(done, 'epoch')}; "
+            "it is the total, so raise it to go on."
         )
 
 

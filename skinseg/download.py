@@ -21,6 +21,7 @@ from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Node, check, config_dir, plain
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _download(name: str, source: Source, folder: Path, config: Mapping[str, Any]
             write_json(record_path, record)
             if not config["keep_archives"]:
                 path.unlink()
-            console.print(f"{archive.file_name}: {files:,} files.")
+            console.print(f"{archive.file_name}: {counted(files, 'file')}.")
     if "masks" in config["parts"] and not source.archives.get("masks"):
         from skinseg.data.masks import how_to_get_masks
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, literal, plain
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.sweep.jobs import PLAN
 
@@ -136,13 +137,13 @@ def _show(members: Sequence[str], record: Plain, target: Path) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{len(members)} members:")
+    console.print(f"{counted(len(members), 'member')}:")
     for path in members:
         console.print(f"  {path}")
     sides: dict[str, Any] = {side: record["sides"]["split"].count(side) for side in ("train", "val", "test")}
     console.print(
-        f"{sides['train']} images were in the training of a member, {sides['val']} chose the epoch of one, "
-        f"{sides['test']} neither."
+        f"{counted(sides['train'], 'image was', 'images were')} in the training of a member, "
+        f"{sides['val']:,} chose the epoch of one, {sides['test']:,} neither."
     )
     if sides["test"]:
         console.print(f"Score it on those: python -m skinseg.evaluate ckpt={target}")

@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.command import as_the_job_sees_it, end_with_message, explain
 from skinseg.config import ConfigurationError, Plain, check, compose, plain
+from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.record import replacing, write_json
 from skinseg.sweep.gpus import reserved, visible_gpus
@@ -181,7 +182,7 @@ def _compose_all(
 def _refuse(problems: dict[str, list[str]], jobs: int) -> None:
     if not problems:
         return
-    lines = [f"The sweep is refused; none of its {jobs} jobs was started."]
+    lines = [f"The sweep is refused; none of its {counted(jobs, 'job')} was started."]
     for problem, of in problems.items():
         which = "all jobs" if len(of) == jobs else f"{len(of)} jobs, e.g. {of[0]}" if len(of) > 1 else of[0]
         lines.append(f"- {problem}" + (f" ({which})" if jobs > 1 else ""))
@@ -486,7 +487,9 @@ def _show(plan: Plan, states: Sequence[Plain]) -> None:
 
     config = plan.jobs[0].config
     monitor, sign = config["monitor"], -1 if config["mode"] == "max" else 1
-    table = Table(title=f"{config['name']}: {len(plan.jobs)} jobs", title_style="bold", title_justify="left")
+    table = Table(
+        title=f"{config['name']}: {counted(len(plan.jobs), 'job')}", title_style="bold", title_justify="left"
+    )
     for column in ("job", "overrides", "state", monitor, "test/dice", "steps", "minutes"):
         table.add_column(column, justify="left" if column in ("overrides", "state") else "right")
     pairs = zip(plan.jobs, states, strict=True)
@@ -539,7 +542,9 @@ def _name_failed(plan: Plan, states: Sequence[Plain]) -> None:
     if not failed:
         return
     done = len(plan.jobs) - len(failed)
-    lines = [f"{len(failed)} of {len(plan.jobs)} jobs are not done; {done} are."]
+    of = f"of {counted(len(plan.jobs), 'job')}"
+    undone = counted(len(failed), f"{of} is", f"{of} are")
+    lines = [f"{undone} not done; {counted(done, 'is', 'are')}."]
     for job, state in failed:
         reason = str(state.get("error", state["state"])).strip()
         lines.append(f"- {job.label}: {reason} See {job.folder}.")

@@ -31,6 +31,7 @@ from optuna import Study
 from optuna.exceptions import TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from skinseg import counting
 from skinseg.build import instance
 from skinseg.command import as_the_job_sees_it, explain
 from skinseg.config import ConfigurationError, Plain, check, plain
@@ -256,8 +257,9 @@ class _Search:
         trials = self.options["trials"]
         self._settle_abandoned()
         log.info(
-            "Search %s in %s: %d of %d trials so far.",
-            self.options["study"], without_password(self.where), len(counted(self.study)), trials,
+            "Search %s in %s: %d of %s so far.",
+            self.options["study"], without_password(self.where), len(counted(self.study)),
+            counting.counted(trials, "trial"),
         )  # fmt: skip
         while (left := trials - len(counted(self.study))) > 0:
             self.study.optimize(
@@ -332,8 +334,9 @@ class _Search:
         if trial.values and math.isfinite(trial.values[0]):
             how = "pruned" if trial.state.name == "PRUNED" else "done"
             log.info(
-                "Trial %d is %s after %d validations: %s %.4f.",
-                trial.number, how, len(trial.intermediate_values), self.config["monitor"], trial.values[0],
+                "Trial %d is %s after %s: %s %.4f.",
+                trial.number, how, counting.counted(len(trial.intermediate_values), "validation"),
+                self.config["monitor"], trial.values[0],
             )  # fmt: skip
         if self.states == ["FAIL"] * _HOPELESS:
             errors = _reasons(counted(study))
@@ -392,12 +395,13 @@ class _Search:
             "folder": str(folder_of(best)),
             "command": self._command(values),
         }
-        header = f"# The best of {len(trials)} trials on validation; the command scores its test side.\n"
+        of = counting.counted(len(trials), "trial")
+        header = f"# The best of {of} on validation; the command scores its test side.\n"
         write_text(self.folder / "best.yaml", header + OmegaConf.to_yaml(OmegaConf.create(content)))
         states = ", ".join(f"{count} {state}" for state, count in found["state"].value_counts().items())
         shown = done.sort_values("score", ascending=self.config["mode"] == "min").head(_SHOWN)
         shown = shown.drop(columns=["state", "error", "host", "folder"])
-        log.info("\n%d trials (%s). The best:\n%s", len(trials), states, shown.to_string(index=False))
+        log.info("\n%s (%s). The best:\n%s", of, states, shown.to_string(index=False))
         log.info(
             "\nMore in %s.\nTo train with the values of trial %d and score the test side once:\n  %s",
             self.folder,

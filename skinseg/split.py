@@ -18,6 +18,7 @@ from rich.table import Table
 
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Node, check, config_dir, plain
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
                 console.print(sentence, style="bold yellow")
             for why, ids in split.left_out.items():
                 if ids:
-                    console.print(f"Set apart: {len(ids)} images ({why.replace('_', ' ')}).")
+                    console.print(f"Set apart: {counted(len(ids), 'image')} ({why.replace('_', ' ')}).")
         write_json(folder / "split.json", {"catalog": data.catalog.record(), "splits": record})
     first = next(iter(record))
     console.print(f"\nWritten to {folder}. Use one with data.split.file={folder / first}")

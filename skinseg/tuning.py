@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_e
 from skinseg import build
 from skinseg.checkpoint import WholeCheckpointIO
 from skinseg.config import Plain
+from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import SkinsegError
 
@@ -180,7 +181,8 @@ def divide(steps: int, validations: int, accumulated: int, batches: int) -> Budg
     longest = batches // accumulated
     if not longest:
         raise SkinsegError(
-            f"budget: {accumulated} batches make a step (trainer.accumulate_grad_batches), but the images "
+            f"budget: {counted(accumulated, 'batch makes', 'batches make')} a step "
+            "(trainer.accumulate_grad_batches), but the images "
             f"make only {batches}; lower data.batch_size."
         )
     epochs = max(min(validations, steps), -(-steps // longest))

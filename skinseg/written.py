@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 RECORD = ".skinseg"
@@ -133,9 +134,10 @@ def clear(folder: Path, command: str, reads: Mapping[str, str | None] | None = N
             f"({error.strerror or error}); take another folder."
         ) from error
     if changed:
+        wrote = f"that an earlier call of {command} wrote"
         log.warning(
-            "%s: %d files that an earlier call of %s wrote were changed since and stay, e.g. %s.",
-            folder, len(changed), command, changed[0].name,
+            "%s: %s changed since and left there, e.g. %s.",
+            folder, counted(len(changed), f"file {wrote} was", f"files {wrote} were"), changed[0].name,
         )  # fmt: skip
 
 

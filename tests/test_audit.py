@@ -147,7 +147,7 @@ def test_masks_that_may_be_inverted(audit: Audit, write_ham: WriteHam, case: str
     assert ("inverted_mask" in findings) == found
     if found:
         assert findings["inverted_mask"]["image_ids"] == [FIRST]
-        assert str(findings["inverted_mask"]["text"]).startswith("1 masks (8.3%) have lesion in all four")
+        assert str(findings["inverted_mask"]["text"]).startswith("1 mask (8.3%) has lesion in all four")
 
 
 def test_lesions_that_vanish_at_the_networks_size(audit: Audit, write_ham: WriteHam, tmp_path: Path) -> None:
@@ -254,10 +254,10 @@ def test_scores_that_a_spreadsheet_saved(
     with caplog.at_level(logging.WARNING):
         audit(*words, f"scores={scores}")
     assert "0.75" in capsys.readouterr().out
-    assert "1 of the 2 values of the column jaccard are no numbers from 0 to 1" in caplog.text
-    assert "1 of 2 rows match the 1 images; these do not: other" in caplog.text
+    assert "1 of the 2 values of the column jaccard is no number from 0 to 1" in caplog.text
+    assert "1 of 2 rows matches the 1 image; these do not: other" in caplog.text
     scores.write_text("image_id,dice\nother,0.1\n")
-    with pytest.raises(SkinsegError, match=r"none of its 1 rows matches any of the 1 images"):
+    with pytest.raises(SkinsegError, match=r"none of its 1 row matches any of the 1 image"):
         audit(*words, f"scores={scores}")
 
 
@@ -277,7 +277,7 @@ def test_a_model_that_finds_nothing_is_not_set_above_the_annotators(
     assert "counts as its diagonal" in out
     assert "51.0" in out, "the mean of 2 % and 100 % of the diagonal"
     pd.DataFrame(scores).to_csv(path, index=False)
-    with pytest.raises(SkinsegError, match=r"scores=.*hd95 is undefined on 1 images, and height is missing"):
+    with pytest.raises(SkinsegError, match=r"scores=.*hd95 is undefined on 1 image, and height is missing"):
         audit("data=isic2018", f"data.root={root}", "data.reader.masks=[imaplusplus]", f"scores={path}")
 
 

@@ -230,6 +230,19 @@ def run_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
     return asked[0]
 
 
+def test_a_job_that_was_moved_writes_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    planned = plan("model=tiny", "seed=1,2", "logger=csv", folder=tmp_path / "there")
+    write(planned)
+    (tmp_path / "there").rename(tmp_path / "here")
+    asked: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["job", str(tmp_path / "here/1")])
+    monkeypatch.setattr(command, "run", lambda cfg: asked.append(OmegaConf.to_yaml(cfg)))
+    assert command.main() == 0
+    assert str(tmp_path / "there") not in asked[0]
+    assert asked[0].count(str(tmp_path / "here/1")) > 2, "also in the callbacks and the loggers"
+    assert not (tmp_path / "there").exists()
+
+
 @pytest.mark.parametrize(
     ("kept", "goes_on", "left"),
     [([], False, []), (["best.ckpt"], False, []), (["best.ckpt", "epoch=1.ckpt"], False, []),
@@ -273,7 +286,7 @@ def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_pa
     jobs += ["model.encoder_name=tu-test_resnet", f"data.root={root}", "seed=0"]
     out = finished(sweep(*jobs, cwd=tmp_path), code=2)
     folder = tmp_path / "sweeps/first"
-    assert "1 of 2 jobs are not done; 1 are." in out
+    assert "1 of 2 jobs is not done; 1 is." in out
     last = out.split("are not done")[1]
     assert "Job 0 (data.image_size=[33,33]): data.image_size=[33, 33]: FPN" in last
     assert "multiples of 32" in last
@@ -308,7 +321,7 @@ def test_a_sweep_goes_on_and_ends_in_a_comparison(write_ham: WriteHam, tmp_path:
     out = finished(sweep(*jobs, kill, "seed=1", cwd=tmp_path), code=2)
     assert "Job 1 (loss=dice): killed by signal 9." in out
     assert states(tmp_path / "sweeps/first") == ["done", "failed"]
-    assert "1 of 2 jobs are not done; 1 are." in out
+    assert "1 of 2 jobs is not done; 1 is." in out
 
     before = (tmp_path / "sweeps/first/0/scores.csv").stat().st_mtime_ns
     second = "hydra.sweep.dir=sweeps/second"

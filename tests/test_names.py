@@ -11,9 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from skinseg.counting import counted, often
+from skinseg.data.catalog import PROBLEMS
 from skinseg.data.files import image_id_of, name_of
 from skinseg.evaluation.identity import digest
-from skinseg.inference.files import kept_mask_name, mask_name, mask_name_of
+from skinseg.inference.files import kept_mask_name, mask_name
 from skinseg.names import escape_output, folder_name, shown
 from skinseg.record import FileNameError, write_csv, write_json, write_text
 
@@ -28,8 +30,10 @@ def test_a_name_that_is_no_text_is_shown_and_told_from_others() -> None:
     assert digest([LATIN]) != digest([os.fsdecode(b"caf\xe8")])
 
 
-def test_masks_bear_their_photographs_own_bytes() -> None:
-    assert os.fsencode(mask_name_of(Path(f"in/{LATIN}.jpg"))) == b"caf\xe9_segmentation.png"
+def test_masks_of_names_that_are_no_text_bear_one_name_everywhere() -> None:
+    assert (
+        mask_name(image_id_of(LATIN)) == kept_mask_name(image_id_of(LATIN)) == r"caf\udce9_segmentation.png"
+    )
     assert name_of("ISIC_0000001_downsampled") == "ISIC_0000001"
 
 
@@ -88,3 +92,24 @@ def test_a_name_of_others_is_that_of_one_folder(name: str, tmp_path: Path) -> No
     (tmp_path / folder_name(name)).mkdir()
     assert [path.name for path in tmp_path.iterdir()] == [folder_name(name)]
     assert not folder_name(name).startswith(".")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (counted(0, "image"), "0 images"),
+        (counted(1, "image"), "1 image"),
+        (counted(12_345, "image"), "12,345 images"),
+        (counted(1, "of 2 jobs is", "of 2 jobs are"), "1 of 2 jobs is"),
+        (counted(2, "of 2 jobs is", "of 2 jobs are"), "2 of 2 jobs are"),
+        (often(1), "once"),
+        (often(2), "twice"),
+        (often(1_000), "1,000 times"),
+    ],
+)
+def test_numbers_and_their_words(said: str, expected: str) -> None:
+    assert said == expected
+
+
+def test_every_problem_is_worded_for_one_and_for_many() -> None:
+    assert all(one != many for one, many in PROBLEMS.values())

@@ -46,7 +46,7 @@ def test_a_file_that_was_changed_since_stays_and_is_named(
         call(tmp_path, "c.csv")
     assert names(tmp_path) == ["a.csv", "c.csv"]
     assert (
-        "1 files that an earlier call of evaluate wrote were changed since and stay, e.g. a.csv"
+        "1 file that an earlier call of evaluate wrote was changed since and left there, e.g. a.csv"
         in caplog.text
     )
     call(tmp_path, "c.csv")

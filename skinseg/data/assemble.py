@@ -9,7 +9,7 @@ import pandas as pd
 
 from skinseg.data.catalog import ANNOTATION_COLUMNS, COLUMNS, Catalog, Problems, join_groups
 from skinseg.data.files import Verify, find_copies, inspect_files
-from skinseg.data.metadata import HOW_TO_GET_LESIONS, is_ham10000
+from skinseg.data.metadata import is_ham10000
 
 
 def assemble(
@@ -66,7 +66,7 @@ def assemble(
         problems,
         verify=verify,
     )
-    dropped = problems.settle({"missing_lesion": HOW_TO_GET_LESIONS} | dict(advice or {}))
+    dropped = problems.settle(advice)
     out = {image_id for kind in dropped.values() for image_id in kind}
     # A column without any value is of floats, which take no word.
     worded = {name: rows[name].astype(object).fillna("unknown") for name in ("sex", "site", "licence")}

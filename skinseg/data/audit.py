@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinseg.counting import counted
 from skinseg.data.catalog import PROBLEMS, Catalog, Problems
 from skinseg.data.damage import damage
 from skinseg.data.dataset import resize_mask
@@ -164,37 +165,54 @@ def _of_files(problems: Problems, policy: Mapping[str, str]) -> Iterator[Finding
             yield Finding(
                 kind,
                 "problem" if policy[kind] == "error" else settled,
-                f"{len(found)} {PROBLEMS[kind]} (data.on_{kind}={policy[kind]}): {details}",
+                f"{counted(len(found), *PROBLEMS[kind])} (data.on_{kind}={policy[kind]}): {details}",
                 sorted(found),
             )
 
 
 def _of_identity(catalog: Catalog) -> Iterator[Finding]:
     table = catalog.table
-    texts: dict[str, tuple[Severity, str]] = {
+    texts: dict[str, tuple[Severity, str, str, str]] = {
         "conflicting_diagnosis": (
             "caution",
-            "images lie in class folders of different diagnosis; it is left unknown",
+            "image lies",
+            "images lie",
+            "in class folders of different diagnosis, which is left unknown",
         ),
-        "same_file": ("caution", "files are byte-identical to one of another id; both are one lesion here"),
-        "in_several": ("note", "images are in several data sets; each is one row"),
+        "same_file": (
+            "caution",
+            "file is",
+            "files are",
+            "byte-identical to one of another id; both are one lesion here",
+        ),
+        "in_several": ("note", "image is", "images are", "in several data sets; each is one row"),
         "mask_resized": (
             "note",
-            "masks have their image's proportions but another size; they are resized",
+            "mask has its",
+            "masks have their",
+            "image's proportions but another size, and is resized",
         ),
         "turned": (
             "caution",
-            "images are stored turned or mirrored and bear an EXIF orientation, by which they are turned "
-            "upright; of a mask of the same size nobody can tell whether it was drawn on the stored pixels",
+            "image is",
+            "images are",
+            "stored turned or mirrored, with an EXIF orientation by which it is turned upright; of a mask of "
+            "the same size nobody can tell whether it was drawn on the stored pixels",
         ),
-        "reduced_copy": ("note", "images are there reduced (_downsampled) too; the larger one is taken"),
-        "empty_class_folder": ("caution", "class folders are empty"),
+        "reduced_copy": (
+            "note",
+            "image is",
+            "images are",
+            "there reduced (_downsampled) too; the larger one is taken",
+        ),
+        "empty_class_folder": ("caution", "class folder is", "class folders are", "empty"),
     }
-    for kind, (severity, text) in texts.items():
+    for kind, (severity, one, many, text) in texts.items():
         if ids := catalog.notes.get(kind):
-            yield Finding(kind, severity, f"{len(ids)} {text}", ids)
+            yield Finding(kind, severity, f"{counted(len(ids), one, many)} {text}", ids)
     if lone := table.loc[table["group_source"] == "image", "image_id"].tolist():
-        text = f"{len(lone)} images have no published lesion id; each is a lesion of its own"
+        text = counted(len(lone), "image has", "images have")
+        text += " no published lesion id; each is a lesion of its own"
         yield Finding("no_lesion_id", "note", text, lone)
     if "published_diagnosis" in table:
         yield from _of_folders(table[table["published_diagnosis"].notna() & (table["dataset"] == "isic9")])
@@ -208,13 +226,15 @@ def _of_folders(known: pd.DataFrame) -> Iterator[Finding]:
     codes = terms.map(lambda names: {ISIC9[name] for name in names})
     differs = [p not in c for p, c in zip(known["published_diagnosis"], codes, strict=True)]
     if ids := known["image_id"][differs].tolist():
-        text = f"{len(ids)} images are in HAM10000 or the ISIC Archive what none of their class folders says"
+        text = f"{counted(len(ids), 'image is', 'images are')} in HAM10000 or the ISIC Archive what none of "
+        text += "the class folders says"
         yield Finding("published_diagnosis_differs", "caution", text, ids)
     for term, code in ISIC9.items():
         inside = known[terms.map(lambda names, term=term: term in names)]
         published = inside["published_diagnosis"].value_counts()
         if len(published) and published.index[0] != code:
-            text = f"{published.iloc[0]} of the {len(inside)} images under '{term}' are published as "
+            of = f"of the {counted(len(inside), 'image')} under '{term}'"
+            text = f"{counted(int(published.iloc[0]), f'{of} is', f'{of} are')} published as "
             text += DIAGNOSES[str(published.index[0])]
             yield Finding("folder_means_another_diagnosis", "caution", text, inside["image_id"].tolist())
 
@@ -223,12 +243,15 @@ def _of_publisher(catalog: Catalog) -> Iterator[Finding]:
     table = catalog.table
     side = table["publisher_split"].astype(str)
     if both := table.loc[side.str.contains("+", regex=False), "image_id"].tolist():
-        text = f"{len(both)} images of the publisher's test side are also in its Train"
+        of = "of the publisher's test side"
+        text = f"{counted(len(both), f'image {of} is', f'images {of} are')} also in its Train"
         yield Finding("id_on_both_sides", "caution", text, both)
     trained = set(table.loc[side.str.contains("train"), "group"])
     leaks = table.loc[side.isin(["test", "val"]) & table["group"].isin(trained), "image_id"].tolist()
     if leaks:
-        text = f"{len(leaks)} more images of the publisher's test side share a lesion with its Train"
+        of = "of the publisher's test side"
+        text = counted(len(leaks), f"more image {of} shares", f"more images {of} share")
+        text += " a lesion with its Train"
         yield Finding("lesion_on_both_sides", "caution", text, leaks)
 
 
@@ -241,40 +264,66 @@ def _of_pictures(rows: pd.DataFrame) -> Iterator[Finding]:
     # has them too, and what it leaves out is at the edge.
     turned = (masked["lesion_corners"] == 4) & (masked["lesion_share"] < masked["edge_share"])
     part = turned.sum() / max(1, len(masked))
-    lighter = f"lesions are lighter than the skin around them ({light / max(1, len(masked)):.1%})"
-    faint = f"lesions differ from the skin around them by less than {_LOW_CONTRAST:.0f} of 100 in lightness"
-    broken = "files are damaged, though they decode: a part of the picture is grey, shifted or lost"
+    lighter = f"lighter than the skin around it ({light / max(1, len(masked)):.1%})"
+    faint = f"from the skin around it by less than {_LOW_CONTRAST:.0f} of 100 in lightness"
+    broken = "damaged, and yet decodable: a part of the picture is grey, shifted or lost"
     broken += "".join(f" ({words})" for words in rows["damage"][damaged].head(1))
-    inverted = f"masks ({part:.1%}) have lesion in all four corners and skin within: lesion and skin may be "
-    inverted += "swapped"
-    lost = "lesions are too small for data.image_size: nothing is left of them in what a network sees"
+    inverted = "lesion in all four corners and skin within: lesion and skin may be swapped"
+    lost = "too small for data.image_size: nothing of it is left in what a network sees"
     vanishes = (masked["lesion_share"] > 0) & (masked["input_share"] == 0)
-    judged: tuple[tuple[str, Severity, str, pd.Series], ...] = (
-        ("blank_image", "problem", "images are of one colour", rows["image_spread"] < _BLANK),
-        ("empty_mask", "problem", "masks hold no lesion", masked["lesion_share"] == 0),
-        ("damaged_file", "caution", broken, damaged),
-        ("inverted_mask", "caution", inverted, turned),
-        ("vanishing_lesion", "caution", lost, vanishes),
-        ("full_mask", "caution", "masks cover the whole frame", masked["lesion_share"] == 1),
-        ("several_regions", "note", "masks have several regions", masked["regions"] > 1),
-        ("holes", "note", "masks have holes", masked["holes"] > 0),
-        ("touches_border", "note", "masks touch the frame's edge", masked["touches_border"].astype(bool)),
-        ("lighter_lesion", "note", lighter, darker_by < 0),
-        ("low_contrast", "note", faint, darker_by.abs() < _LOW_CONTRAST),
+    has = (f"mask ({part:.1%}) has", f"masks ({part:.1%}) have")
+    touches = masked["touches_border"].astype(bool)
+    judged: tuple[tuple[str, Severity, tuple[str, str], str, pd.Series], ...] = (
+        (
+            "blank_image",
+            "problem",
+            ("image is", "images are"),
+            "of one colour",
+            rows["image_spread"] < _BLANK,
+        ),
+        ("empty_mask", "problem", ("mask holds", "masks hold"), "no lesion", masked["lesion_share"] == 0),
+        ("damaged_file", "caution", ("file is", "files are"), broken, damaged),
+        ("inverted_mask", "caution", has, inverted, turned),
+        ("vanishing_lesion", "caution", ("lesion is", "lesions are"), lost, vanishes),
+        (
+            "full_mask",
+            "caution",
+            ("mask covers", "masks cover"),
+            "the whole frame",
+            masked["lesion_share"] == 1,
+        ),
+        ("several_regions", "note", ("mask has", "masks have"), "several regions", masked["regions"] > 1),
+        ("holes", "note", ("mask has", "masks have"), "holes", masked["holes"] > 0),
+        ("touches_border", "note", ("mask touches", "masks touch"), "the frame's edge", touches),
+        ("lighter_lesion", "note", ("lesion is", "lesions are"), lighter, darker_by < 0),
+        (
+            "low_contrast",
+            "note",
+            ("lesion differs", "lesions differ"),
+            faint,
+            darker_by.abs() < _LOW_CONTRAST,
+        ),
     )
-    for kind, severity, text, where in judged:
+    for kind, severity, forms, text, where in judged:
         ids = rows.loc[where[where].index, "image_id"].tolist()
         if ids:
-            yield Finding(kind, severity, f"{len(ids)} {text}", ids)
+            yield Finding(kind, severity, f"{counted(len(ids), *forms)} {text}", ids)
 
 
 def verdict(found: Sequence[Finding]) -> tuple[Severity | None, str]:
     """Sums up an audit: the worst severity, and a sentence."""
     count = {severity: sum(f.severity == severity for f in found) for severity in SEVERITIES}
     if count["problem"]:
-        return "problem", f"NOT USABLE AS IT IS: {count['problem']} kinds of problem have to be settled."
+        return (
+            "problem",
+            "NOT USABLE AS IT IS: "
+            f"{counted(count['problem'], 'kind of problem has', 'kinds of problem have')} to be settled.",
+        )
     if count["caution"]:
-        return "caution", f"USABLE WITH CARE: {count['caution']} kinds of caution."
+        return (
+            "caution",
+            f"USABLE WITH CARE: {counted(count['caution'], 'kind of caution', 'kinds of caution')}.",
+        )
     return (("note" if count["note"] else None), "USABLE.")
 
 
@@ -291,7 +340,8 @@ def of_near_duplicates(catalog: Catalog, pairs: pd.DataFrame) -> list[Finding]:
     if apart.empty:
         return []
     ids = sorted({*apart["a"], *apart["b"]})
-    text = f"{len(apart)} pairs of images look the same but count as two lesions; data.same_lesion joins them"
+    look = counted(len(apart), "pair of images looks", "pairs of images look")
+    text = f"{look} the same but count as two lesions; data.same_lesion joins them"
     return [Finding("near_duplicates", "caution", text, ids)]
 
 

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skinseg.counting import counted
 from skinseg.data.changes import Preprocessing
 from skinseg.data.dataset import InputFiles
 from skinseg.data.photographs import UnreadableFileError
@@ -188,7 +189,7 @@ def pixels_in_memory(
         image, mask, _ = files[row].read(image_size, preprocess)
         images[row], masks[row] = torch.from_numpy(image), torch.from_numpy(mask)
 
-    _run(fill, range(len(files)), f"Decoding {len(files):,} images into memory")
+    _run(fill, range(len(files)), f"Decoding {counted(len(files), 'image')} into memory")
     return Pixels([file.image_id for file in files], layout, images=images, masks=masks)
 
 
@@ -297,7 +298,7 @@ class _Store:
 
             where = f"in {self.folder}" + (f", {len(done):,} are there already" if done else "")
             size = self.layout.bytes / 1e9
-            _run(write, missing, f"Decoding {len(missing):,} images once ({size:.2f} GB {where})")
+            _run(write, missing, f"Decoding {counted(len(missing), 'image')} once ({size:.2f} GB {where})")
             for handle in handles.values():
                 os.fsync(handle)
         except OSError as error:
@@ -354,9 +355,11 @@ def _fingerprint(
 def _check_limit(layout: Layout, limit_gb: float) -> None:
     if layout.bytes > limit_gb * 1e9:
         height, width = layout.image_size
+        of = f"of {width}x{height}"
         raise SkinsegError(
-            f"data.cache: {layout.rows:,} images of {width}x{height} take {layout.bytes / 1e9:.2f} GB, more "
-            f"than data.cache_limit_gb={limit_gb:g}. Raise the limit, lower data.image_size, or set "
+            f"data.cache: {counted(layout.rows, f'image {of} takes', f'images {of} take')} "
+            f"{layout.bytes / 1e9:.2f} GB, more than data.cache_limit_gb={limit_gb:g}. Raise the limit, "
+            "lower data.image_size, or set "
             "data.cache=none."
         )
 
@@ -429,4 +432,6 @@ def _run(function: Callable[[int], None], rows: Iterable[int], what: str) -> Non
         shown = [f"  {problem}" for problem in sorted(problems)[:10]]
         more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []
         way_out = "Replace the files; data.verify=true finds all of them before any work starts."
-        raise SkinsegError("\n".join([f"{len(problems)} images cannot be decoded:", *shown, *more, way_out]))
+        raise SkinsegError(
+            "\n".join([f"{counted(len(problems), 'image')} cannot be decoded:", *shown, *more, way_out])
+        )

@@ -12,7 +12,7 @@ from skinseg.data.assemble import assemble
 from skinseg.data.catalog import Catalog, Problems
 from skinseg.data.files import Verify, below, find_images, walk, warn_of_others
 from skinseg.data.masks import MASK_SOURCES, find_masks, how_to_get_masks
-from skinseg.data.metadata import find_metadata, groups_of
+from skinseg.data.metadata import find_metadata, groups_of, lesion_advice
 from skinseg.errors import SkinsegError
 
 IMAGE_FOLDERS = {
@@ -99,7 +99,7 @@ def read_challenge(
         problems,
         verify=verify,
         missing_mask=f"has no mask in any of {', '.join(sources)}",
-        advice={"missing_mask": how_to_get_masks(sources)},
+        advice={"missing_mask": how_to_get_masks(sources), "missing_lesion": lesion_advice(known)},
         notes={"reduced_copy": reduced},
     )
 

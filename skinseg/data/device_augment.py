@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 Array = NDArray[np.float64]
@@ -451,7 +452,8 @@ def _refuse(images: Tensor, masks: Tensor, rows: Sequence[int], epoch: int, seed
         raise SkinsegError("DeviceAugment: rows is a tensor; hand over rows.tolist(), taken on the CPU.")
     if len(rows) != len(images):
         raise SkinsegError(
-            f"DeviceAugment: {len(rows)} rows for {len(images)} images; expected one for each."
+            f"DeviceAugment: {counted(len(rows), 'row')} for {counted(len(images), 'image')}; expected one "
+            "for each."
         )
     for name, value in (("epoch", epoch), ("seed", seed), *(("rows", row) for row in rows)):
         if value < 0:

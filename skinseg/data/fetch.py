@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 import requests
 
+from skinseg.counting import often
 from skinseg.data.files import is_junk
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing, write_json
@@ -97,7 +98,8 @@ def fetch(
                     # requests has its own kinds of ValueError for what is no address.
                     if attempt == attempts - 1 or isinstance(error, ValueError):
                         raise SkinsegError(
-                            f"{archive.url} cannot be fetched ({_reason(error)}; tried {attempt + 1} times). "
+                            f"{archive.url} cannot be fetched ({_reason(error)}; tried "
+                            f"{often(attempt + 1)}). "
                             "What came so far is kept, and the same command goes on. Or fetch it by other "
                             f"means, put it at {target} and run the command again."
                         ) from error

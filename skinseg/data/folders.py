@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from skinseg.counting import counted
 from skinseg.data.catalog import COLUMNS, Catalog, name_groups
 from skinseg.data.files import describe_misfit
 from skinseg.data.photographs import (
@@ -77,7 +78,9 @@ def read_folders(
     if problems:
         more = [f"  and {len(problems) - 5} more"] if len(problems) > 5 else []
         listed = [f"  {problem}" for problem in problems[:5]]
-        raise SkinsegError("\n".join([f"{len(problems)} masks do not fit:", *listed, *more]))
+        raise SkinsegError(
+            "\n".join([f"{counted(len(problems), 'mask does', 'masks do')} not fit:", *listed, *more])
+        )
     photographs = sorted((images or {}).keys() - masks.keys())
     rows += [
         {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from skinseg.counting import counted
 from skinseg.data.assemble import assemble
 from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog, Problems, join_groups, name_groups
 from skinseg.data.diagnoses import DIAGNOSES
@@ -169,11 +170,12 @@ def _read_metadata(path: Path) -> pd.DataFrame:
     rows["lesion_id"] = lesion_ids(rows["lesion_id"], str(path))
     rows["age"] = ages(rows["age"], str(path))
     if nameless := int(rows["image_id"].isna().sum()):
-        raise SkinsegError(f"{path}: {nameless} rows have no image_id; mend the file.")
+        raise SkinsegError(f"{path}: {counted(nameless, 'row has', 'rows have')} no image_id; mend the file.")
     twice = rows["image_id"][rows["image_id"].duplicated()].unique()
     if len(twice):
         raise SkinsegError(
-            f"{path}: {len(twice)} image ids are listed more than once, e.g. {', '.join(twice[:5])}; "
+            f"{path}: {counted(len(twice), 'image id is', 'image ids are')} listed more than once, e.g. "
+            f"{', '.join(twice[:5])}; "
             "keep one row for each image."
         )
     codes = diagnosis_codes(rows["dx"])

@@ -13,7 +13,7 @@ from skinseg.data.assemble import assemble
 from skinseg.data.catalog import Catalog, Problems
 from skinseg.data.files import Tree, Verify, find_images, same_content, walk, warn_of_others
 from skinseg.data.masks import MASK_SOURCES, find_masks, how_to_get_masks
-from skinseg.data.metadata import find_metadata, groups_of
+from skinseg.data.metadata import find_metadata, groups_of, lesion_advice
 from skinseg.errors import SkinsegError
 
 FOLDER = "Skin cancer ISIC The International Skin Imaging Collaboration"
@@ -91,7 +91,7 @@ def read_isic9(
         problems,
         verify=verify,
         missing_mask=f"has no mask in any of {', '.join(masks)}",
-        advice={"missing_mask": how_to_get_masks()},
+        advice={"missing_mask": how_to_get_masks(), "missing_lesion": lesion_advice(known)},
         notes=notes,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from skinseg.counting import counted
 from skinseg.data.catalog import join_groups, name_groups, shared_ids
 from skinseg.data.diagnoses import DIAGNOSES, ISIC_ARCHIVE
 from skinseg.data.files import Tree
@@ -26,7 +27,7 @@ HAM10000_LICENCE = "CC BY-NC 4.0"
 # HAM10000 is ISIC_0024306 to ISIC_0034320 of the Archive, without a gap.
 _HAM10000_NUMBERS = range(24_306, 34_321)
 
-HOW_TO_GET_LESIONS = (
+_HOW_TO_GET_LESIONS = (
     "HAM10000_metadata.csv comes with `python -m skinseg.download data=ham10000`; put it below data.root or "
     "name it in data.reader.metadata."
 )
@@ -84,7 +85,8 @@ def find_metadata(tree: Tree, image_ids: Iterable[str], more: Sequence[str] = ()
                 raise
             log.warning("%s is not the ISIC Archive's metadata (no column isic_id) and is not used.", path)
             continue
-        log.info("%s: knows %d of the %d images.", path, table.index.isin(images).sum(), len(images))
+        number = int(table.index.isin(images).sum())
+        log.info("%s: knows %d of the %s.", path, number, counted(len(images), "image"))
         tables.append(table)
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS), index=pd.Index([], name="image_id"), dtype=object)
@@ -123,6 +125,17 @@ def groups_of(image_ids: Iterable[str], known: pd.DataFrame) -> tuple[list[str],
     return groups, [source[i] if i in found else "image" for i in ids]
 
 
+def lesion_advice(known: pd.DataFrame) -> str:
+    """Says what can be done about images of HAM10000 without a lesion id.
+
+    Args:
+        known: What `find_metadata` returned.
+    """
+    if known["group_source"].eq("ham10000").any():
+        return "HAM10000's metadata are here, but they have no lesion_id of these images; fill it in."
+    return _HOW_TO_GET_LESIONS
+
+
 def ages(texts: pd.Series, where: str) -> pd.Series:
     """Returns ages in years; of HAM10000 and of the Archive 0 means unknown, and becomes NaN."""
     return numbers(texts, where, low=0, high=120).replace(0, float("nan"))
@@ -157,7 +170,9 @@ def _read(path: Path, key: str | None = None) -> pd.DataFrame:
         )
     ids = ids_of_images(rows["image_id" if ham else "isic_id"])
     if ids.isna().any():
-        raise SkinsegError(f"{where}: {ids.isna().sum()} rows have no {ids.name}; mend the file.")
+        raise SkinsegError(
+            f"{where}: {counted(int(ids.isna().sum()), 'row has', 'rows have')} no {ids.name}; mend the file."
+        )
     lesions = lesion_ids(_column(rows, "lesion_id"), where)
     term = _column(rows, "dx" if ham else "diagnosis_3")
     table = pd.DataFrame(

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from skinseg.counting import counted
 from skinseg.data.catalog import Catalog, combine
 from skinseg.data.masks import PSEUDO, how_to_get_masks
 from skinseg.data.tables import image_ids, lesion_ids, matching, read_table
@@ -55,12 +56,15 @@ class Split:
             raise SkinsegError(f"The split has the sides {unknown}; expected {list(SIDES)}.")
         twice = table["image_id"][table["image_id"].duplicated()]
         if len(twice):
-            raise SkinsegError(f"The split lists {len(twice)} images twice, e.g. {', '.join(twice[:5])}.")
+            raise SkinsegError(
+                f"The split lists {counted(len(twice), 'image')} twice, e.g. {', '.join(twice[:5])}."
+            )
         object.__setattr__(self, "table", table)
         torn = self.torn_groups
         if len(torn) and self.unit == "lesion":
             raise SkinsegError(
-                f"{len(torn)} lesions are on two sides of the split, e.g. {', '.join(torn[:5])}: "
+                f"{counted(len(torn), 'lesion is', 'lesions are')} on two sides of the split, e.g. "
+                f"{', '.join(torn[:5])}: "
                 "scores would be of lesions that were trained on. Split by lesion (python -m skinseg.split), "
                 "or set data.split.unit=image, which stamps all scores LEAKY."
             )
@@ -80,8 +84,9 @@ class Split:
         trained = set(table.loc[table["split"] == "train", "group"])
         test = table[table["split"] == "test"]
         leaked = int(test["group"].isin(trained).sum())
+        shows = "shows" if leaked == 1 else "show"
         return [
-            f"LEAKY: split by image; {leaked} of {len(test)} test images show a lesion that was trained on"
+            f"LEAKY: split by image; {leaked} of {len(test)} test images {shows} a lesion that was trained on"
         ]
 
     @property
@@ -155,8 +160,9 @@ def make_split(
     table = masked[~pseudo].reset_index(drop=True)
     if table.empty:
         raise SkinsegError(
-            f"None of the {len(catalog)} images has a mask that somebody drew; there is nothing to train on "
-            f"or to score. {how_to_get_masks()}"
+            f"None of the {counted(len(catalog), 'image')} has a mask that somebody drew; there is nothing "
+            "to "
+            f"train on or to score. {how_to_get_masks()}"
         )
     if seed < 0:
         raise SkinsegError(f"data.split.seed={seed}: expected 0 or more.")
@@ -206,9 +212,11 @@ def _official_sides(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_
     """Returns the publisher's side of each row, and what was left out since it would leak."""
     published = table["publisher_split"]
     if published.isna().any() or not published.str.contains("train").any():
+        of = f"of the {counted(len(table), 'image')} with a mask"
         raise SkinsegError(
-            f"data.split.official=true: {int(published.isna().sum())} of the {len(table)} images with a mask "
-            "are on no side of a publisher's division; set data.split.official=false for a split by lesion."
+            f"data.split.official=true: {counted(int(published.isna().sum()), f'{of} is', f'{of} are')} on "
+            "no "
+            "side of a publisher's division; set data.split.official=false for a split by lesion."
         )
     sides = published.str.replace(r"\+.*", "", regex=True).to_numpy(dtype=object, copy=True)
     if "test" not in sides:
@@ -249,8 +257,10 @@ def whole_test_side(catalog: Catalog, *, train: Catalog, overlap: Literal["exclu
     by_id, by_lesion = shared(train, catalog)
     same_id = scored["image_id"].isin(by_id)
     same_lesion = ~same_id & scored["image_id"].isin(by_lesion)
+    of = "of the test data"
     found = (
-        f"{same_id.sum()} images of the test data are in the training data, {same_lesion.sum()} more show a"
+        f"{counted(int(same_id.sum()), f'image {of} is', f'images {of} are')} in the training data, "
+        f"{counted(int(same_lesion.sum()), 'more shows', 'more show')} a"
     )
     if overlap == "refuse" and (same_id | same_lesion).any():
         raise SkinsegError(
@@ -265,7 +275,8 @@ def whole_test_side(catalog: Catalog, *, train: Catalog, overlap: Literal["exclu
             else "Take other test data; evaluate takes these with overlap=keep."
         )
         raise SkinsegError(
-            f"test_data leaves nothing to score: of its {len(table)} images {len(scored)} have a mask; "
+            f"test_data leaves nothing to score: of its {counted(len(table), 'image')} "
+            f"{counted(len(scored), 'has', 'have')} a mask; "
             f"{found} lesion that is. {way_out}"
         )
     left_out = {
@@ -339,7 +350,7 @@ def rare_diagnoses(split: Split, catalog: Catalog) -> list[str]:
     rows = split.table.merge(catalog.table[["image_id", "diagnosis"]], on="image_id")
     sides = [side for side in SIDES if (rows["split"] == side).any()]
     lacking = {
-        f"{diagnosis} has {of_it['group'].nunique()} lesions": [
+        f"{diagnosis} has {counted(of_it['group'].nunique(), 'lesion')}": [
             s for s in sides if s not in set(of_it["split"])
         ]
         for diagnosis, of_it in rows.dropna(subset="diagnosis").groupby("diagnosis")
@@ -361,7 +372,8 @@ def _one_fold(table: pd.DataFrame, folds: int, fold: int, seed: int, key: str) -
     groups = table["group"].nunique()
     if groups < folds:
         raise SkinsegError(
-            f"{key} needs {folds} folds, but there are only {groups} lesions; "
+            f"{key} needs {folds} folds, but there {'is' if groups == 1 else 'are'} only "
+            f"{counted(groups, 'lesion')}; "
             "take fewer folds (a larger share) or more data."
         )
     # A missing diagnosis is a stratum of its own.
@@ -397,7 +409,10 @@ def read_sides(path: Path, key: str, images: Iterable[str]) -> pd.DataFrame:
     rows = read_table(path, ["image_id", "split"], known=["group"], key=key)
     for column in ("image_id", "split"):
         if lacking := int(rows[column].isna().sum()):
-            raise SkinsegError(f"{key}={path}: {lacking} rows have no {column}; complete or remove them.")
+            raise SkinsegError(
+                f"{key}={path}: {counted(lacking, 'row has', 'rows have')} no {column}; complete or remove "
+                "them."
+            )
     ids = image_ids(rows["image_id"])
     rows = rows.assign(image_id=matching(ids, images).fillna(ids), split=rows["split"].str.lower())
     if "group" in rows:
@@ -411,14 +426,15 @@ def _read_split(path: Path, catalog: Catalog, unit: Unit) -> Split:
     absent = sorted(set(rows["image_id"].map(str)) - set(known["image_id"]))
     if absent:
         unmasked = len(set(absent) & set(catalog.table["image_id"]))
+        lacked = ("image that the data lack or that has", "images that the data lack or that have")
         raise SkinsegError(
-            f"data.split.file={path} lists {len(absent)} images that the data lack or that have no mask "
+            f"data.split.file={path} lists {counted(len(absent), *lacked)} no mask "
             f"({unmasked} of them), e.g. {', '.join(absent[:5])}; use the data that the split was made of."
         )
     pseudo = set(known.loc[known["mask_source"] == PSEUDO, "image_id"])
     if scored := sorted(pseudo & set(rows.loc[rows["split"] != "train", "image_id"])):
         raise SkinsegError(
-            f"data.split.file={path} scores {len(scored)} images by pseudo masks, e.g. "
+            f"data.split.file={path} scores {counted(len(scored), 'image')} by pseudo masks, e.g. "
             f"{', '.join(scored[:5])}; only masks that somebody drew can be scored against. Move them to "
             "train or leave them out."
         )

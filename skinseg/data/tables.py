@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from skinseg.counting import counted
 from skinseg.data.files import image_id_of
 from skinseg.errors import SkinsegError
 
@@ -123,13 +124,14 @@ def numbers(texts: pd.Series, where: str, *, low: float = -np.inf, high: float =
     values = values.where(values.between(low, high))
     bad = texts[texts.notna() & values.isna()]
     if len(bad):
+        of = f"of the {counted(int(texts.notna().sum()), 'value')} of the column {texts.name}"
+        within = "" if low == -np.inf else f" from {low:g} to {high:g}"
         log.warning(
-            "%s: %d of the %d values of the column %s are no numbers%s and count as unknown, such as %s.",
+            "%s: %s as unknown, such as %s.",
             where,
-            len(bad),
-            texts.notna().sum(),
-            texts.name,
-            "" if low == -np.inf else f" from {low:g} to {high:g}",
+            counted(
+                len(bad), f"{of} is no number{within} and counts", f"{of} are no numbers{within} and count"
+            ),
             some(map(repr, bad.unique())),
         )
     return values
@@ -191,11 +193,13 @@ def lesion_ids(texts: pd.Series, where: str) -> pd.Series:
     several = {min(found): found for found in spellings.values() if len(found) > 1}
     if not several:
         return ids
+    of = f"of the column {texts.name}"
     log.warning(
-        "%s: %d ids of the column %s have several spellings and are taken for one lesion each, such as %s.",
+        "%s: %s taken for one lesion each, such as %s.",
         where,
-        len(several),
-        texts.name,
+        counted(
+            len(several), f"id {of} has several spellings and is", f"ids {of} have several spellings and are"
+        ),
         " and ".join(map(repr, sorted(next(iter(several.values()))))),
     )
     return ids.replace({written: first for first, found in several.items() for written in found})
@@ -230,7 +234,7 @@ def report_match(
     images: Iterable[str],
     where: str,
     *,
-    what: str = "rows",
+    what: str = "row",
     partly: int = logging.WARNING,
 ) -> None:
     """Says how many rows of a table are about the images at hand; none is a mistake.
@@ -240,7 +244,7 @@ def report_match(
         ids: What the rows say, to be shown.
         images: The ids of the images at hand.
         where: The key and the file.
-        what: What the rows are called.
+        what: What a row is called.
         partly: Level of the message where some are not: a warning, or less where that is as it should be.
 
     Raises:
@@ -249,18 +253,18 @@ def report_match(
     images, others = sorted(images), ids[~matched].fillna("(blank)").unique()
     if not matched.any():
         raise SkinsegError(
-            f"{where}: none of its {len(ids)} {what} matches any of the {len(images)} images. "
+            f"{where}: none of its {counted(len(ids), what)} matches any of the "
+            f"{counted(len(images), 'image')}. "
             f"Expected such as {images[0]}, found such as {others[0]}."
         )
     rest = f"; these do not: {some(others)}" if len(others) else ""
+    of = f"of {counted(len(ids), what)}"
     log.log(
         partly if len(others) else logging.INFO,
-        "%s: %d of %d %s match the %d images%s.",
+        "%s: %s the %s%s.",
         where,
-        matched.sum(),
-        len(ids),
-        what,
-        len(images),
+        counted(int(matched.sum()), f"{of} matches", f"{of} match"),
+        counted(len(images), "image"),
         rest,
     )
 
@@ -337,7 +341,7 @@ def _rows(text: str, separator: str) -> Iterator[list[str]]:
         width = width or (len(values) if any(values) else 0)
         if width and any(values[width:]):
             raise ValueError(
-                f"line {reader.line_num} has {len(values)} values, the header {width}: "
+                f"line {reader.line_num} has {counted(len(values), 'value')}, the header {width}: "
                 f"{separator.join(row)[:80]}"
             )
         yield values[:width] + [""] * (width - len(values))

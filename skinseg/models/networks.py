@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.online import reachable
 from skinseg.rules import is_path
@@ -141,7 +142,10 @@ def training_problem(network: nn.Module, image_size: tuple[int, int], batch_size
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     training = network.training
     batch = min(2, batch_size)
-    name, what = type(network).__name__, f"{batch} images of {image_size[0]}x{image_size[1]} pixels"
+    name, what = (
+        type(network).__name__,
+        f"{counted(batch, 'image')} of {image_size[0]}x{image_size[1]} pixels",
+    )
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = network.train()(torch.randn(batch, 3, *image_size))

@@ -94,7 +94,7 @@ def test_lesions_that_are_lost_at_the_networks_size_are_counted_once(
         module(root, mode)
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert said == [
-        "1 of the 40 masks hold no lesion at data.image_size=[24,30]: it is too small for that size, or "
+        "1 of the 40 masks holds no lesion at data.image_size=[24,30]: it is too small for that size, or "
         "there is none. skinseg.audit names them."
     ]
 

@@ -91,14 +91,14 @@ def test_what_two_catalogs_share() -> None:
     assert split.ids("test") == ["f"]
     assert split.left_out == {"in_training_data": ["a"], "lesion_in_training_data": ["d", "e"]}
     with pytest.raises(
-        SkinsegError, match=r"1 images of the test data are in the training data, 2 more show a lesion"
+        SkinsegError, match=r"1 image of the test data is in the training data, 2 more show a lesion"
     ):
         whole_test_side(test, train=train, overlap="refuse")
 
 
 def test_nothing_left_to_test_on() -> None:
     train = catalog("train", {"a": "L1"})
-    with pytest.raises(SkinsegError, match=r"leaves nothing to score: of its 2 images 1 have a mask"):
+    with pytest.raises(SkinsegError, match=r"leaves nothing to score: of its 2 images 1 has a mask"):
         whole_test_side(catalog("test", {"a": "L1", "b": "L2"}, masked="a"), train=train, overlap="exclude")
     with pytest.raises(SkinsegError, match=r"skinseg\.download"):
         whole_test_side(catalog("test", {"b": "L2"}), train=train, overlap="exclude")

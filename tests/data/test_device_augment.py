@@ -462,7 +462,7 @@ def test_no_images() -> None:
             r"expected torch.uint8 of shape \(images, 3",
         ),
         ({"masks": torch.zeros(2, 1, 4, 5, dtype=torch.uint8)}, "do not belong together"),
-        ({"rows": [1]}, "1 rows for 2 images"),
+        ({"rows": [1]}, "1 row for 2 images"),
         ({"rows": [1, -1]}, "rows: found -1, expected 0 or more"),
         ({"rows": torch.tensor([1, 2])}, r"hand over rows.tolist\(\)"),
         ({"epoch": -1}, "epoch: found -1"),

@@ -134,7 +134,7 @@ def test_broken_transfer_is_resumed(server: Server, tmp_path: Path) -> None:
 def test_resumed_by_a_later_call(server: Server, tmp_path: Path) -> None:
     server.cut = [2_000_000]
     with pytest.raises(
-        SkinsegError, match=r"cannot be fetched \(the connection broke; tried 1 times\).*goes on"
+        SkinsegError, match=r"cannot be fetched \(the connection broke; tried once\).*goes on"
     ):
         get(server, tmp_path, attempts=1)
     assert not (tmp_path / "file.zip").exists()
@@ -288,14 +288,14 @@ def test_not_there(server: Server, tmp_path: Path, status: int) -> None:
 def test_no_connection(server: Server, tmp_path: Path) -> None:
     server.close()
     with pytest.raises(
-        SkinsegError, match=r"cannot be fetched \(no connection; tried 2 times\).*put it at .*file\.zip"
+        SkinsegError, match=r"cannot be fetched \(no connection; tried twice\).*put it at .*file\.zip"
     ):
         get(server, tmp_path, attempts=2)
 
 
 def test_no_address(tmp_path: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(SkinsegError, match=r"Invalid URL.*tried 1 times"):
+    with pytest.raises(SkinsegError, match=r"Invalid URL.*tried once"):
         fetch(Archive("mirror/file.zip"), tmp_path)
     assert time.monotonic() - start < 2, "asking again would not help"
 

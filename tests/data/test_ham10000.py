@@ -150,7 +150,7 @@ def test_masks_that_a_network_drew_are_no_truth(write_ham: WriteHam, place: str)
         other = masks / "ISIC_9000002_segmentation.png"
         mask.rename(root / "aside.png")
         shutil.copy(mask_of_another(masks), root / place / other.name)
-        with pytest.raises(SkinsegError, match=r"(?s)1 images have no mask.*If so: data\.masks=") as caught:
+        with pytest.raises(SkinsegError, match=r"(?s)1 image has no mask.*If so: data\.masks=") as caught:
             read(root)
         assert str(root / place) in str(caught.value)
         (root / "aside.png").rename(mask)
@@ -258,7 +258,7 @@ def corrupt_masks() -> dict[str, np.ndarray]:
 def test_mask_format(write_ham: WriteHam, form: str) -> None:
     root = write_ham(3)
     Image.fromarray(corrupt_masks()[form]).save(mask_of(root))
-    with pytest.raises(SkinsegError, match=r"1 masks are not 8-bit.*data\.on_mask_format=drop") as caught:
+    with pytest.raises(SkinsegError, match=r"1 mask is not an 8-bit.*data\.on_mask_format=drop") as caught:
         read(root)
     assert str(mask_of(root)) in str(caught.value)
     catalog = read(root, mask_format="drop")
@@ -300,7 +300,7 @@ def test_unreadable_image(write_ham: WriteHam, content: bytes | None, reason: st
     root = write_ham(3, size=(80, 60))
     whole = image_of(root).read_bytes()
     image_of(root).write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(SkinsegError, match=f"1 files cannot be decoded.*\n.*{FIRST}.*{reason}"):
+    with pytest.raises(SkinsegError, match=f"1 file cannot be decoded.*\n.*{FIRST}.*{reason}"):
         read(root)
     assert read(root, unreadable="drop").dropped == {"unreadable": [FIRST]}
 
@@ -320,7 +320,7 @@ def test_missing_files_are_listed_together(write_ham: WriteHam) -> None:
         "missing_mask": "ISIC_9000002",
         "missing_metadata": "ISIC_9000004",
     }.items():
-        assert re.search(rf"1 {PROBLEMS[kind]}; data.on_{kind}=drop.*\n.*{image_id}", message)
+        assert re.search(rf"1 {PROBLEMS[kind][0]}; data.on_{kind}=drop.*\n.*{image_id}", message)
     catalog = read(root, missing_image="drop", missing_mask="drop", missing_metadata="drop")
     assert len(catalog) == 21
     assert catalog.record()["dropped"]["missing_mask"] == {"count": 1, "image_ids": ["ISIC_9000002"]}  # type: ignore[index]
@@ -362,7 +362,7 @@ def test_all_images_dropped(write_ham: WriteHam) -> None:
     [
         (
             lambda rows: pd.concat([rows, rows.head(1)]),
-            "1 image ids are listed more than once, e.g. ISIC_9000000",
+            "1 image id is listed more than once, e.g. ISIC_9000000",
         ),
         (lambda rows: rows.drop(columns="dx"), r"lacks the columns \['dx'\]"),
         (lambda rows: rows.assign(dx="melanoma"), r"unknown diagnoses \['melanoma'\]"),

@@ -118,6 +118,12 @@ def test_ham10000_images_without_lesion_id_are_refused(tree: Path, tmp_path: Pat
     ) as caught:
         read(tree)
     assert "ISIC_0024306" in str(caught.value)
+    pd.read_csv(elsewhere).assign(lesion_id=None).to_csv(elsewhere, index=False)
+    with pytest.raises(
+        SkinsegError, match=r"HAM10000's metadata are here, but they have no lesion_id of these"
+    ):
+        read(tree, metadata=(str(elsewhere),))
+    pd.read_csv(elsewhere).assign(lesion_id=["HAM_1", "HAM_1"]).to_csv(elsewhere, index=False)
     assert read(tree, missing_lesion="drop").dropped == {"missing_lesion": ["ISIC_0024306", "ISIC_0024307"]}
     assert read(tree, missing_lesion="keep").table["group"].nunique() == 6
     assert read(tree, metadata=(str(elsewhere),)).table["group"].nunique() == 5

@@ -66,7 +66,7 @@ def test_a_group_on_two_sides_raises() -> None:
     torn = table["group"] == table.loc[table["group"].duplicated(), "group"].iloc[0]
     table.loc[torn.idxmax(), "split"] = "test"
     table.loc[torn[::-1].idxmax(), "split"] = "train"
-    with pytest.raises(SkinsegError, match="1 lesions are on two sides"):
+    with pytest.raises(SkinsegError, match="1 lesion is on two sides"):
         Split(table)
 
 
@@ -95,7 +95,7 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(SkinsegError, match=r"lacks the columns \['split'\]"):
         make_split(catalog(), file=str(path))
     path.write_text("image_id,group,split\nabsent,g,train\n")
-    with pytest.raises(SkinsegError, match=r"lists 1 images that the data lack or .*, e\.g\. absent"):
+    with pytest.raises(SkinsegError, match=r"lists 1 image that the data lack or .*, e\.g\. absent"):
         make_split(catalog(), file=str(path))
     path.write_text("image_id,group,split\n0000_0,g,holdout\n")
     with pytest.raises(SkinsegError, match=r"sides \['holdout'\]"):

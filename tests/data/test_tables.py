@@ -123,7 +123,7 @@ def test_spellings_of_a_lesion_are_one_and_said(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING):
         ids = lesion_ids(pd.Series(written, name="lesion_id", dtype=object), "m.csv")
     assert ids.dropna().tolist() == ["HAM_0000118"] * 2 + ["Lesion 1"] * 3 + ["2"]
-    assert "m.csv: 1 ids of the column lesion_id have several spellings" in caplog.text
+    assert "m.csv: 1 id of the column lesion_id has several spellings" in caplog.text
 
 
 # Each file of the user's and of publishers, in each dialect
@@ -222,12 +222,12 @@ def test_a_metadata_file_of_another_program_is_passed_over_with_a_word(
 def test_named_metadata_that_know_no_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_isic9(tmp_path, {"Train/nevus": ["ISIC_0000001", "ISIC_0000002"]})
     path = write(tmp_path, "isic_id,lesion_id\nISIC_0000009,IL_1\n", "own.csv")
-    with pytest.raises(SkinsegError, match=r"own\.csv: none of its 1 rows matches any of the 2 images"):
+    with pytest.raises(SkinsegError, match=r"own\.csv: none of its 1 row matches any of the 2 images"):
         read_isic9(tmp_path, Problems({"missing_mask": "keep"}), metadata=[str(path)], verify=False)
     write(tmp_path, "isic_id,lesion_id\nisic_0000001.jpg,IL_1\nISIC_0000009,IL_1\n", "own.csv")
     with caplog.at_level(logging.INFO):
         read_isic9(tmp_path, Problems({"missing_mask": "keep"}), metadata=[str(path)], verify=False)
-    assert "own.csv: 1 of 2 rows match the 2 images; these do not: ISIC_0000009" in caplog.text
+    assert "own.csv: 1 of 2 rows matches the 2 images; these do not: ISIC_0000009" in caplog.text
 
 
 # Lesions
@@ -301,10 +301,10 @@ def test_pairs_that_match_in_part_or_not_at_all(
     table = write(tmp_path, f"a,b\n{ids[0]},{ids[2]}\n{ids[4]},ISIC_0\n{ids[4]},\n")
     with caplog.at_level(logging.INFO):
         assert module(root, table).catalog.table["group"].nunique() == 3
-    assert f"1 of 3 rows match the 8 images; these do not: {ids[4]},ISIC_0, {ids[4]},(blank)" in caplog.text
+    assert f"1 of 3 rows matches the 8 images; these do not: {ids[4]},ISIC_0, {ids[4]},(blank)" in caplog.text
     write(tmp_path, "a,b\nISIC_0,ISIC_1\n")
     with pytest.raises(
-        SkinsegError, match=rf"none of its 1 rows .*such as {ids[0]}, found such as ISIC_0,ISIC_1"
+        SkinsegError, match=rf"none of its 1 row .*such as {ids[0]}, found such as ISIC_0,ISIC_1"
     ):
         _ = module(root, table).catalog
 

@@ -137,7 +137,7 @@ def test_smallest_images(name: str) -> None:
     step = NETWORKS[name][2]
     build(name, (step, step), batch=2)
     if name in ("plain_unet", "resunet"):
-        with pytest.raises(SkinsegError, match=r"cannot train on 1 images of 4x4.*more than 1 value"):
+        with pytest.raises(SkinsegError, match=r"cannot train on 1 image of 4x4.*more than 1 value"):
             build(name, (step, step), batch=1)
     else:
         build(name, (step, step), batch=1)

@@ -14,11 +14,14 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loops.evaluation_loop import RestartStage
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from skinseg.callbacks.checkpoint import BestAndLast
+from skinseg.callbacks.metrics_file import go_on_from
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.checkpoint import WholeCheckpointIO, load_weights
@@ -339,18 +342,23 @@ def check_sizes(callbacks: Iterable[Callback], segmenter: LesionSegmenter, confi
             callback.check(segmenter.network, (height, width), config["data"]["batch_size"])
 
 
-def loggers(config: Plain, run_id: str | None = None) -> list[Logger]:
+def loggers(config: Plain, resumed: Mapping[str, Any] | None = None) -> list[Logger]:
     """Builds the loggers that are not null.
 
     Args:
         config: The resolved configuration.
-        run_id: Id of the run to continue, for loggers that have one.
+        resumed: The checkpoint that the run resumes from, whose metrics it goes on with.
     """
+    run_id = None if resumed is None else resumed["skinseg"]["wandb_run"]
     built = []
     for name, node in (config["logger"] or {}).items():
-        if node is not None:
-            continued = {"id": run_id} if run_id is not None and node.get("id", "") is None else {}
-            built.append(instance(f"logger.{name}", node, **continued))
+        if node is None:
+            continue
+        continued = {"id": run_id} if run_id is not None and node.get("id", "") is None else {}
+        logger = instance(f"logger.{name}", node, **continued)
+        if resumed is not None and isinstance(logger, CSVLogger):
+            go_on_from(logger, Path(config["ckpt_path"]).expanduser(), resumed["global_step"])
+        built.append(logger)
     return built
 
 
@@ -395,4 +403,29 @@ def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> 
     # With trainer.max_steps Lightning takes a checkpoint of an epoch's end for one of its middle, and counts
     # the finished epoch again without training in it.
     built.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+    _resume_between_steps(built.fit_loop.epoch_loop)
     return built
+
+
+def _resume_between_steps(loop: _TrainingEpochLoop) -> None:
+    """Lets a run go on from a checkpoint that was saved between two steps or two batches of validation.
+
+    Lightning expects one that was saved within a step: it counts that step once more in what is logged, and
+    takes a validation that had begun for finished. Here that validation begins anew.
+    """
+    validation, reset, update = loop.val_loop, loop.reset, loop.val_loop.update_restart_stage
+
+    def update_restart_stage() -> None:
+        update()
+        progress = validation.batch_progress
+        if validation.restarting and progress.current.completed < progress.current.ready:
+            progress.reset_on_run()
+            validation._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+
+    def reset_to_steps() -> None:
+        reset()
+        # The step before a validation is counted after it.
+        loop._batches_that_stepped = loop.global_step - validation.restarted_mid_evaluation
+
+    validation.update_restart_stage = update_restart_stage  # type: ignore[method-assign]
+    loop.reset = reset_to_steps  # type: ignore[method-assign]

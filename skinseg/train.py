@@ -97,7 +97,7 @@ def run(cfg: DictConfig) -> float:
         segmenter = build.segmenter(config, carried)
         callbacks = build.callbacks(config)
         build.check_sizes(callbacks, segmenter, config)
-        loggers = build.loggers(config, resumed["skinseg"]["wandb_run"] if resumed is not None else None)
+        loggers = build.loggers(config, resumed)
         carried["wandb_run"] = run_id(loggers)
         trainer = build.trainer(config, callbacks, loggers)
         if steps is not None:

@@ -347,7 +347,28 @@ class TestResume:
             train(*run, stop, run_dir="stopped")
         last = tmp_path / "stopped/checkpoints/last.ckpt"
         resumed = train(*run, f"ckpt_path={last}", run_dir="resumed")
-        assert_same_weights(whole / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
+        for name in ("last.ckpt", "best.ckpt"):
+            assert_same_weights(whole / "checkpoints" / name, resumed / "checkpoints" / name)
+
+    @pytest.mark.parametrize(
+        "moment", ["step: 17", "validation: 2", "validation: 5", "validation: 3} callbacks.interrupt=null"]
+    )
+    def test_a_schedule_that_waits_for_a_better_score(
+        self, train: Train, tmp_path: Path, moment: str
+    ) -> None:
+        run = (*self.RUN, "scheduler=plateau", "scheduler.patience=0", "optimizer.lr=1e-5")
+        train(*run, run_dir="whole")
+        at, _, kill = moment.partition("} ")
+        stop = f"+callbacks.stop={{_target_: conftest.InterruptAt, {at}}}"
+        with pytest.raises(InterruptedRunError):
+            train(*run, stop, *kill.split(), run_dir="stopped")
+        train(*run, f"ckpt_path={tmp_path}/stopped/checkpoints/last.ckpt", run_dir="resumed")
+        whole, resumed = (
+            torch.load(tmp_path / f"{name}/checkpoints/last.ckpt", weights_only=True)["lr_schedulers"]
+            for name in ("whole", "resumed")
+        )
+        assert resumed == whole
+        assert whole[0]["_last_lr"][0] < 1e-5, "a score did not get better"
 
     @pytest.mark.parametrize("augment", ["none", "light_device"])
     def test_within_an_epoch_of_batches_that_are_copied(
@@ -383,6 +404,30 @@ class TestResume:
         summary = json.loads((resumed / "summary.json").read_text())
         assert summary["objective"]["value"] == pytest.approx(0.9999)
         assert_same_weights(moved / "checkpoints/best.ckpt", resumed / "checkpoints/best.ckpt")
+
+    @pytest.mark.parametrize("again", ["stopped", "elsewhere"])
+    @pytest.mark.parametrize("moment", ["step: 17", "validation: 3"])
+    def test_metrics_are_those_of_the_whole_run(
+        self, train: Train, tmp_path: Path, moment: str, again: str
+    ) -> None:
+        """Also where steps were logged that are trained again, as after a kill."""
+        run = ("trainer.max_epochs=6", "callbacks=minimal", "test=false", "trainer.log_every_n_steps=2")
+        whole = train(*run, run_dir="whole")
+        with pytest.raises(InterruptedRunError):
+            train(*run, f"+callbacks.stop={{_target_: conftest.InterruptAt, {moment}}}", run_dir="stopped")
+        metrics = tmp_path / "stopped/metrics.csv"
+        table = pd.read_csv(metrics)
+        table.assign(step=table["step"] + 100).to_csv(metrics, mode="a", header=False, index=False)
+        with metrics.open("a") as file:
+            file.write("5,")  # torn by a full disk
+        resumed = train(*run, f"ckpt_path={tmp_path}/stopped/checkpoints/last.ckpt", run_dir=again)
+        # Not train/loss: that of the epoch in which a run was stopped is of the rest of it.
+        names = ["epoch", "step", "train/loss_step", "val/loss", "val/dice"]
+        expected, found = (
+            pd.read_csv(folder / "metrics.csv")[names].dropna(how="all", subset=names[2:], ignore_index=True)
+            for folder in (whole, resumed)
+        )
+        pd.testing.assert_frame_equal(found, expected)
 
     @pytest.mark.parametrize("moment", ["{step: 17}", "{step: 3}", "{validation: 2}"])
     def test_after_ctrl_c(self, train: Train, whole: Path, moment: str, tmp_path: Path) -> None:

@@ -10,8 +10,13 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from skinseg.errors import SkinsegError
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> dict[str, Any]:
@@ -103,10 +108,33 @@ def plateau(
     if not 0 < factor < 1:
         raise ValueError(f"factor={factor}: expected a number in (0, 1).")
     if patience < 0:
-        raise ValueError(f"patience={patience}: expected a number of epochs >= 0.")
+        raise ValueError(f"patience={patience}: expected a number of validations >= 0.")
     scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)
-    # A run that ends before its first validation has no score yet.
+    # Lightning keeps its state; it is stepped by StepAtValidation.
     return {"scheduler": scheduler, "interval": "epoch", "frequency": 1, "monitor": monitor, "strict": False}
+
+
+class StepAtValidation(Callback):
+    """Lets the schedules that follow a score look at it after each validation, before a checkpoint is saved.
+
+    Lightning does so after it has saved the epoch's checkpoint, and not in the epoch in which a run resumes.
+    """
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Steps them.
+
+        Raises:
+            SkinsegError: The score is none of validation.
+        """
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        for config in trainer.lr_scheduler_configs:
+            if not config.reduce_on_plateau:
+                continue
+            if config.monitor not in trainer.callback_metrics:
+                measured = ", ".join(name for name in trainer.callback_metrics if name.startswith("val/"))
+                raise SkinsegError(f"scheduler.monitor={config.monitor}: expected one of {measured}.")
+            config.scheduler.step(float(trainer.callback_metrics[config.monitor]))
 
 
 def _each_step(scheduler: LambdaLR) -> dict[str, Any]:

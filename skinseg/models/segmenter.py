@@ -13,6 +13,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from skinseg.errors import SkinsegError
 from skinseg.models.deep_supervision import DeepSupervision
+from skinseg.models.schedulers import StepAtValidation
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
 
 log = logging.getLogger(__name__)
@@ -238,10 +240,16 @@ class LesionSegmenter(L.LightningModule):
             schedule = self._scheduler(optimizer, max(1, int(steps)))
         except (TypeError, ValueError, RuntimeError) as error:
             raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
-        if "monitor" in schedule:
-            # Between two validations the score stays as it is, which is no lack of improvement.
-            schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds what steps a schedule that follows a score."""
+        return [StepAtValidation()]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Steps a schedule by steps; `StepAtValidation` those that follow a score."""
+        if metric is None:
+            scheduler.step()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         optimizer = self._optimizer(self.parameters())

@@ -422,8 +422,9 @@ def _search_problems(config: Plain) -> Iterator[str]:
         if isinstance(node, dict) and "_target_" in node:
             # Optuna's decorators hide arguments from who reads the source; its import is a short one.
             yield from _node_problems(f"search.{name}", node, imported_signature)
-        elif node or kind == Node:
-            yield f"search.{name}={node!r}: no _target_; choose an option, e.g. {_options(name)}."
+        elif node or kind == Node or name not in search:
+            found_there = f"={node!r}: no _target_" if name in search else ": missing"
+            yield f"search.{name}{found_there}; choose an option, e.g. {_options(name)}."
 
 
 def _collection_problems(

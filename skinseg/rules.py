@@ -55,8 +55,12 @@ def value_problems(config: Plain) -> Iterator[str]:
     if _is_number(threshold := config.get("threshold")) and not 0 < threshold < 1:
         yield f"threshold={threshold}: expected a probability between 0 and 1."
     yield from _missing_files(config)
-    if "monitor" in config:
-        yield from _monitor_problem(config["monitor"], config.get("mode"))
+    for key in ("monitor", "scheduler.monitor"):
+        if (score := _at(config, key)) is not None:
+            yield from _monitor_problem(key, score)
+    yield from _mode_problem(config.get("monitor"), config.get("mode"))
+    if "trainer" in config and isinstance(config.get("data"), Mapping) and "batch_size" not in config["data"]:
+        yield "data.batch_size: missing; networks and searches are prepared for it."
     steps, minutes = _at(config, "budget.steps"), _at(config, "budget.minutes")
     if steps is not None and minutes is not None:
         yield f"budget.steps={steps} and budget.minutes={minutes}: set one of them."
@@ -125,25 +129,26 @@ def _trainer_problems(config: Plain) -> Iterator[str]:
         yield f"trainer.precision={precision}: not on a processor; take bf16-mixed or 32-true."
 
 
-def _monitor_problem(monitor: object, mode: object) -> Iterator[str]:
+def _monitor_problem(key: str, monitor: object) -> Iterator[str]:
     """A score that is never logged would only be missed after the first epoch."""
     from skinseg.scoring.overlap import OVERLAP_METRICS
 
     known = ["val/loss", *(f"val/{name}" for name in OVERLAP_METRICS)]
     if isinstance(monitor, str) and monitor.startswith(("test/", "train/")):
         yield (
-            f"monitor={monitor}: a checkpoint is chosen on validation, never on the images that it is "
-            f"trained or scored on; take monitor=val/{monitor.partition('/')[2]}."
+            f"{key}={monitor}: a checkpoint is chosen on validation, never on the images that it is "
+            f"trained or scored on; take {key}=val/{monitor.partition('/')[2]}."
         )
-        return
-    if isinstance(monitor, str) and monitor not in known:
+    elif isinstance(monitor, str) and monitor not in known:
         near = difflib.get_close_matches(monitor, known, n=1)
-        yield f"monitor={monitor}: never logged; " + (
+        yield f"{key}={monitor}: never logged; " + (
             f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
         )
-        return
+
+
+def _mode_problem(monitor: object, mode: object) -> Iterator[str]:
     better = "min" if str(monitor).endswith("/loss") else "max"
-    if mode in ("min", "max") and mode != better:
+    if monitor is not None and mode in ("min", "max") and mode != better:
         best = "smallest" if better == "min" else "largest"
         yield f"mode={mode}: of {monitor} the {best} is the best; set mode={better}."
 

@@ -73,6 +73,11 @@ def test_the_default_has_no_problem() -> None:
         ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: the weights would stay in processes"),
         ("trainer=cpu trainer.precision=16-mixed", "trainer.precision=16-mixed: not on a processor"),
         ("monitor=train/loss mode=min", "monitor=train/loss: a checkpoint is chosen on validation"),
+        (
+            "scheduler=plateau scheduler.monitor=train/loss",
+            "scheduler.monitor=train/loss: a checkpoint is chosen on validation",
+        ),
+        ("~data.batch_size", "data.batch_size: missing"),
         ("threads=0", "threads=0: expected 1 or more"),
         ("+data.seed=5", "data.seed: set by skinseg itself"),
         ("+trainer.enable_checkpointing=false", "trainer.enable_checkpointing: set by skinseg itself"),

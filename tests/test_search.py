@@ -162,6 +162,7 @@ class TestRefused:
             (["++search.space={channels_last:{choices:[x]}}"], "valid boolean.*with channels_last=x"),
             (["search.sampler.n_startup=1"], r"did you mean search\.sampler\.n_startup_trials\?"),
             (["search.pruner._target_=optuna.pruners.Medium"], r"search\.pruner\._target_"),
+            (["~search.pruner"], r"search\.pruner: missing; choose an option, e\.g\. .*none"),
             (["search.trails=1"], "did you mean search.trials"),
         ],
     )
@@ -206,7 +207,8 @@ class TestRefused:
 
 class TestTrials:
     def test_their_configurations(self, start: Start, tmp_path: Path) -> None:
-        children = start(rate, "search.trials=4", "search.study=mine", "logger=[csv,wandb]")
+        drawn = ("search.trials=4", "search.sampler.seed=0")
+        children = start(rate, *drawn, "search.study=mine", "logger=[csv,wandb]")
         assert [job.number for job in children.jobs] == [0, 1, 2, 3]
         losses = set()
         for job in children.jobs:

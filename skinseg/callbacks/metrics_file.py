@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 def go_on_from(logger: CSVLogger, checkpoint: Path, steps: int) -> None:
     """Begins a run's metrics with those of the run that it resumes.
 
-    Lightning's logger would remove the file that is in its folder, and the curves would begin at the resumption.
+    Lightning's logger would remove the file in its folder, and the curves would begin at the resumption.
 
     Args:
         logger: Before its first row.

@@ -16,8 +16,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from skinseg.errors import SkinsegError
-
 
 def constant(optimizer: Optimizer, total_steps: int) -> dict[str, Any]:
     """Keeps the learning rate.
@@ -121,20 +119,12 @@ class StepAtValidation(Callback):
     """
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Steps them.
-
-        Raises:
-            SkinsegError: The score is none of validation.
-        """
+        """Steps them."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         for config in trainer.lr_scheduler_configs:
-            if not config.reduce_on_plateau:
-                continue
-            if config.monitor not in trainer.callback_metrics:
-                measured = ", ".join(name for name in trainer.callback_metrics if name.startswith("val/"))
-                raise SkinsegError(f"scheduler.monitor={config.monitor}: expected one of {measured}.")
-            config.scheduler.step(float(trainer.callback_metrics[config.monitor]))
+            if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor is not None:
+                config.scheduler.step(float(trainer.callback_metrics[config.monitor]))
 
 
 def _each_step(scheduler: LambdaLR) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
+from skinseg.models.stored import NotReadableError, read_stored
+from skinseg.quoting import override, pasted
 from skinseg.record import replacing
 
 # How a step is computed, which no state holds.
@@ -64,17 +66,17 @@ def read_checkpoint(path: str | Path, *, key: str) -> dict[str, Any]:
         raise SkinsegError(f"{key} is empty; expected a file of <run folder>/checkpoints/.")
     path = Path(path).expanduser()
     if path.is_dir():
-        raise SkinsegError(f"{key}={path} is a folder; did you mean {path / 'checkpoints' / 'best.ckpt'}?")
+        best = pasted(override(key, path / "checkpoints" / "best.ckpt"))
+        raise SkinsegError(f"{key}={path} is a folder; did you mean {best}?")
     if not path.is_file():
         raise SkinsegError(
             f"{key}={path}: no such file. A run keeps its checkpoints in <run folder>/checkpoints/."
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes of another kind of file make the unpickler raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        checkpoint = read_stored(path)
+    except NotReadableError as error:
         raise SkinsegError(
-            f"{key}={path} ({path.stat().st_size} bytes) is not a whole checkpoint: {reason} "
+            f"{key}={path} ({path.stat().st_size} bytes) is not a whole checkpoint: {error}. "
             "Take another one, e.g. last.ckpt or best.ckpt beside it."
         ) from error
     if not isinstance(checkpoint, dict) or not {"skinseg", "state_dict"} <= checkpoint.keys():
@@ -150,7 +152,7 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
         raise SkinsegError(
             f"ckpt_path={config['ckpt_path']} was trained on the split {record['split']}, this run has "
             f"{fingerprint}: images that it was trained on might be tested on. Use the run's split: "
-            "data.split.file=<run folder>/split.csv"
+            + _split_of(config["ckpt_path"])
         )
     _check_same_optimization(record["config"], config)
     _check_not_beyond(checkpoint, config)
@@ -183,6 +185,16 @@ def _check_not_beyond(checkpoint: dict[str, Any], config: dict[str, Any]) -> Non
             f"{counted(done, 'epoch')}; "
             "it is the total, so raise it to go on."
         )
+
+
+def _split_of(ckpt_path: str) -> str:
+    """Returns the override that takes the split of a checkpoint's run."""
+    split = Path(ckpt_path).expanduser().parents[1] / "split.csv"
+    return (
+        pasted(override("data.split.file", split))
+        if split.is_file()
+        else "data.split.file=<run folder>/split.csv"
+    )
 
 
 def _name(model: dict[str, Any]) -> str:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.config import (
+    ADDED,
     ConfigurationError,
     Plain,
     RootConfig,
@@ -34,6 +36,8 @@ from skinseg.config import (
 )
 from skinseg.errors import SkinsegError
 from skinseg.names import escape_output
+from skinseg.nearest import nearest
+from skinseg.quoting import override, pasted
 
 _CHECKS: dict[str, Callable[[Plain], object]] = {}
 """What refuses a configuration, by command."""
@@ -195,15 +199,20 @@ def explain(
     except Exception:  # the command line is wrong in a way that only Hydra can tell
         pass
     if not problems and isinstance(error, MissingConfigException):
-        problems = [_no_such_option(error)]
+        problems = [_no_such_option(error, [])]
     if problems:
         return problems
     if isinstance(error, OverrideParseException):
+        key, equals, value = str(error.override).partition("=")
+        example = pasted(override(key, value) if equals else override("input", f"my {key}"))
         return [
-            f"{str(error).splitlines()[0]}\nThe word {error.override!r} cannot be read. A value with a "
-            "space, a comma, = or a letter such as ü stands in quotes within quotes, such as "
-            "\"input='my photos, a=b'\"."
+            f"The word {error.override!r} cannot be read as <key>=<value>. A value with a space, a comma, = "
+            f"or a letter such as ü stands in quotes within quotes, such as {example}"
         ]
+    group, twice, _ = str(error).partition(" appears more than once in the final defaults list")
+    if twice:
+        added = [word for word in arguments if word.startswith(f"+{group}=")]
+        return [f"{word}: there is one already; did you mean {pasted(word[1:])}?" for word in added]
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return [f"{error}{cause}"]
 
@@ -212,11 +221,12 @@ def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
     """Finds what is wrong with the overrides of one job; Hydra's own errors leave it."""
     # Only a command knows its run folder.
     folder = ["run_dir=."] if "run_dir" in {field.name for field in fields(schema)} else []
-    problems: list[str] = []
+    problems, overrides, deleted = _readable(overrides)
     try:
         while True:
             try:
                 cfg = compose([*map(_forced, overrides), *folder], name)
+                problems += (problem for key in deleted for problem in _delete(cfg, key))
                 missing_values = missing_keys(cfg)
                 for key in missing_values:
                     problems.append(f"{key}: missing; add {key}=<value>.")
@@ -231,7 +241,7 @@ def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
                 break
             except MissingConfigException as missing:
                 asking = [override for override in overrides if _asks_for(override, missing)]
-                problems.append(_no_such_option(missing))
+                problems.append(_no_such_option(missing, asking))
                 if not asking:  # a file asks for it
                     break
                 overrides = [override for override in overrides if override not in asking]
@@ -240,6 +250,88 @@ def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
     except SkinsegError as refused:
         problems.append(str(refused))
     return problems
+
+
+def _readable(overrides: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Sorts out the words at which Hydra stops without a near one, of groups and of its own keys.
+
+    Returns:
+        What is wrong with them, the words that are left, and the keys that are to be deleted.
+    """
+    problems: list[str] = []
+    left: list[str] = []
+    deleted: list[str] = []
+    for text in overrides:
+        word = OverridesParser.create().parse_override(text)
+        key = str(word.key_or_group)
+        group, plain_value = (config_dir() / key).is_dir(), word.type == OverrideType.CHANGE
+        if group and (word.is_delete() or (plain_value and word.value() is None)):
+            problems.append(f"{text}: it needs an option; {_for_none(key)}.")
+        elif word.is_delete():
+            deleted.append(key)
+        elif group and key in ADDED and plain_value:
+            problems.append(f"{text}: an option that is added; did you mean {pasted(f'+{text}')}?")
+            left.append(f"+{text}")
+        elif "/" in key and not group and (near := nearest(key, _groups())) and near[0] != key:
+            problems.append(f"{key}: no such group; did you mean {near[0]}?")
+        elif key.startswith("hydra.") and plain_value and (problem := _unknown_to_hydra(key)):
+            problems.append(problem)
+        else:
+            left.append(text)
+    return problems, left, deleted
+
+
+def _for_none(group: str) -> str:
+    options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+    return f"for none: {group}=none" if "none" in options else f"known: {', '.join(options)}"
+
+
+def _groups() -> list[str]:
+    own = (path.relative_to(config_dir()).as_posix() for path in config_dir().rglob("*") if path.is_dir())
+    return [
+        *own,
+        "hydra/launcher",
+        "hydra/sweeper",
+        "hydra/output",
+        "hydra/job_logging",
+        "hydra/hydra_logging",
+    ]
+
+
+def _unknown_to_hydra(key: str) -> str | None:
+    """Names the key of Hydra's own that was meant; None where it is known, or a plugin's."""
+    node: Any = OmegaConf.structured(HydraConf)
+    first, *parts = key.split(".")
+    for place, part in enumerate(parts):
+        if not isinstance(node, DictConfig) or not is_dataclass(OmegaConf.get_type(node)):
+            return None
+        if part not in node:
+            near = nearest(part, map(str, node))
+            meant = ".".join([first, *parts[:place], *near, *parts[place + 1 :]])
+            hint = f"did you mean {meant}?" if near else f"known: {', '.join(sorted(map(str, node)))}."
+            return f"{key}: unknown key of {'.'.join([first, *parts[:place]])}; {hint}"
+        node = None if OmegaConf.is_missing(node, part) else node[part]
+    return None
+
+
+def _delete(cfg: DictConfig, key: str) -> Iterator[str]:
+    """Deletes a key as `~key` does, or says which one was meant."""
+    node: Any = cfg
+    *parts, last = key.split(".")
+    for part in (*parts, last):
+        if not isinstance(node, DictConfig) or part not in node:
+            known = [] if not isinstance(node, DictConfig) else list(map(str, node))
+            near = nearest(part, known)
+            meant = key.replace(part, near[0], 1) if near else ""
+            way = f"{meant}=none" if (config_dir() / meant / "none.yaml").is_file() else f"~{meant}"
+            hint = f"did you mean {way}?" if near else f"known: {', '.join(sorted(known)) or 'none'}."
+            yield f"~{key}: no such key; {hint}"
+            return
+        if part is last:
+            with open_dict(node):
+                del node[last]
+        else:
+            node = node[part]
 
 
 def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -267,8 +359,8 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
     parsed = get_args_parser().parse_args(list(arguments))
     overrides: list[str] = list(parsed.overrides)
     if parsed.config_dir is not None:
-        quoted = str(Path(parsed.config_dir).absolute()).replace("\\", "\\\\").replace("'", "\\'")
-        overrides.append(f"hydra.searchpath=['file://{quoted}']")
+        place = Path(parsed.config_dir).absolute()
+        overrides.append(override("hydra.searchpath", [f"file://{place}"]))
     return overrides
 
 
@@ -280,7 +372,13 @@ def _asks_for(argument: str, missing: MissingConfigException) -> bool:
     return override.key_or_group == group and option in (value if isinstance(value, list) else [value])
 
 
-def _no_such_option(missing: MissingConfigException) -> str:
+def _no_such_option(missing: MissingConfigException, asking: Sequence[str]) -> str:
+    """Names the options of a group.
+
+    Args:
+        missing: Hydra's.
+        asking: The overrides that ask for the one that is not there. None: a file does.
+    """
     group, _, option = (missing.missing_cfg_file or "").rpartition("/")
     if group == "hydra/launcher" and option in _PLUGINS:
         extra = _PLUGINS[option]
@@ -291,9 +389,12 @@ def _no_such_option(missing: MissingConfigException) -> str:
     there = missing.options or [path.stem for path in (config_dir() / group).glob("*.yaml")]
     # Files named base are parts of options.
     options = sorted(name for name in there if not name.startswith("base"))
-    near = difflib.get_close_matches(option, options, n=1)
+    near = nearest(option, options)
     known = f"Known: {', '.join(options)}." if options else "There are no options of that name."
-    hint = f"did you mean {group}={near[0]}? " if near else ""
+    hint = ""
+    if near:
+        key, _, value = (asking or [f"{group}={option}"])[0].partition("=")
+        hint = f"did you mean {pasted(key + '=' + value.replace(option, near[0]))}? "
     return f"{group}={option}: no such option; {hint}{known}"
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import inspect
 import logging
-import re
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.errors import SkinsegError
+from skinseg.nearest import nearest
 from skinseg.rules import value_problems
 from skinseg.signatures import KNOWN_LIBRARIES, NotFollowedError, Signature, TargetError, read_signature
 
@@ -212,6 +211,8 @@ OURS = {
 """Arguments that `build` gives itself; in a configuration they would silently do nothing."""
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
 """Keys of a node that are no arguments of its constructor."""
+ADDED = frozenset({"experiment", "debug", "sweep"})
+"""Groups of which there is no option unless one is added with a + before it."""
 
 
 def config_dir() -> Path:
@@ -273,22 +274,6 @@ def preprocess_node(config: Plain) -> Node | None:
     return None if not node or node.get("transforms") == {} else node
 
 
-def literal(value: Any) -> Any:
-    """Returns plain values in the way in which OmegaConf takes every text for itself.
-
-    Of a configuration that is resolved, or was read from a file, a `${...}` is no longer meant to be filled
-    in; it would fetch environment variables of whoever reads it.
-
-    Args:
-        value: A text, a number, or lists and dictionaries of them.
-    """
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", lambda found: f"{2 * found[1]}\\${{", value)
-    if isinstance(value, dict):
-        return {key: literal(child) for key, child in value.items()}
-    return [literal(child) for child in value] if isinstance(value, list | tuple) else value
-
-
 def missing_keys(cfg: DictConfig) -> list[str]:
     """Returns the keys that have no value yet (`???`), sorted; none where an interpolation leads nowhere."""
     try:
@@ -344,11 +329,10 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
     types = typing.get_type_hints(schema)
     known = set(types)
     for key in sorted(config.keys() - known):
-        # With a + before it, a misspelt group is a key.
-        groups = {"experiment", "debug"} if schema is RootConfig else set()
-        yield _unknown(key, known | groups, where="the root")
+        yield _unknown_at_root(key, config, types, schema)
     for key in sorted(known - config.keys()):
-        yield f"{key}: missing; the root needs it."
+        none = f"; for none: {key}=none" if "none" in _options_of(key) else ""
+        yield f"{key}: missing; the root needs it{none}."
     yield from value_problems(config)
     for key in sorted(known & config.keys()):
         value, kind = config[key], types[key]
@@ -499,11 +483,50 @@ def _type_problem(path: str, value: object, annotation: Any) -> Iterator[str]:
         return
 
 
-def _unknown(key: str, known: set[str], *, where: str) -> str:
+def _unknown_at_root(key: str, config: Plain, types: Mapping[str, Any], schema: type) -> str:
+    """Says what was meant by a key at the root: another one that takes the value, or one further down."""
+    # With a + before it, a misspelt group is a key.
+    groups = ADDED if schema is RootConfig else frozenset()
+    value = config[key]
+    near = nearest(key, types.keys() | groups, n=5)
+    taking = [name for name in near if _takes(name, value, types)]
+    wrong = [name for name in near if not _is_group(types.get(name, Node))]  # the value is a further mistake
+    below = {path.rsplit(".", 1)[-1]: path for path in _paths(config, types, nodes=isinstance(value, dict))}
+    there = [below[name] for name in nearest(key, below)]
+    meant = [below[key]] if key in below else taking or wrong or there
+    if meant:
+        return f"{key}: unknown key of the root; did you mean {meant[0]}?"
+    return f"{key}: unknown key of the root; known: {', '.join(sorted(types.keys() | groups))}."
+
+
+def _takes(name: str, value: object, types: Mapping[str, Any]) -> bool:
+    """Whether a key at the root can be given a value; a group is given the name of an option."""
+    kind = types.get(name, Node)
+    if _is_group(kind) or is_dataclass(kind):
+        return isinstance(value, str | dict)
+    return not any(_type_problem(name, value, kind))
+
+
+def _paths(config: Mapping[str, Any], keys: Iterable[str], *, nodes: bool, above: str = "") -> Iterator[str]:
+    """Yields the dotted keys below some keys: those of nodes, or those of plain values."""
+    for key in keys:
+        for name, value in config[key].items() if isinstance(config.get(key), dict) else ():
+            if name in HYDRA_KEYS:
+                continue
+            if isinstance(value, dict) == nodes:
+                yield f"{above}{key}.{name}"
+            yield from _paths(config[key], [name], nodes=nodes, above=f"{above}{key}.")
+
+
+def _is_group(kind: object) -> bool:
+    return kind in (Node, Node | None, Node | Changes | None, dict[str, Node | None] | None)
+
+
+def _unknown(key: str, known: Iterable[str], *, where: str) -> str:
     # Compared without the path, which is the same for all of them.
     *path, last = key.split(".")
     names = sorted(name.rsplit(".", 1)[-1] for name in known)
-    near = difflib.get_close_matches(last, names, n=1, cutoff=0.6)
+    near = nearest(last, names)
     if near:
         return f"{key}: unknown key of {where}; did you mean {'.'.join([*path, near[0]])}?"
     return f"{key}: unknown key of {where}; known: {', '.join(names) or 'none'}."
@@ -559,7 +582,11 @@ def _type_hints(constructor: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _options(group: str) -> str:
-    return ", ".join(sorted(path.stem for path in (config_dir() / group).glob("*.yaml")))
+    return ", ".join(_options_of(group))
+
+
+def _options_of(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
 def _first_line(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from skinseg.command import end_with_message, main_of
 from skinseg.config import Node, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
+from skinseg.quoting import override, pasted
 
 if TYPE_CHECKING:
     from skinseg.data.sources import Source
@@ -137,7 +138,8 @@ def _download(name: str, source: Source, folder: Path, config: Mapping[str, Any]
 
         console.print(f"{name} has no masks of its own. {how_to_get_masks()}")
     console.print(
-        f"In {folder}; licence and citations are in {record_path.name}. Use it with data.root={folder.parent}"
+        f"In {folder}; licence and citations are in {record_path.name}. Use it with "
+        + pasted(override("data.root", folder.parent))
     )
 
 

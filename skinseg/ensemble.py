@@ -18,9 +18,10 @@ import hydra
 from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
-from skinseg.config import Plain, check, config_dir, literal, plain
+from skinseg.config import Plain, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
+from skinseg.quoting import command_line, literal, override
 from skinseg.sweep.jobs import PLAN
 
 
@@ -145,12 +146,13 @@ def _show(members: Sequence[str], record: Plain, target: Path) -> None:
         f"{counted(sides['train'], 'image was', 'images were')} in the training of a member, "
         f"{sides['val']:,} chose the epoch of one, {sides['test']:,} neither."
     )
+    command = command_line("skinseg.evaluate", override("ckpt", target))
     if sides["test"]:
-        console.print(f"Score it on those: python -m skinseg.evaluate ckpt={target}")
+        console.print(f"Score it on those: {command}")
     else:
         console.print(
             "No image of its data is left to score it on; take another data set: "
-            f"python -m skinseg.evaluate ckpt={target} data=<data set> data.root=<folder>"
+            f"{command} data=<data set> data.root=<folder>"
         )
 
 

@@ -19,6 +19,7 @@ from skinseg.command import end_with_message, main_of
 from skinseg.config import Changes, Node, Plain, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
+from skinseg.quoting import command_line, override
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +149,7 @@ def run(cfg: DictConfig) -> list[Path]:
             place = Path(path).expanduser()
             folders.append(_evaluate_checkpoint(config, as_trained, place, side, folder, own))
     if len(folders) > 1:
-        log.info("\nTo compare them: python -m skinseg.compare 'runs=[%s]'", root)
+        log.info("\nTo compare them: %s", command_line("skinseg.compare", override("runs", str(root))))
     return folders
 
 

@@ -23,9 +23,9 @@ from types import FrameType
 from filelock import Timeout
 from omegaconf import OmegaConf
 
-from skinseg.config import literal
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.names import ESCAPED, escape_output
+from skinseg.quoting import literal
 from skinseg.record import write_json
 from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, running
 from skinseg.sweep.stop import END

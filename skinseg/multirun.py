@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -32,6 +33,7 @@ from skinseg.command import as_the_job_sees_it, end_with_message, explain
 from skinseg.config import ConfigurationError, Plain, check, compose, plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.quoting import pasted
 from skinseg.record import replacing, write_json
 from skinseg.sweep.gpus import reserved, visible_gpus
 from skinseg.sweep.jobs import (
@@ -83,6 +85,8 @@ OmegaConf.register_new_resolver(
 
 _planned: list[Plan] = []
 """The sweep of this process, if it has one."""
+_paced: list[Job] = []
+"""The training after which the sweep has said how long the others take."""
 
 
 class PlanSweep(Callback):
@@ -111,6 +115,41 @@ class PlanSweep(Callback):
         except SkinsegError as error:
             end_with_message(error)
         _planned.append(plan)
+        print(_announcement(plan), flush=True)
+
+
+def _announcement(plan: Plan) -> str:
+    """Says how much a sweep is about to do."""
+    left = len(_to_run(plan))
+    done = len(plan.jobs) - left
+    what = f"{left} training{'' if left == 1 else 's'}" + (f", {done} done before" if done else "")
+    return f"The sweep starts: {what}; in {plan.folder}."
+
+
+def _to_run(plan: Plan) -> list[Job]:
+    return [job for job in plan.jobs if job.action != "skip"]
+
+
+def _say_pace(job: Job, seconds: float) -> None:
+    """Says after the first whole training how long those that are left take at its pace."""
+    trainings = [other.folder for plan in _planned for other in _to_run(plan)]
+    if _paced or job.action != "start" or job.folder not in trainings:
+        return
+    _paced.append(job)
+    left = len(trainings) - trainings.index(job.folder) - 1
+    if left:
+        others = f"the other {left} take" if left > 1 else "the other one takes"
+        print(
+            f"The first training took {_time(seconds)}; at its pace {others} {_time(left * seconds)}.",
+            flush=True,
+        )
+
+
+def _time(seconds: float) -> str:
+    """Writes a duration with about two digits."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def plan_grid(config: DictConfig) -> Plan:
@@ -364,9 +403,12 @@ def run_job(cfg: DictConfig) -> float | None:
         # Not by the log, which would write into the folder of the job that has finished.
         print(f"{job.label} has finished before, in {job.earlier}.", flush=True)
         return _objective(job)
+    started = time.monotonic()
     code = run_in_child(
         job, cwd=hydra.runtime.cwd, alone=alone, trust=trusted(plain(cfg)), sweep=None if alone else sweep
     )
+    if alone and not code:
+        _say_pace(job, time.monotonic() - started)
     if code:
         if code != InterruptedRunError.exit_code and not (folder / FAILED).is_file():
             reason = f"killed by signal {-code}." if code < 0 else f"ended with exit code {code}."
@@ -496,7 +538,7 @@ def _show(plan: Plan, states: Sequence[Plain]) -> None:
     for job, state in sorted(pairs, key=lambda pair: sign * pair[1].get("objective", sign * math.inf)):
         table.add_row(
             str(job.number),
-            " ".join(job.words),
+            pasted(*job.words),
             state["state"] + (" before" if job.action == "skip" else ""),
             _number(state.get("objective"), 4),
             _number(state.get("dice"), 4),

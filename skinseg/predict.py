@@ -21,6 +21,7 @@ from skinseg.command import end_with_message, main_of
 from skinseg.config import check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
+from skinseg.quoting import command_line, override
 
 
 @dataclass
@@ -89,8 +90,8 @@ def run(cfg: DictConfig) -> dict[str, str]:
     config = plain(cfg)
     if config.get("threshold") == "val":
         raise SkinsegError(
-            "threshold=val: predict takes a number. `python -m skinseg.evaluate ckpt=... threshold=val` says "
-            "which one validation chooses."
+            "threshold=val: predict takes a number. Which one validation chooses says "
+            + command_line("skinseg.evaluate", override("ckpt", config.get("ckpt")), "threshold=val")
         )
     check(config, PredictConfig)
 

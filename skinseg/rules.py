@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
+
+from skinseg.nearest import nearest
 
 Plain = Mapping[str, Any]
 
@@ -140,7 +141,7 @@ def _monitor_problem(key: str, monitor: object) -> Iterator[str]:
             f"trained or scored on; take {key}=val/{monitor.partition('/')[2]}."
         )
     elif isinstance(monitor, str) and monitor not in known:
-        near = difflib.get_close_matches(monitor, known, n=1)
+        near = nearest(monitor, known)
         yield f"{key}={monitor}: never logged; " + (
             f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
         )

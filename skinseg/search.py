@@ -11,7 +11,6 @@ import itertools
 import json
 import logging
 import math
-import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,9 +36,10 @@ from skinseg.command import as_the_job_sees_it, explain
 from skinseg.config import ConfigurationError, Plain, check, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.multirun import named, run_in_child
+from skinseg.quoting import command_line, override
 from skinseg.record import write_csv, write_text
 from skinseg.sweep.jobs import JOB, Job, fingerprint, is_running, state_of
-from skinseg.sweep.space import ends, override, short, suggest, value_of
+from skinseg.sweep.space import ends, short, suggest, value_of
 from skinseg.sweep.study import (
     PRUNED,
     STORAGE,
@@ -417,8 +417,8 @@ class _Search:
         places = [place.path for place in hydra.runtime.config_sources if place.provider == "command-line"]
         options = [word for path in places for word in ("--config-dir", path)]
         words = [*given["task"], *given["hydra"], *(override(*item) for item in values.items())]
-        last = ["search=null", "test=true", f"hydra.run.dir={self.folder / 'best'}"]
-        return shlex.join(["python", "-m", "skinseg.train", *options, *words, *last])
+        last = ["search=null", "test=true", override("hydra.run.dir", self.folder / "best")]
+        return command_line("skinseg.train", *options, *words, *last)
 
 
 def _result(job: Job, exit_code: int, pruned: bool) -> float:

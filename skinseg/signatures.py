@@ -9,7 +9,6 @@ see something else than they. Here whatever cannot be followed with certainty is
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -20,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from skinseg.nearest import nearest
 
 KNOWN_LIBRARIES = frozenset(
     {"skinseg", "segmentation_models_pytorch", "lightning", "albumentations", "torch"}
@@ -70,7 +71,7 @@ def read_signature(target: str) -> Signature:
     if not rest or not all(part.isidentifier() for part in (top, *rest)):
         raise NotFollowedError(target)
     if importlib.util.find_spec(top) is None:
-        near = difflib.get_close_matches(top, KNOWN_LIBRARIES, n=1)
+        near = nearest(top, KNOWN_LIBRARIES)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise TargetError(f"cannot be imported: there is no module {top}{hint}")
     try:
@@ -89,7 +90,7 @@ def _read(target: str, top: str, rest: Sequence[str]) -> Signature:
         except _AbsentError as error:
             if top not in KNOWN_LIBRARIES or not error.certain:
                 raise NotFollowedError(target) from error
-            near = difflib.get_close_matches(part, found.module.bindings, n=1)
+            near = nearest(part, found.module.bindings)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise TargetError(f"cannot be imported: no {part} in {found.module.name}{hint}") from error
     if isinstance(found.node, ast.ClassDef):

@@ -20,6 +20,7 @@ from skinseg.command import end_with_message, main_of
 from skinseg.config import Node, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
+from skinseg.quoting import override, pasted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +90,8 @@ def run(cfg: DictConfig) -> dict[str, str]:
                     console.print(f"Set apart: {counted(len(ids), 'image')} ({why.replace('_', ' ')}).")
         write_json(folder / "split.json", {"catalog": data.catalog.record(), "splits": record})
     first = next(iter(record))
-    console.print(f"\nWritten to {folder}. Use one with data.split.file={folder / first}")
+    word = pasted(override("data.split.file", folder / first))
+    console.print(f"\nWritten to {folder}. Use one with {word}")
     return {name: str(content["fingerprint"]) for name, content in record.items()}
 
 

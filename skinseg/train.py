@@ -17,10 +17,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from skinseg.command import end_with_message, main_of
-from skinseg.config import Plain, check, config_dir, literal, plain
+from skinseg.config import Plain, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.multirun import conclude, run_job
+from skinseg.quoting import command_line, literal, override, pasted
 
 if TYPE_CHECKING:
     import lightning as L
@@ -181,13 +182,13 @@ def _limit(trainer: L.Trainer, steps: int, data: LesionDataModule, config: Plain
 
 
 def _out_of_memory(config: Plain, error: RuntimeError) -> SkinsegError:
-    height, width = config["data"]["image_size"]
+    size = pasted(override("data.image_size", config["data"]["image_size"]))
     reason = str(error).strip().split(". ")[0].splitlines()[0]
     return SkinsegError(
         f"The device's memory does not hold this run ({reason}). Lower one of: "
         f"data.batch_size={config['data']['batch_size']} (with trainer.accumulate_grad_batches="
         f"{config['trainer'].get('accumulate_grad_batches', 1)} raised as much, the steps stay as they are; "
-        f"find=batch_size looks for the largest), data.image_size=[{height},{width}], "
+        f"find=batch_size looks for the largest), {size}, "
         f"trainer.precision={config['trainer'].get('precision', '32-true')} (bf16-mixed takes less), or "
         "set gradient_checkpointing=true."
     )
@@ -233,7 +234,7 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
         raise SkinsegError(
             f"hydra.run.dir={run_dir} holds another training, e.g. {(kept + there)[0].name}, of which a part "
             "would stay beside this one. Leave hydra.run.dir out or name another folder; to go on with that "
-            f"training: ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'}"
+            f"training: {pasted(override('ckpt_path', run_dir / 'checkpoints' / 'last.ckpt'))}"
         )
     return there
 
@@ -329,7 +330,8 @@ def _fit_and_score(
         write_json(run_dir / "summary.json", summary)
         show(summary, run_dir)
         if best is not None and config["test"]:
-            log.info("Intervals, strata and a report: python -m skinseg.evaluate ckpt=%s", best)
+            command = command_line("skinseg.evaluate", override("ckpt", best))
+            log.info("Intervals, strata and a report: %s", command)
     return objective
 
 
@@ -360,7 +362,8 @@ def _choose_weights(
 def _how_to_resume(run_dir: Path) -> str:
     last = run_dir / "checkpoints" / "last.ckpt"
     if last.is_file():
-        return f"Interrupted; nothing was scored. To go on, add to the same command: ckpt_path={last}"
+        word = pasted(override("ckpt_path", last))
+        return f"Interrupted; nothing was scored. To go on, add to the same command: {word}"
     return "Interrupted before the first checkpoint; nothing was scored."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
 from skinseg import job as command
+from skinseg import multirun
 from skinseg.config import config_dir
 from skinseg.errors import SkinsegError
-from skinseg.multirun import plan_grid, run_job
+from skinseg.multirun import _announcement, plan_grid, run_job
 from skinseg.sweep.jobs import Job, Plan, is_running, running
 from skinseg.train import _results_so_far
 
@@ -131,6 +134,41 @@ def test_jobs_know_what_tells_them_apart(tmp_path: Path) -> None:
     own = plan("group=mine", "logger.wandb.name=called", "seed=1,2", folder=tmp_path / "sweep").jobs[0].config
     assert own["logger"]["wandb"]["group"] == "mine"
     assert own["logger"]["wandb"]["name"] == "called"
+
+
+def test_a_sweep_says_how_much_it_is_about_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Their number before the first one, and how long the others take after the first that has ended well."""
+    planned = plan("model=tiny", "+sweep=losses", folder=tmp_path)
+    trainings = len(planned.jobs)
+    assert _announcement(planned) == f"The sweep starts: {trainings} trainings; in {tmp_path}."
+    skipped = replace(planned, jobs=[replace(planned.jobs[0], action="skip"), *planned.jobs[1:]])
+    assert f": {trainings - 1} trainings, 1 done before; in " in _announcement(skipped)
+    monkeypatch.setattr(multirun, "_planned", [skipped])
+    monkeypatch.setattr(multirun, "_paced", [])
+    write(planned)
+    hydra = {
+        "mode": RunMode.MULTIRUN,
+        "runtime": {"cwd": str(tmp_path)},
+        "sweep": {"dir": str(tmp_path)},
+        "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
+    }
+    codes = iter([1, 0, 0])
+    monkeypatch.setattr(multirun, "run_in_child", lambda *_, **__: next(codes))
+    monkeypatch.setattr(multirun, "_objective", lambda _: 0.5)
+    clock = iter([0, 100, 340, 400, 500])  # what has failed is not asked for its end
+    monkeypatch.setattr(multirun.time, "monotonic", lambda: next(clock))
+    for job in planned.jobs[1:4]:
+        hydra["runtime"]["output_dir"] = str(job.folder)  # type: ignore[index]
+        monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
+        with contextlib.suppress(SkinsegError):
+            run_job(OmegaConf.create(dict(job.config)))
+    said = capsys.readouterr().out
+    left = trainings - 3
+    assert said == (
+        f"The first training took 4 min; at its pace the other {left} take {left * 240 / 3600:.1f} h.\n"
+    )
 
 
 def test_jobs_share_one_split(tmp_path: Path) -> None:
@@ -286,6 +324,8 @@ def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_pa
     jobs += ["model.encoder_name=tu-test_resnet", f"data.root={root}", "seed=0"]
     out = finished(sweep(*jobs, cwd=tmp_path), code=2)
     folder = tmp_path / "sweeps/first"
+    assert f"The sweep starts: 2 trainings; in {folder}." in out
+    assert "'data.image_size=[32,32]'" in out, "what stands in the table can be pasted"
     assert "1 of 2 jobs is not done; 1 is." in out
     last = out.split("are not done")[1]
     assert "Job 0 (data.image_size=[33,33]): data.image_size=[33, 33]: FPN" in last

@@ -21,13 +21,14 @@ from omegaconf import OmegaConf, open_dict
 
 from skinseg import build, job
 from skinseg.checkpoint import WholeCheckpointIO, read_checkpoint
-from skinseg.config import compose, literal, plain
+from skinseg.config import compose, plain
 from skinseg.ensemble import run as ensemble
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.inference.ensemble import join_checkpoints
 from skinseg.multirun import _as_planned
 from skinseg.predict import run as predict
+from skinseg.quoting import literal
 from skinseg.sweep.jobs import Job, fingerprint
 from skinseg.train import main
 from skinseg.train import run as train
@@ -42,7 +43,7 @@ BAD: dict[str, Any] = {
     "other package": {"_target_": "subprocess.getoutput", "cmd": TOUCH},
     "other name through a package": {"_target_": "logging.os.system", "command": TOUCH},
     "other name through a known package": {"_target_": "torch.os.system", "command": TOUCH},
-    "other name through our modules": {"_target_": "skinseg.models.networks.pickle.loads", "data": b""},
+    "other name through our modules": {"_target_": "skinseg.models.stored.pickle.loads", "data": b""},
     "builtin": {"_target_": "builtins.exec", "source": "open('marker', 'w')"},
     "partial": {"_target_": "functools.partial", "_args_": ["os.system", TOUCH]},
     "hydra's own": {"_target_": "hydra.utils.instantiate", "config": {"_target_": "os.system"}},

@@ -19,6 +19,7 @@ from skinseg.callbacks.scores import score_table
 from skinseg.errors import SkinsegError
 from skinseg.names import folder_name
 from skinseg.online import reachable
+from skinseg.quoting import command_line, override
 from skinseg.record import first_rank
 from skinseg.written import written_in
 
@@ -152,16 +153,14 @@ def finish(exit_code: int) -> str | None:
     if run.disabled:
         wandb.finish(exit_code=exit_code)
         return None
-    where = f"wandb sync {_short(folder)}" if run.offline else str(run.url)
+    where = how_to_sync(folder) if run.offline else str(run.url)
     wandb.finish(exit_code=exit_code)
     return where
 
 
-def _short(path: Path) -> Path:
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path
+def how_to_sync(folder: Path) -> str:
+    """Returns the command that sends an offline run, from any folder and outside of the environment too."""
+    return command_line("wandb", "sync", str(folder.resolve()), python=sys.executable)
 
 
 def log_mask_images(loggers: Iterable[Logger], key: str, panels: Sequence[Panel], step: int) -> None:
@@ -308,6 +307,8 @@ def fetch_evaluations(group: str, folder: Path) -> list[Path]:
     if not found:
         raise SkinsegError(
             f"runs=wandb:{group}: no run of this group has an evaluation; make them with "
-            "python -m skinseg.evaluate ckpt=... logger=wandb group=<group>"
+            + command_line(
+                "skinseg.evaluate", "ckpt=<best.ckpt>", "logger=wandb", override("group", parts[2])
+            )
         )
     return found

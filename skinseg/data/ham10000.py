@@ -18,6 +18,7 @@ from skinseg.data.masks import find_masks, without_copies
 from skinseg.data.metadata import HAM10000_LICENCE, HAM10000_NAMES, ages, diagnosis_codes, group_pairs
 from skinseg.data.tables import image_ids, lesion_ids, matching, read_table
 from skinseg.errors import SkinsegError
+from skinseg.quoting import override, pasted
 
 MASK_SUFFIX = "_segmentation.png"
 SYNTHETIC_RECORD = "synthetic.json"
@@ -214,7 +215,7 @@ def _find_masks(
         place = places.index[0]
         advice = (
             f"{place} holds masks of {places.iloc[0]} of them, but nothing says that somebody drew these. "
-            f"If so: data.masks={place}"
+            f"If so: {pasted(override('data.masks', place))}"
         )
     return masks.drop_duplicates(["image_id", "mask_source"], ignore_index=True), advice
 

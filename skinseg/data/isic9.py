@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from skinseg.data.files import Tree, Verify, find_images, same_content, walk, wa
 from skinseg.data.masks import MASK_SOURCES, find_masks, how_to_get_masks
 from skinseg.data.metadata import find_metadata, groups_of, lesion_advice
 from skinseg.errors import SkinsegError
+from skinseg.nearest import nearest
 
 FOLDER = "Skin cancer ISIC The International Skin Imaging Collaboration"
 SIDES = ("train", "test")
@@ -113,7 +113,7 @@ def _class_folders(tree: Tree, root: Path) -> list[tuple[str, str, Tree]]:
     if not found:
         raise SkinsegError(f"No 9-class ISIC set in {root.resolve()} or below.\n{HOW_TO_GET}")
     if unknown:
-        near = difflib.get_close_matches(_plain(unknown[0].name), diagnoses.ISIC9, n=1)
+        near = nearest(_plain(unknown[0].name), diagnoses.ISIC9)
         raise SkinsegError(
             f"Unknown class folders: {', '.join(map(str, unknown))}; expected {', '.join(diagnoses.ISIC9)}. "
             + (f"Did you mean {near[0]}? " if near else "")

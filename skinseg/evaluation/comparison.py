@@ -17,7 +17,7 @@ from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.evaluation.content import describe_interval, describe_metrics
 from skinseg.evaluation.identity import method_settings
-from skinseg.evaluation.runs import Method
+from skinseg.evaluation.runs import Method, how_to_evaluate
 from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY, no_interval
 from skinseg.scoring.statistics import PairedResult, holm, paired_folds, paired_runs, paired_test
 
@@ -51,8 +51,8 @@ class Comparison:
             if self.metric not in method.table:
                 raise SkinsegError(
                     f"runs: {method.runs[0].folder} has no {self.metric}; a training scores overlap alone, "
-                    "masks have no probabilities. Evaluate its checkpoint: python -m skinseg.evaluate "
-                    "ckpt=<best.ckpt>"
+                    "masks have no probabilities. Evaluate its checkpoint: "
+                    + how_to_evaluate(method.runs[0].folder)
                 )
         if self.methods[0].table[self.metric].isna().all():
             raise SkinsegError(

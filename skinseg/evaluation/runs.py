@@ -14,6 +14,7 @@ import pandas as pd
 from skinseg.counting import counted
 from skinseg.data.files import subfolders
 from skinseg.errors import SkinsegError
+from skinseg.quoting import command_line, override
 from skinseg.scoring.metrics import METRICS, with_penalties, within_bounds
 from skinseg.scoring.statistics import Estimates, cluster_intervals, run_intervals
 
@@ -132,7 +133,7 @@ def find_runs(entries: Sequence[str]) -> list[Path]:
         if not below:
             raise SkinsegError(
                 f"runs: {entry} holds no scores; expected scores.csv with evaluation.json or summary.json in "
-                "it, or in folders below. Evaluate it first: python -m skinseg.evaluate ckpt=<best.ckpt>"
+                f"it, or in folders below. Evaluate it first: {how_to_evaluate(folder)}"
             )
         found += below
     resolved = [folder.resolve() for folder in found]
@@ -140,6 +141,18 @@ def find_runs(entries: Sequence[str]) -> list[Path]:
         if resolved.count(folder) > 1:
             raise SkinsegError(f"runs: {folder} is named more than once.")
     return found
+
+
+def how_to_evaluate(folder: Path, *words: str) -> str:
+    """Returns the command that scores a run, its best checkpoint left open where that is not there.
+
+    Args:
+        folder: Of the run.
+        words: Further overrides.
+    """
+    best = folder / "checkpoints" / "best.ckpt"
+    ckpt = override("ckpt", best) if best.is_file() else "ckpt=<best.ckpt>"
+    return command_line("skinseg.evaluate", ckpt, *words)
 
 
 def find_unscored(entries: Sequence[str]) -> list[Path]:
@@ -204,7 +217,7 @@ def load_run(folder: Path) -> ScoredRun:
     except KeyError as error:
         raise SkinsegError(
             f"runs: {folder / name} lacks {error}; it was written by an earlier skinseg. Evaluate the "
-            f"checkpoint: python -m skinseg.evaluate ckpt={folder / 'checkpoints' / 'best.ckpt'}"
+            f"checkpoint: {how_to_evaluate(folder)}"
         ) from error
     except (OSError, ValueError) as error:
         raise SkinsegError(f"runs: {folder} cannot be read ({error}).") from error
@@ -318,7 +331,7 @@ def _check_trainings(runs: Sequence[ScoredRun]) -> None:
             raise SkinsegError(
                 f"runs: {other.folder} and {run.folder} are of one training ({training}): the better of two "
                 "checkpoints or thresholds would be chosen on the test side. Leave one out; choose on "
-                "validation (python -m skinseg.evaluate ckpt=... side=val)."
+                f"validation: {how_to_evaluate(Path(training), 'side=val')}"
             )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +14,10 @@ from torch import Tensor, nn
 
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
+from skinseg.models.stored import NotReadableError, read_stored
+from skinseg.nearest import nearest
 from skinseg.online import reachable
+from skinseg.quoting import override, pasted
 from skinseg.rules import is_path
 
 Colour = tuple[float, float, float]
@@ -346,10 +347,10 @@ def check_network(
 
 def _check_size(network: str, image_size: tuple[int, int], step: int) -> None:
     if any(side % step for side in image_size):
-        nearest = [max(step, round(side / step) * step) for side in image_size]
+        allowed = [max(step, round(side / step) * step) for side in image_size]
         raise SkinsegError(
             f"data.image_size={list(image_size)}: {network} needs multiples of {step} pixels; the nearest is "
-            f"data.image_size={nearest}."
+            f"{pasted(override('data.image_size', allowed))}."
         )
 
 
@@ -404,7 +405,7 @@ def _check_vit_size(encoder: str, image_size: tuple[int, int]) -> None:
     if tuple(image_size) != size:
         raise SkinsegError(
             f"data.image_size={list(image_size)}: {encoder} takes images of its own size, "
-            f"data.image_size={list(size)}."
+            f"{pasted(override('data.image_size', size))}."
         )
 
 
@@ -422,7 +423,7 @@ def _check_encoder_exists(encoder: str) -> None:
         if encoder in encoders or is_equivalent_to_timm_universal(encoder):
             return
         known = list(encoders)
-    near = difflib.get_close_matches(encoder, known, n=3)
+    near = nearest(encoder, known, 3)
     raise SkinsegError(
         f"model.encoder_name={encoder}: unknown; "
         + (f"did you mean {', '.join(near)}? " if near else "")
@@ -477,21 +478,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise SkinsegError(f"{where}: no such file.")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the libraries' errors share no base class
-        hint = (
-            " It holds pickled objects; save its state_dict()."
-            if isinstance(error, pickle.UnpicklingError)
-            else ""
-        )
+        content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else read_stored(path)
+    except NotReadableError as error:
         raise SkinsegError(
-            f"{where} ({path.stat().st_size} bytes) cannot be read as weights: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}.{hint}"
+            f"{where} ({path.stat().st_size} bytes) cannot be read as weights: {error}. Expected the "
+            "state_dict() of a network."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -499,6 +490,16 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not (isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values())):
         raise SkinsegError(f"{where} holds no named tensors; expected a state_dict.")
     return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise NotReadableError(f"no whole file of safetensors ({str(error).splitlines()[0]})") from error
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
+
+from skinseg.quoting import hydra_value, override
 
 Spec = Mapping[str, Any]
 """Either `choices`, or `low` and `high` with `log` or `step`: arguments of one of Optuna's distributions."""
@@ -27,7 +28,6 @@ _FIXED = {
     "data.split": "trials are compared on the same images",
     "split@data.split": "trials are compared on the same images",
 }
-_OTHERWISE_READ = ("null", "true", "false", "nan", "inf")
 
 
 def distribution(spec: Spec) -> BaseDistribution:
@@ -68,11 +68,6 @@ def ends(spec: Spec) -> tuple[Any, ...]:
     return tuple(spec["choices"]) if "choices" in spec else (spec["low"], spec["high"])
 
 
-def override(key: str, value: Any) -> str:
-    """Returns the override of the command line that sets a key."""
-    return f"{key}={_written(value)}"
-
-
 def short(key: str, value: Any) -> str:
     """Returns an override for people, with three digits of a number."""
     return f"{key}={value:.3g}" if isinstance(value, float) else override(key, value)
@@ -108,17 +103,4 @@ def problems_of(space: Mapping[str, Spec]) -> Iterator[str]:
 
 def _storable(choice: Any) -> bool | int | float | str | None:
     """A choice as a storage can keep it."""
-    return choice if choice is None or isinstance(choice, (bool, int, float, str)) else _written(choice)
-
-
-def _written(value: Any) -> str:
-    """Writes a value as the command line takes it."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_written(child)}" for key, child in value.items()) + "}"
-    if isinstance(value, str):
-        if re.fullmatch(r"[A-Za-z_][\w.-]*", value) and value.lower() not in _OTHERWISE_READ:
-            return value
-        return "'" + value.replace("'", "\\'") + "'"
-    return json.dumps(value)
+    return choice if choice is None or isinstance(choice, (bool, int, float, str)) else hydra_value(choice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_a_run_holds_all_of_it(train: Train, caplog: pytest.LogCaptureFixture) -
     artifacts = [artifact for artifact in of_kind(found, "artifact") if artifact.type == "model"]
     assert ["best" in artifact.aliases for artifact in artifacts] == [True]
     assert of_kind(found, "exit")[0].exit_code == 0
-    assert f"wandb sync {folder}/wandb/offline-run-" in caplog.text
+    assert f"{sys.executable} -m wandb sync {folder.resolve()}/wandb/offline-run-" in caplog.text
 
 
 def test_a_crashed_run_is_marked(train: Train, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def _check_not_beyond(checkpoint: dict[str, Any], config: dict[str, Any]) -> Non
 
 def _split_of(ckpt_path: str) -> str:
     """Returns the override that takes the split of a checkpoint's run."""
-    split = Path(ckpt_path).expanduser().parents[1] / "split.csv"
+    split = Path(ckpt_path).expanduser().absolute().parents[1] / "split.csv"
     return (
         pasted(override("data.split.file", split))
         if split.is_file()

@@ -18,7 +18,7 @@ import hydra
 from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
-from skinseg.config import check, config_dir, plain
+from skinseg.config import Plain, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, override
@@ -88,12 +88,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
         SkinsegError: A mistake in the configuration, a folder or a checkpoint, or no photograph is readable.
     """
     config = plain(cfg)
-    if config.get("threshold") == "val":
-        raise SkinsegError(
-            "threshold=val: predict takes a number. Which one validation chooses says "
-            + command_line("skinseg.evaluate", override("ckpt", config.get("ckpt")), "threshold=val")
-        )
-    check(config, PredictConfig)
+    _check_whole(config)
 
     import pandas as pd
     from rich.console import Console
@@ -176,6 +171,16 @@ def run(cfg: DictConfig) -> dict[str, str]:
     return problems
 
 
+def _check_whole(config: Plain) -> None:
+    """Refuses what `config.check` refuses, and says what to do about a threshold that validation chooses."""
+    if config.get("threshold") == "val":
+        raise SkinsegError(
+            "threshold=val: predict takes a number. Which one validation chooses says "
+            + command_line("skinseg.evaluate", override("ckpt", config.get("ckpt")), "threshold=val")
+        )
+    check(config, PredictConfig)
+
+
 def _remove_unrecorded(table: Path) -> None:
     """Removes the list of an earlier call by a version that kept no record of what it wrote."""
     with suppress(OSError, ValueError):
@@ -199,7 +204,7 @@ def task(cfg: DictConfig) -> None:
         end_with_message(error)
 
 
-main = main_of(task, "predict", PredictConfig)
+main = main_of(task, "predict", PredictConfig, _check_whole)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -48,7 +49,7 @@ ACTIVE = {
 }
 
 
-def given(line: str, command: str) -> dict[str, object]:
+def given(line: str, command: str) -> dict[str, Any]:
     """Returns the configuration that a command gets from a pasted line of words."""
     return plain(compose([*shlex.split(line), "run_dir=."], command))
 
@@ -147,6 +148,15 @@ def test_how_to_resume(nasty: Path) -> None:
         hint(str(refused.value), "with that training: "),
     ):
         assert given(line, "train")["ckpt_path"] == str(last)
+
+
+def test_how_to_take_the_split_of_a_run(nasty: Path) -> None:
+    from skinseg.checkpoint import _split_of
+
+    assert _split_of("last.ckpt") == "data.split.file=<run folder>/split.csv"
+    (nasty / "split.csv").touch()
+    (word,) = shlex.split(_split_of(str(nasty / "checkpoints" / "last.ckpt")))
+    assert given(pasted(word), "train")["data"]["split"]["file"] == str(nasty / "split.csv")
 
 
 def test_how_to_evaluate_a_run(nasty: Path) -> None:

@@ -91,6 +91,8 @@ def test_showing_the_configuration_is_light(tmp_path: Path) -> None:
          ["2 problems", "input: missing; add input=<value>", "did you mean input?"]),
         (["evaluate", "ckpt=x", "thresold=val"], ["A problem in", "did you mean threshold?"]),
         (["predict", "ckpt=x", "input=my photos, a=b", "output=z"], ["quotes within quotes"]),
+        (["predict", "ckpt=a b", "input=y", "output=z", "threshold=val"],
+         ["validation chooses says python -m skinseg.evaluate \"ckpt='a b'\" threshold=val"]),
         (["audit", "data.root=x", "fail_on=problems"], ["fail_on='problems'"]),
     ],
     ids=lambda value: " ".join(value[:3]) if value[0] in COMMANDS else "",

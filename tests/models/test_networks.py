@@ -80,7 +80,7 @@ def test_building_leaves_weights_statistics_and_random_state_alone() -> None:
         ("DeepLabV3", "tu-swin_tiny_patch4_window7_224", {}, "cannot be dilated"),
         ("DeepLabV3Plus", "vgg11_bn", {}, "cannot be dilated"),
         ("DPT", "resnet18", {}, "DPT takes Vision Transformers"),
-        ("DPT", "tu-vit_small_patch16_224", {}, r"its own size, data\.image_size=\[224,224\]"),
+        ("DPT", "tu-vit_small_patch16_224", {}, r"its own size, 'data\.image_size=\[224,224\]"),
         ("FPN", "resnet18", {"image_size": (250, 256)}, r"multiples of 32 .*data\.image_size=\[256,256\]"),
         ("PSPNet", "resnet18", {"image_size": (250, 256)}, "multiples of 8"),
         ("DeepLabV3Plus", "resnet18", {"image_size": (248, 256)}, "multiples of 16"),

@@ -6,6 +6,7 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,9 @@ from skinseg.models.networks import _read_weights
 from skinseg.models.stored import read_stored
 
 
-def saved(content: object, **how: object) -> bytes:
+def saved(content: object, **how: Any) -> bytes:
     file = io.BytesIO()
-    torch.save(content, file, **how)  # type: ignore[arg-type]
+    torch.save(content, file, **how)
     return file.getvalue()
 
 

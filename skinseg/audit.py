@@ -75,7 +75,7 @@ def run(cfg: DictConfig) -> str | None:
         SkinsegError: A mistake in the configuration, or data that cannot be read at all.
     """
     config = plain(cfg)
-    check(config, AuditConfig)
+    config = check(config, AuditConfig)
 
     from skinseg.data import audit
     from skinseg.data.duplicates import near_duplicates

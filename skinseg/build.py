@@ -25,7 +25,7 @@ from skinseg.callbacks.metrics_file import go_on_from
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.checkpoint import WholeCheckpointIO, load_weights
-from skinseg.config import HYDRA_KEYS, Node, Plain, imported_signature, preprocess_node
+from skinseg.config import HYDRA_KEYS, Node, Plain, imported_signature, preprocess_node, reason_of_import
 from skinseg.data.changes import Preprocessing
 from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
@@ -66,6 +66,11 @@ def instance(key: str, node: Node, **extra: Any) -> Any:
         return constructor(**extra)
     except _REFUSALS as error:
         raise SkinsegError(f"{key}: {node['_target_']} refused its arguments: {_words(error)}") from error
+    except ImportError as error:
+        raise SkinsegError(
+            f"{key}: {node['_target_']} needs what cannot be imported ({reason_of_import(error)}); mend that "
+            "installation, or leave it out."
+        ) from error
 
 
 def _target(key: str, node: Node) -> partial[Any]:
@@ -76,7 +81,9 @@ def _target(key: str, node: Node) -> partial[Any]:
     try:
         found: partial[Any] = instantiate({"_target_": node["_target_"], "_partial_": True})
     except InstantiationException as error:
-        raise SkinsegError(f"{key}._target_={node['_target_']}: {str(error).splitlines()[0]}") from error
+        refused = error.__cause__ is None
+        why = str(error).splitlines()[0] if refused else f"cannot be imported ({reason_of_import(error)})."
+        raise SkinsegError(f"{key}._target_={node['_target_']}: {why}") from error
     return found
 
 

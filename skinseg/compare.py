@@ -84,7 +84,7 @@ def run(cfg: DictConfig) -> Comparison:
         SkinsegError: A mistake in the configuration, or runs that cannot be compared.
     """
     config = plain(cfg)
-    check(config, CompareConfig)
+    config = check(config, CompareConfig)
 
     from skinseg import build
     from skinseg.callbacks.quiet import quiet

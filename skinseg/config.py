@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
 import logging
 import sys
+import traceback
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from skinseg.errors import SkinsegError
 from skinseg.nearest import nearest
 from skinseg.rules import value_problems
 from skinseg.signatures import KNOWN_LIBRARIES, NotFollowedError, Signature, TargetError, read_signature
+from skinseg.typed import ValueTypeError, typed
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +216,10 @@ HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
 """Keys of a node that are no arguments of its constructor."""
 ADDED = frozenset({"experiment", "debug", "sweep"})
 """Groups of which there is no option unless one is added with a + before it."""
+_IMPORTERS = ("hydra", "importlib", "skinseg")
+
+# It logs what it raises, beside the message that is made of it.
+logging.getLogger("hydra.utils").addFilter(lambda _: False)
 
 
 def config_dir() -> Path:
@@ -282,7 +289,7 @@ def missing_keys(cfg: DictConfig) -> list[str]:
         return []
 
 
-def check(config: Plain, schema: type = RootConfig) -> None:
+def check(config: Plain, schema: type = RootConfig) -> Plain:
     """Compares a resolved configuration with the constructors that it names.
 
     A key that no constructor takes would be a setting that silently does nothing. All problems are
@@ -298,14 +305,45 @@ def check(config: Plain, schema: type = RootConfig) -> None:
             or `Node | Changes | None`) hold a constructor, `dict[str, Node | None] | None` constructors by
             name, another dataclass a group of plain values, others a plain value.
 
+    Returns:
+        The configuration, with a number or a truth value for each text that was given in place of one; see
+        `skinseg.typed`.
+
     Raises:
         ConfigurationError: There is a problem.
     """
     # Where PyTorch is there, the rest is imported at once.
     problems = [] if "torch" in sys.modules else problems_in_source(config, schema)
-    problems = problems or list(_problems(config, schema, imported_signature))
+    checked = copy.deepcopy(config)
+    problems = problems or list(_problems(checked, schema, imported_signature))
     if problems:
         raise ConfigurationError(problems)
+    return checked
+
+
+def check_changes(path: str, changes: Plain, target: str) -> Plain:
+    """Compares changes of a node that is read later with the types of its constructor's arguments.
+
+    Args:
+        path: Where they stand.
+        changes: Values by argument. Whether it has such an argument is left to whoever reads the node, and
+            so is what lies within a node.
+        target: Dotted path of the constructor, whose source can be followed.
+
+    Returns:
+        The changes, with numbers for texts as `check` returns them.
+
+    Raises:
+        ConfigurationError: A value is not of its type.
+    """
+    types, changed = read_signature(target).types, dict(changes)
+    known = [key for key, value in changes.items() if key in types and not isinstance(value, dict)]
+    problems = [
+        problem for key in known for problem in _type_problem(f"{path}.{key}", changed, key, types[key])
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    return changed
 
 
 def problems_in_source(config: Plain, schema: type = RootConfig) -> list[str]:
@@ -319,13 +357,14 @@ def problems_in_source(config: Plain, schema: type = RootConfig) -> list[str]:
         All problems that `check` finds; none where the source does not show all of them for certain.
     """
     try:
-        return list(_problems(config, schema, read_signature))
+        return list(_problems(copy.deepcopy(config), schema, read_signature))
     except NotFollowedError as error:
         log.debug("Not to be told without an import: %s.", error)
         return []
 
 
 def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]) -> Iterator[str]:
+    """Yields what is wrong with a configuration, and puts numbers where texts of them are."""
     types = typing.get_type_hints(schema)
     known = set(types)
     for key in sorted(config.keys() - known):
@@ -333,7 +372,6 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
     for key in sorted(known - config.keys()):
         none = f"; for none: {key}=none" if "none" in _options_of(key) else ""
         yield f"{key}: missing; the root needs it{none}."
-    yield from value_problems(config)
     for key in sorted(known & config.keys()):
         value, kind = config[key], types[key]
         if kind == Node or (kind in (Node | None, Node | Changes | None) and value):
@@ -351,21 +389,24 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
         elif is_dataclass(kind):
             yield from _group_problems(key, value, typing.get_type_hints(kind))
         elif kind not in (Node | None, Node | Changes | None):
-            yield from _type_problem(key, value, kind)
+            yield from _type_problem(key, config, key, kind)
+    yield from value_problems(config)
 
 
-def _group_problems(key: str, values: object, types: Mapping[str, Any]) -> Iterator[str]:
+def _group_problems(
+    key: str, values: object, types: Mapping[str, Any], others: Collection[str] = ()
+) -> Iterator[str]:
     if not isinstance(values, dict):
         yield f"{key}={values!r}: expected {', '.join(f'{key}.{name}' for name in types)}."
         return
     known = {f"{key}.{name}" for name in types}
-    for name in sorted(values.keys() - types):
+    for name in sorted(values.keys() - types - set(others)):
         yield _unknown(f"{key}.{name}", known, where=key)
     for name, kind in types.items():
         if name not in values:
             yield f"{key}.{name}: missing; {key} needs it."
         else:
-            yield from _type_problem(f"{key}.{name}", values[name], kind)
+            yield from _type_problem(f"{key}.{name}", values, name, kind)
 
 
 def _search_problems(config: Plain) -> Iterator[str]:
@@ -377,10 +418,7 @@ def _search_problems(config: Plain) -> Iterator[str]:
     search = config["search"]
     types = typing.get_type_hints(SearchConfig)
     nodes = {name: types.pop(name) for name in ("sampler", "pruner")}
-    values = search
-    if isinstance(search, dict):
-        values = {key: value for key, value in search.items() if key not in nodes}
-    problems = list(_group_problems("search", values, types))
+    problems = list(_group_problems("search", search, types, others=nodes))
     yield from problems
     if problems:
         return
@@ -422,9 +460,7 @@ def _collection_problems(
             yield _unknown(f"{key}.{name}", {f"{key}.{other}" for other in proper}, where=key)
 
 
-def _node_problems(
-    path: str, node: Mapping[str, Any], signature: Callable[[str], Signature]
-) -> Iterator[str]:
+def _node_problems(path: str, node: Node, signature: Callable[[str], Signature]) -> Iterator[str]:
     target = node["_target_"]
     try:
         takes = signature(target)
@@ -446,13 +482,13 @@ def _node_problems(
         for nested_path, child in nested:
             yield from _node_problems(nested_path, child, signature)
         if not nested and key in takes.types:
-            yield from _type_problem(f"{path}.{key}", value, takes.types[key])
+            yield from _type_problem(f"{path}.{key}", node, key, takes.types[key])
     if not node.get("_partial_", False):
         for name in sorted(takes.required - node.keys() - OURS.get(path, set())):
             yield f"{path}.{name}: missing; {target} needs it."
 
 
-def _nested(path: str, value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _nested(path: str, value: object) -> Iterator[tuple[str, Node]]:
     """Yields the outermost nodes with a `_target_` within a value."""
     if isinstance(value, dict):
         if "_target_" in value:
@@ -465,22 +501,12 @@ def _nested(path: str, value: object) -> Iterator[tuple[str, Mapping[str, Any]]]
             yield from _nested(f"{path}[{index}]", child)
 
 
-def _type_problem(path: str, value: object, annotation: Any) -> Iterator[str]:
-    import pydantic
-
+def _type_problem(path: str, values: Plain, key: str, annotation: Any) -> Iterator[str]:
+    """Yields what is wrong with a value; else the value is made one of its type."""
     try:
-        adapter = pydantic.TypeAdapter(annotation)
-    except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation):
-        return  # a type that only its own library can check
-    try:
-        # pydantic takes "no" for False, but what is handed on is the text, which is true.
-        if isinstance(value, str) and isinstance(adapter.validate_python(value), bool):
-            yield f"{path}={value!r}: Input should be true or false."
-    except pydantic.ValidationError as error:
-        expected = "; ".join(dict.fromkeys(detail["msg"] for detail in error.errors()[:3]))
-        yield f"{path}={value!r}: {expected}."
-    except Exception:  # a validator of another library's type
-        return
+        values[key] = typed(values[key], annotation)
+    except ValueTypeError as error:
+        yield f"{path}={values[key]!r}: {error}."
 
 
 def _unknown_at_root(key: str, config: Plain, types: Mapping[str, Any], schema: type) -> str:
@@ -504,7 +530,7 @@ def _takes(name: str, value: object, types: Mapping[str, Any]) -> bool:
     kind = types.get(name, Node)
     if _is_group(kind) or is_dataclass(kind):
         return isinstance(value, str | dict)
-    return not any(_type_problem(name, value, kind))
+    return not any(_type_problem(name, {name: value}, name, kind))
 
 
 def _paths(config: Mapping[str, Any], keys: Iterable[str], *, nodes: bool, above: str = "") -> Iterator[str]:
@@ -544,7 +570,22 @@ def imported(target: str) -> Any:
     try:
         return get_object(target)
     except Exception as error:  # whatever an import may raise belongs to the user's target
-        raise TargetError(f"cannot be imported ({_first_line(error)})") from error
+        raise TargetError(f"cannot be imported ({reason_of_import(error)})") from error
+
+
+def reason_of_import(error: BaseException) -> str:
+    """Returns which module failed while a package that needs it was imported, and why.
+
+    Args:
+        error: What the import raised, which may be the last of several, each with another as its cause.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [str(frame.f_globals.get("__name__")) for frame in reversed(frames)]
+    where = next((name for name in modules if name.split(".")[0] not in _IMPORTERS), None)
+    reason = f"{type(error).__name__}: {_first_line(error)}"
+    return reason if where is None else f"in {where}: {reason}"
 
 
 def imported_signature(target: str) -> Signature:

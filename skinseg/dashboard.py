@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         SkinsegError: A mistake in the configuration, a missing package or key, or the server refuses.
     """
     config = plain(cfg)
-    check(config, DashboardConfig)
+    config = check(config, DashboardConfig)
 
     from skinseg.callbacks.dashboard import content, dashboard, save
     from skinseg.record import write_json

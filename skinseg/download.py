@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> list[Path]:
         SkinsegError: A mistake in the configuration, no such source, or a download that failed.
     """
     config = plain(cfg)
-    check(config, DownloadConfig)
+    config = check(config, DownloadConfig)
 
     from skinseg.data.sources import SOURCES
 

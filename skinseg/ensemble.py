@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> Path:
             together, or a folder with something else.
     """
     config = plain(cfg)
-    check(config, EnsembleConfig)
+    config = check(config, EnsembleConfig)
 
     from omegaconf import OmegaConf
 

@@ -16,7 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 from skinseg.command import end_with_message, main_of
-from skinseg.config import Changes, Node, Plain, check, config_dir, plain
+from skinseg.config import Changes, Node, Plain, check, check_changes, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, override
@@ -158,13 +158,14 @@ def _checked(config: Plain) -> tuple[Plain, Plain]:
     as_trained: Plain = {}
     if config.get("data") and "_target_" not in config["data"]:
         as_trained = {key: value for key, value in config["data"].items() if value is not None}
+        as_trained = check_changes("data", as_trained, "skinseg.data.datamodule.LesionDataModule")
         config = {**config, "data": None}
     if config.get("threshold") in ("test", "train"):
         raise SkinsegError(
             f"threshold={config['threshold']}: a threshold is chosen on validation, never on the images "
             "that it is scored on. Take threshold=val, or a number."
         )
-    check(config, EvaluateConfig)
+    config = check(config, EvaluateConfig)
     if (config["ckpt"] is None) == (config["predictions"] is None):
         raise SkinsegError(
             "Say what to evaluate: ckpt=<checkpoint> or ckpt=[<several>], or predictions=<folder of masks>"

@@ -33,7 +33,7 @@ from skinseg.command import as_the_job_sees_it, end_with_message, explain
 from skinseg.config import ConfigurationError, Plain, check, compose, plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
-from skinseg.quoting import pasted
+from skinseg.quoting import literal, pasted
 from skinseg.record import replacing, write_json
 from skinseg.sweep.gpus import reserved, visible_gpus
 from skinseg.sweep.jobs import (
@@ -190,7 +190,8 @@ def _grid(config: DictConfig) -> list[list[str]]:
     """The overrides of each job, as Hydra's own sweeper would make them."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    # Read, they are resolved; a ${...} that is left is a text.
+    params = [f"{key}={literal(value)}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     # As they were typed: a ${...} in one is not a value yet.
     typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
@@ -244,8 +245,7 @@ def _jobs(
             cfg.hydra.job.num = cfg.hydra.job.id = number
         folder = sweep / str(cfg.hydra.sweep.subdir)
         try:
-            config = named(as_the_job_sees_it(cfg, folder), own, group)
-            check(config)
+            config = check(named(as_the_job_sees_it(cfg, folder), own, group))
         except SkinsegError as error:
             for problem in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
                 problems.setdefault(problem, []).append(" ".join(own))
@@ -267,9 +267,9 @@ def named(own: DictConfig, words: Sequence[str], group: str) -> Plain:
     """
     with open_dict(own):
         if own.get("group", "") is None:
-            own.group = group
+            own.group = literal(group)
         if OmegaConf.select(own, "logger.wandb") is not None and own.logger.wandb.name == own.name and words:
-            own.logger.wandb.name = f"{own.name} {' '.join(words)}"
+            own.logger.wandb.name = literal(f"{own.name} {' '.join(words)}")
     return plain(own)
 
 
@@ -422,8 +422,7 @@ def _unplanned(cfg: DictConfig, folder: Path) -> Job:
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir).absolute()
     words = hydra.overrides.task
-    config = named(copy.deepcopy(cfg), words, f"{cfg.name}_{sweep.name}")
-    check(config)
+    config = check(named(copy.deepcopy(cfg), words, f"{cfg.name}_{sweep.name}"))
     job = Job(
         int(hydra.job.num), list(words), list(words), folder, fingerprint(config), "start", None, config
     )
@@ -570,9 +569,9 @@ def _compare(plan: Plan, states: Sequence[Plain]) -> None:
     cfg = compose([f"metric={settings['metric']}", f"logger={logger}", "runs=[]", "run_dir=."], "compare")
     with open_dict(cfg):
         if wandb is not None:
-            cfg.logger.wandb.project, cfg.logger.wandb.entity = wandb["project"], wandb["entity"]
-        cfg.run_dir, cfg.group, cfg.name = str(folder), config["group"], config["name"]
-        cfg.runs = [str(job.scores) for job in scored]
+            cfg.logger.wandb.project, cfg.logger.wandb.entity = literal([wandb["project"], wandb["entity"]])
+        cfg.run_dir, cfg.group, cfg.name = literal([str(folder), config["group"], config["name"]])
+        cfg.runs = literal([str(job.scores) for job in scored])
     try:
         compare.run(cfg)
     except SkinsegError as error:

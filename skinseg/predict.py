@@ -88,7 +88,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
         SkinsegError: A mistake in the configuration, a folder or a checkpoint, or no photograph is readable.
     """
     config = plain(cfg)
-    _check_whole(config)
+    config = _check_whole(config)
 
     import pandas as pd
     from rich.console import Console
@@ -171,14 +171,14 @@ def run(cfg: DictConfig) -> dict[str, str]:
     return problems
 
 
-def _check_whole(config: Plain) -> None:
-    """Refuses what `config.check` refuses, and says what to do about a threshold that validation chooses."""
+def _check_whole(config: Plain) -> Plain:
+    """Returns what `config.check` returns. Refuses what `config.check` refuses, and says what to do about a threshold that validation chooses."""
     if config.get("threshold") == "val":
         raise SkinsegError(
             "threshold=val: predict takes a number. Which one validation chooses says "
             + command_line("skinseg.evaluate", override("ckpt", config.get("ckpt")), "threshold=val")
         )
-    check(config, PredictConfig)
+    return check(config, PredictConfig)
 
 
 def _remove_unrecorded(table: Path) -> None:

@@ -70,8 +70,7 @@ def run(cfg: DictConfig) -> Path:
     Raises:
         SkinsegError: A mistake in the configuration or the data.
     """
-    config = plain(cfg)
-    _check(config)
+    config = _checked(plain(cfg))
 
     import numpy as np
 
@@ -130,11 +129,12 @@ def _drawn(dataset: LesionDataset, augment: object, epoch: int, row: int) -> Sam
     return sample
 
 
-def _check(config: Plain) -> None:
-    check(config, PreviewConfig)
+def _checked(config: Plain) -> Plain:
+    config = check(config, PreviewConfig)
     for key, least in (("images", 1), ("draws", 1), ("epoch", 1)):
         if config[key] < least:
             raise SkinsegError(f"{key}={config[key]}: expected {least} or more.")
+    return config
 
 
 def _photograph(file: InputFiles, sample: Sample) -> Image:
@@ -239,7 +239,7 @@ def task(cfg: DictConfig) -> None:
         end_with_message(error)
 
 
-main = main_of(task, "preview", PreviewConfig, _check)
+main = main_of(task, "preview", PreviewConfig, _checked)
 
 if __name__ == "__main__":
     sys.exit(main())

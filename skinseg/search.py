@@ -36,7 +36,7 @@ from skinseg.command import as_the_job_sees_it, explain
 from skinseg.config import ConfigurationError, Plain, check, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.multirun import named, run_in_child
-from skinseg.quoting import command_line, override
+from skinseg.quoting import command_line, literal, override
 from skinseg.record import write_csv, write_text
 from skinseg.sweep.jobs import JOB, Job, fingerprint, is_running, state_of
 from skinseg.sweep.space import ends, short, suggest, value_of
@@ -90,7 +90,7 @@ def run(cfg: DictConfig) -> float:
     """
     config = plain(cfg)
     _read_files_once()
-    check(config)
+    config = check(config)
     composed = compose_ends(config)
     storage = config["search"]["storage"] or str(Path(config["run_dir"]) / "journal.log")
     # A trial's process has it from the environment, and may have another working directory.
@@ -140,8 +140,7 @@ def compose_ends(config: Plain) -> dict[str, Plain]:
     for key, spec in config["search"]["space"].items():
         for word in (override(key, value) for value in ends(spec)):
             try:
-                composed[word] = _compose([word], [], Path(config["run_dir"]), "")
-                check(composed[word])
+                composed[word] = check(_compose([word], [], Path(config["run_dir"]), ""))
             except SkinsegError as error:
                 for problem in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
                     problems.setdefault(problem, []).append(word)
@@ -317,7 +316,7 @@ class _Search:
             "pruner": self.options["pruner"] or None,
         }
         config["callbacks"] = {**(config["callbacks"] or {}), "trial": reporter}
-        check(config)
+        config = check(config)
         job = Job(trial.number, overrides, words, folder, fingerprint(config), "start", None, config)
         return replace(job, action="resume", earlier=earlier) if resuming else job
 
@@ -397,7 +396,7 @@ class _Search:
         }
         of = counting.counted(len(trials), "trial")
         header = f"# The best of {of} on validation; the command scores its test side.\n"
-        write_text(self.folder / "best.yaml", header + OmegaConf.to_yaml(OmegaConf.create(content)))
+        write_text(self.folder / "best.yaml", header + OmegaConf.to_yaml(OmegaConf.create(literal(content))))
         states = ", ".join(f"{count} {state}" for state, count in found["state"].value_counts().items())
         shown = done.sort_values("score", ascending=self.config["mode"] == "min").head(_SHOWN)
         shown = shown.drop(columns=["state", "error", "host", "folder"])

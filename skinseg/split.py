@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
         SkinsegError: A mistake in the configuration or the data, or a split that leaks.
     """
     config = plain(cfg)
-    check(config, SplitConfig)
+    config = check(config, SplitConfig)
 
     from skinseg.build import data_source, instance
     from skinseg.data.splits import balance, rare_diagnoses

@@ -47,8 +47,7 @@ def run(cfg: DictConfig) -> float:
     Raises:
         SkinsegError: A mistake in the configuration or the data, or Ctrl-C or SIGTERM.
     """
-    config = plain(cfg)
-    check(config)
+    config = check(plain(cfg))
 
     import torch
 
@@ -385,7 +384,7 @@ def task(cfg: DictConfig) -> float:
 
 def _check_whole(config: Plain) -> None:
     """Refuses what `config.check` refuses, and a search also for what its trials would be."""
-    check(config)
+    config = check(config)
     if config["search"] is not None:
         from skinseg.search import compose_ends
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from skinseg.config import check, compose, plain
+from skinseg.build import instance
+from skinseg.config import check, check_changes, compose, plain
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig
 from skinseg.predict import PredictConfig
@@ -100,6 +104,106 @@ def test_the_default_has_no_problem() -> None:
 )
 def test_one_problem(override: str, message: str) -> None:
     assert message in problems(*override.split(" "))
+
+
+FROM_THE_ENVIRONMENT: dict[str, tuple[str, object]] = {
+    "seed": ("3", 3),
+    "threads": ("2", 2),
+    "test": ("False", False),
+    "threshold": ("0.4", 0.4),
+    "budget.validations": ("5", 5),
+    "trainer.max_epochs": ("7", 7),
+    "trainer.limit_val_batches": ("0.5", 0.5),
+    "trainer.precision": ("32", "32"),
+    "data.batch_size": ("4", 4),
+    "data.image_size": ("64", [64, 96]),
+    "data.split.test": ("0.3", 0.3),
+    "data.split.official": ("true", True),
+    "optimizer.lr": ("1e-4", 1e-4),
+    "callbacks.checkpoint.every_n_steps": ("9", 9),
+    "search.trials": ("6", 6),
+    "name": ("3", "3"),
+}
+
+
+def test_numbers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come as texts, and stay so only where a text is taken."""
+    words = []
+    for key, (text, value) in FROM_THE_ENVIRONMENT.items():
+        monkeypatch.setenv(key, text)
+        words.append(
+            f"{key}=[${{oc.env:{key}}},96]" if isinstance(value, list) else f"{key}=${{oc.env:{key}}}"
+        )
+    given = plain(compose(["+sweep=hpo", *words, "run_dir=."]))
+    as_given = copy.deepcopy(given)
+    checked = check(given)
+    assert given == as_given, "what was handed in stays as it was"
+    for key, (_, value) in FROM_THE_ENVIRONMENT.items():
+        found: Any = checked
+        for part in key.split("."):
+            found = found[part]
+        assert repr(found) == repr(value), key
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("seed", "-1", "seed=-1: expected 0 or more"),
+        ("test", "yes", "test='yes': Input should be true or false"),
+        ("test", "1", "test='1': Input should be true or false"),
+        ("optimizer.lr", "fast", "optimizer.lr='fast': Input should be a number"),
+        ("data.num_workers", "many", "data.num_workers='many': Input should be a valid integer"),
+    ],
+)
+def test_no_number_from_the_environment(
+    key: str, text: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALUE", text)
+    assert message in problems(f"{key}=${{oc.env:VALUE}}")
+
+
+def test_whole_numbers_and_truth_values_are_what_they_are_meant_to_be() -> None:
+    checked = check(plain(compose(["trainer.max_epochs=1e1", "test=1", "threshold=0.4", "run_dir=."])))
+    assert repr(checked["trainer"]["max_epochs"]) == "10"
+    assert checked["test"] is True
+    assert "seed=True: Input should be a number" in problems("seed=true")
+    assert "optimizer.lr=True: Input should be a number" in problems("optimizer.lr=true")
+
+
+def test_changes_of_a_checkpoints_data_from_the_environment() -> None:
+    target = "skinseg.data.datamodule.LesionDataModule"
+    changes = {"num_workers": "2", "verify": "false", "reader": {"lesions": 3}}
+    assert check_changes("data", changes, target) == {**changes, "num_workers": 2, "verify": False}
+    with pytest.raises(SkinsegError, match=r"data\.num_workers='two': Input should be a valid integer"):
+        check_changes("data", {"num_workers": "two"}, target)
+
+
+@pytest.mark.parametrize("how", ["check", "build"])
+def test_a_broken_package_is_blamed_and_not_the_one_that_imports_it(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mended_by_nobody.py").write_text("raise TypeError('Descriptors cannot be created.')")
+    imports = "try:\n    import mended_by_nobody\nexcept ImportError:\n    pass\n"
+    (tmp_path / "innocent.py").write_text(f"{imports}class Net: ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = "model._target_=innocent.Net: cannot be imported (in mended_by_nobody: TypeError: Descriptors"
+    if how == "check":
+        assert message in problems("model._target_=innocent.Net")
+    else:
+        with pytest.raises(SkinsegError, match=re.escape(message)):
+            instance("model", {"_target_": "innocent.Net"})
+    assert not caplog.records, "one message"
+
+
+def test_a_constructor_that_cannot_import_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needing.py").write_text("def logger():\n    import absent_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        SkinsegError, match=r"logger\.mine: .*cannot be imported .*'absent_package'.* leave it"
+    ):
+        instance("logger.mine", {"_target_": "needing.logger"})
 
 
 @pytest.mark.parametrize(

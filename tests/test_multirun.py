@@ -169,6 +169,32 @@ def test_a_sweep_says_how_much_it_is_about_to_do(
     assert said == f"The first training took 4 min; at its pace the other {left} take {left * 4} min.\n"
 
 
+def test_an_escaped_interpolation_stays_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it was given; one that is meant is filled in."""
+    (tmp_path / "conf/sweep").mkdir(parents=True)
+    (tmp_path / "conf/sweep/mine.yaml").write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {notes: '\"a\\${absent}\",b', seed: '${oc.env:SEEDS}'}}}"
+    )
+    monkeypatch.setenv("SEEDS", "1,2")
+    given = ["model=tiny", "+sweep=mine", f"hydra.searchpath=[file://{tmp_path / 'conf'}]"]
+    configs = [job.config for job in plan(*given, folder=tmp_path / "sweep").jobs]
+    assert [config["notes"] for config in configs] == ["a${absent}", "a${absent}", "b", "b"]
+    assert [config["seed"] for config in configs] == [1, 2, 1, 2]
+    assert "${absent}" in configs[0]["logger"]["wandb"]["name"]
+    typed = plan("model=tiny", r'notes="a\${absent}","b"', r"name='\${x}'", folder=tmp_path / "sweep")
+    config = typed.jobs[0].config
+    assert (config["notes"], config["name"]) == ("a${absent}", "${x}")
+    assert config["group"] == "${x}_sweep"
+
+
+def test_a_job_holds_numbers_and_no_texts_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPOCHS", "3")
+    found = plan("model=tiny", "trainer.max_epochs=${oc.env:EPOCHS}", "seed=1,2", folder=tmp_path / "sweep")
+    assert {job.config["trainer"]["max_epochs"] for job in found.jobs} == {3}
+    other = plan("model=tiny", "trainer.max_epochs=3", "seed=1,2", folder=tmp_path / "sweep")
+    assert [job.fingerprint for job in found.jobs] == [job.fingerprint for job in other.jobs]
+
+
 def test_jobs_share_one_split(tmp_path: Path) -> None:
     found = plan("model=tiny", "loss=bce,dice", "seed=1,2", folder=tmp_path / "sweep")
     assert len({json.dumps(job.config["data"]["split"]) for job in found.jobs}) == 1

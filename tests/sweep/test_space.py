@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from skinseg.sweep.space import distribution, ends, override, problems_of, short, value_of
@@ -45,6 +46,11 @@ def test_keys_that_make_trials_incomparable(key: str) -> None:
 def test_keys_beside_them_may_be_searched() -> None:
     space = {"data.batch_size": {"low": 1, "high": 2}, "data.image_size": {"choices": [[32, 32]]}}
     assert list(problems_of(space)) == []
+
+
+def test_a_text_that_reads_like_an_interpolation_is_none() -> None:
+    text = override("notes", "a${b}").partition("=")[2].strip("'")
+    assert OmegaConf.create({"notes": text}).notes == "a${b}"
 
 
 def test_an_empty_space() -> None:

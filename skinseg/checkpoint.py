@@ -42,11 +42,14 @@ class WholeCheckpointIO(TorchCheckpointIO):
             SkinsegError: It cannot be written; a previous checkpoint of that name is untouched.
         """
         with replacing(Path(path)) as temporary:
-            try:
-                torch.save(checkpoint, temporary)
-            except RuntimeError as error:
-                # PyTorch's writer reports a full disk so.
-                raise OSError(str(error).splitlines()[0]) from error
+            # By Python's file, whose error says what PyTorch's own writer does not: that the disk is full.
+            with temporary.open("wb") as file:
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:  # of its archive, which it cannot end then
+                    if isinstance(cause := error.__context__, OSError):
+                        raise cause from None
+                    raise OSError(str(error).splitlines()[0]) from error
 
 
 def read_checkpoint(path: str | Path, *, key: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from skinseg.config import (
     problems_in_source,
 )
 from skinseg.errors import SkinsegError
+from skinseg.machine import told
 from skinseg.names import escape_output
 from skinseg.nearest import nearest
 from skinseg.quoting import override, pasted
@@ -75,6 +76,7 @@ def main_of(
     def main() -> int:
         # Otherwise Hydra prints and exits by itself, and a mistake looks like a bug.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+        logging.raiseExceptions = False  # a full disk would be told with a traceback for each line of the log
         escape_output()
         try:
             _refuse_pickled(sys.argv[1:])
@@ -91,12 +93,21 @@ def main_of(
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
             return 130
-        except Exception:  # a bug, raised as it is; its traceback is also for whoever finds the run folder
+        except Exception as error:
+            if (said := told(error, _folder())) is not None:
+                print(said, file=sys.stderr)
+                return said.exit_code
+            # A bug, raised as it is; its traceback is also for whoever finds the run folder.
             _keep_in_log(traceback.format_exc())
             raise
         return 0
 
     return main
+
+
+def _folder() -> Path:
+    """Returns the run folder, the current one before there is one."""
+    return Path(HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else ".").absolute()
 
 
 def _refuse_pickled(arguments: Sequence[str]) -> None:

@@ -44,6 +44,7 @@ def main() -> int:
         print(f"Expected the job's folder and {TRUST}<packages>; found {words}.", file=sys.stderr)
         return SkinsegError.exit_code
     escape_output()
+    logging.raiseExceptions = False  # as in `command.main_of`
     folder = Path(words[0])
     try:
         job = _read(folder, trust)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinseg import __version__
 from skinseg.errors import SkinsegError
+from skinseg.machine import FULL, why
 from skinseg.names import ESCAPED
 from skinseg.written import current
 
@@ -44,9 +45,6 @@ PACKAGES = (
     "scikit-learn",
 )
 
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Numbers of errors of a disk, a quota or a file that is full."""
 
 _NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
 
@@ -85,7 +83,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise FileNameError(f"{path} cannot be written: {error.strerror}.") from error
         way_out = "free space or take another folder" if error.errno in FULL else "take another folder"
         raise SkinsegError(
-            f"{path} cannot be written: {error.strerror or error}. What was there before is untouched; "
+            f"{path} cannot be written: {why(error)}. What was there before is untouched; "
             f"{way_out}."
         ) from error
     finally:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +22,13 @@ from skinseg.command import end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.machine import told
 from skinseg.multirun import conclude, run_job
 from skinseg.quoting import command_line, literal, override, pasted
 
 if TYPE_CHECKING:
     import lightning as L
+    from lightning.pytorch.callbacks import ModelCheckpoint
 
     from skinseg.data.datamodule import LesionDataModule
     from skinseg.models.segmenter import LesionSegmenter
@@ -48,8 +52,6 @@ def run(cfg: DictConfig) -> float:
         SkinsegError: A mistake in the configuration or the data, or Ctrl-C or SIGTERM.
     """
     config = check(plain(cfg))
-
-    import torch
 
     from skinseg import build
     from skinseg.callbacks.quiet import quiet
@@ -106,17 +108,11 @@ def run(cfg: DictConfig) -> float:
             logger.log_hyperparams({**config, "stamps": stamps} if stamps else config)
         objective = _fit_and_score(trainer, segmenter, data, test_data, config)
         exit_code = 0
-    except RuntimeError as error:
-        from lightning.pytorch.utilities.memory import is_oom_error
-
-        if isinstance(error, torch.OutOfMemoryError) or is_oom_error(error):
-            raise _out_of_memory(config, error) from error
-        if _lost_a_process(error):
-            raise SkinsegError(
-                "Another process of this run has ended, and this one with it; what it said is above, and if "
-                "it said nothing it was killed, often for want of memory. " + _how_to_resume(run_dir)
-            ) from error
-        raise
+    except (RuntimeError, OSError) as error:
+        said = _said(config, error)
+        if said is None:
+            raise
+        raise said from error
     except SystemExit as error:  # how Lightning ends a fit at Ctrl-C and SIGTERM
         exit_code = InterruptedRunError.exit_code
         raise InterruptedRunError(_how_to_resume(run_dir)) from error
@@ -178,6 +174,26 @@ def _limit(trainer: L.Trainer, steps: int, data: LesionDataModule, config: Plain
     log.info("Budget: %s, %s.", counted(budget.steps, "step"), counted(budget.epochs, "validation"))
     trainer.fit_loop.max_epochs = budget.epochs
     trainer.limit_train_batches = budget.batches
+
+
+def _said(config: Plain, error: Exception) -> SkinsegError | None:
+    """Returns a message for an error that is no bug; None for others."""
+    import torch
+    from lightning.pytorch.utilities.memory import is_oom_error
+
+    if isinstance(error, SkinsegError):
+        return error
+    if not isinstance(error, RuntimeError):
+        return told(error, Path(config["run_dir"]))
+    if isinstance(error, torch.OutOfMemoryError) or is_oom_error(error):
+        return _out_of_memory(config, error)
+    if _lost_a_process(error):
+        return SkinsegError(
+            "Another process of this run has ended, and this one with it; what it said is above, and if "
+            "it said nothing it was killed, often for want of memory. "
+            + _how_to_resume(Path(config["run_dir"]))
+        )
+    return told(error, Path(config["run_dir"]))
 
 
 def _out_of_memory(config: Plain, error: RuntimeError) -> SkinsegError:
@@ -292,41 +308,57 @@ def _fit_and_score(
     from skinseg.summary import show, summarise
 
     run_dir = Path(config["run_dir"])
+    known: Plain = {"objective": None, "checkpoint": None, "val": None}
+    doing, is_fit = "its end", False
     started = time.monotonic()
-    trainer.fit(segmenter, datamodule=data, ckpt_path=config["ckpt_path"])
-    fit_seconds = time.monotonic() - started
+    try:
+        trainer.fit(segmenter, datamodule=data, ckpt_path=config["ckpt_path"])
+        is_fit = True
+        fit_seconds = time.monotonic() - started
+        known["checkpoint"], known["objective"] = best, objective = _kept(trainer)
 
-    best, objective, weights = _choose_weights(trainer, segmenter, data, config)
-    if config["test"]:
-        path = None if best is None else str(best)
-        trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
-    # On all processes: of a sharded network each has a part.
-    cost = network_cost(segmenter.network, test_data.image_size)
-    if trainer.is_global_zero:
-        summary = summarise(config, data, test_data, segmenter, weights=weights, objective=objective)
-        summary["training"] = {
-            "seconds": round(fit_seconds, 1),
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "parameters": cost["parameters"],
-        }
-        summary["costs"] = {
-            **cost,
-            "training_seconds": round(fit_seconds, 1),
-            "training_steps": trainer.global_step,
-        }
+        doing = "scoring the validation side"
+        best, objective, weights = _validate(trainer, segmenter, data, config, best, objective)
+        known |= {"checkpoint": best, "objective": objective, "val": segmenter.scores["val"].means()}
+        doing = "scoring the test side"
         if config["test"]:
-            log_scoring(
-                run_dir,
-                command="train",
-                checkpoint=None if best is None else best.name,
-                threshold=config["threshold"],
-                split=summary["identity"]["split"],
-                image_set=digest(sorted(test_data.dataset("test").image_ids)),
-                images=summary["scores"]["test"]["images"],
-                dice=summary["scores"]["test"]["dice"],
-            )
-        write_json(run_dir / "summary.json", summary)
+            path = None if best is None else str(best)
+            trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
+        doing = "writing what was found"
+        # On all processes: of a sharded network each has a part.
+        cost = network_cost(segmenter.network, test_data.image_size)
+        if trainer.is_global_zero:
+            summary = summarise(config, data, test_data, segmenter, weights=weights, objective=objective)
+            summary["training"] = {
+                "seconds": round(fit_seconds, 1),
+                "epochs": trainer.current_epoch,
+                "steps": trainer.global_step,
+                "parameters": cost["parameters"],
+            }
+            summary["costs"] = {
+                **cost,
+                "training_seconds": round(fit_seconds, 1),
+                "training_steps": trainer.global_step,
+            }
+            if config["test"]:
+                log_scoring(
+                    run_dir,
+                    command="train",
+                    checkpoint=None if best is None else best.name,
+                    threshold=config["threshold"],
+                    split=summary["identity"]["split"],
+                    image_set=digest(sorted(test_data.dataset("test").image_ids)),
+                    images=summary["scores"]["test"]["images"],
+                    dice=summary["scores"]["test"]["dice"],
+                )
+            write_json(run_dir / "summary.json", summary)
+    except Exception as error:  # whatever it is, hours of training must not be lost with it
+        if not is_fit:
+            if not trainer.fit_loop.done:
+                raise
+            known["checkpoint"], known["objective"] = _kept(trainer)
+        raise _unfinished(trainer, config, doing, error, known) from error
+    if trainer.is_global_zero:
         show(summary, run_dir)
         if best is not None and config["test"]:
             command = command_line("skinseg.evaluate", override("ckpt", best))
@@ -334,28 +366,93 @@ def _fit_and_score(
     return objective
 
 
-def _choose_weights(
-    trainer: L.Trainer, segmenter: LesionSegmenter, data: LesionDataModule, config: Plain
-) -> tuple[Path | None, float, str]:
-    """Returns the best checkpoint, if one is kept, its score, and what its weights are."""
+def _kept(trainer: L.Trainer) -> tuple[Path | None, float | None]:
+    """Returns the best checkpoint and its score; None where none was kept.
+
+    To be asked after the fit: validation with a checkpoint takes over the state that the callbacks have in it.
+    """
+    keeper = _keeper(trainer)
+    if keeper is None or not keeper.best_model_path or keeper.best_model_score is None:
+        return None, None
+    return Path(keeper.best_model_path), float(keeper.best_model_score)
+
+
+def _keeper(trainer: L.Trainer) -> ModelCheckpoint | None:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
+    return next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+
+
+def _validate(
+    trainer: L.Trainer,
+    segmenter: LesionSegmenter,
+    data: LesionDataModule,
+    config: Plain,
+    best: Path | None,
+    score: float | None,
+) -> tuple[Path | None, float, str]:
+    """Scores the validation side with the weights that are kept.
+
+    Args:
+        trainer: After the fit.
+        segmenter: The same.
+        data: The data module that was trained on.
+        config: The resolved configuration.
+        best: The best checkpoint.
+        score: Its score.
+
+    Returns:
+        The checkpoint, if one is kept, its score, and what its weights are.
+    """
     monitor = config["monitor"]
-    keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
-    if keeper is not None and keeper.best_model_path and keeper.best_model_score is not None:
-        # Read first: validation with a checkpoint takes over the state that the callbacks have in it.
-        best, objective = Path(keeper.best_model_path), float(keeper.best_model_score)
+    if best is not None and score is not None:
         # Scores of validation are those of these weights, not of the last epoch's.
         trainer.validate(segmenter, datamodule=data, ckpt_path=str(best), verbose=False)
-        return best, objective, f"{best.name}, best {monitor} on validation"
+        return best, score, f"{best.name}, best {monitor} on validation"
     log.info("The fit ended before its first validation; validating the last step's weights.")
     trainer.validate(segmenter, datamodule=data, verbose=False)
     objective = float(trainer.callback_metrics[monitor])
+    keeper = _keeper(trainer)
     if keeper is None or keeper.dirpath is None or config["trainer"].get("fast_dev_run"):
         return None, objective, "those of the last step (no checkpoint was kept)"
     best = Path(keeper.dirpath) / "best.ckpt"
     trainer.save_checkpoint(best)
     return best, objective, f"{best.name}, those of the last step (the fit ended before a validation)"
+
+
+def _unfinished(
+    trainer: L.Trainer, config: Plain, doing: str, error: Exception, known: Plain
+) -> SkinsegError:
+    """Leaves what is known of a run whose training is done and whose scores are not, and says how to go on.
+
+    Args:
+        trainer: After the fit.
+        config: The resolved configuration.
+        doing: What failed.
+        error: Of it.
+        known: "objective", "checkpoint" and "val", the means of the validation side; None where not known.
+    """
+    from skinseg.record import write_json
+
+    run_dir = Path(config["run_dir"])
+    reason = str(_said(config, error) or f"{type(error).__name__}: {error}").rstrip(".")
+    if trainer.is_global_zero:
+        content = {
+            "name": config["name"],
+            "failed": {"what": doing, "error": reason, "traceback": traceback.format_exception(error)},
+            "config": config,
+            "objective": {"name": config["monitor"], "value": known["objective"]},
+            "scores": {"val": known["val"], "test": None},
+            "training": {"epochs": trainer.current_epoch, "steps": trainer.global_step},
+        }
+        with suppress(SkinsegError):  # a full disk may be what failed
+            write_json(run_dir / "summary.json", content)
+    kept = (known["checkpoint"], run_dir / "checkpoints" / "last.ckpt")
+    checkpoint = next((path for path in kept if path is not None and path.is_file()), None)
+    way_out = "There is no checkpoint to score."
+    if checkpoint is not None:
+        way_out = f"To score its checkpoint: python -m skinseg.evaluate ckpt={checkpoint}"
+    return SkinsegError(f"The training is done, but {doing} failed: {reason}.\n{way_out}")
 
 
 def _how_to_resume(run_dir: Path) -> str:

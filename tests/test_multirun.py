@@ -31,7 +31,7 @@ from skinseg import multirun
 from skinseg.config import config_dir
 from skinseg.errors import SkinsegError
 from skinseg.multirun import _announcement, plan_grid, run_job
-from skinseg.sweep.jobs import Job, Plan, is_running, running
+from skinseg.sweep.jobs import Job, Plan, is_running, running, state_of
 from skinseg.train import _results_so_far
 
 SWEEPS = sorted({path.stem for path in (config_dir() / "sweep").glob("*.yaml")} - {"hpo"})  # no grid
@@ -173,7 +173,8 @@ def test_an_escaped_interpolation_stays_a_text(tmp_path: Path, monkeypatch: pyte
     """However it was given; one that is meant is filled in."""
     (tmp_path / "conf/sweep").mkdir(parents=True)
     (tmp_path / "conf/sweep/mine.yaml").write_text(
-        "# @package _global_\nhydra: {sweeper: {params: {notes: '\"a\\${absent}\",b', seed: '${oc.env:SEEDS}'}}}"
+        "# @package _global_\n"
+        "hydra: {sweeper: {params: {notes: '\"a\\${absent}\",b', seed: '${oc.env:SEEDS}'}}}"
     )
     monkeypatch.setenv("SEEDS", "1,2")
     given = ["model=tiny", "+sweep=mine", f"hydra.searchpath=[file://{tmp_path / 'conf'}]"]
@@ -247,6 +248,20 @@ def test_the_fingerprint_is_of_what_matters(tmp_path: Path) -> None:
     assert mark(folder="elsewhere") == first
     for other in ("optimizer.lr=0.1", "callbacks=ema", "data.root=/other", "test=false", "budget.steps=3"):
         assert mark(other) != first
+
+
+def test_a_job_whose_scoring_failed_is_not_done(tmp_path: Path) -> None:
+    before = plan("model=tiny", "seed=1,2", folder=tmp_path / "sweeps/first")
+    write(before)
+    folder = before.jobs[0].folder
+    summary = {"failed": {"what": "its end"}, "objective": {"value": 0.5}, "scores": {"val": None, "test": None}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "failed.json").write_text(json.dumps({"exit_code": 2, "error": "the disk is full"}))
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/last.ckpt").touch()
+    assert state_of(before.jobs[0])["state"] == "failed"
+    after = plan("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "sweeps/second")
+    assert [job.action for job in after.jobs] == ["resume", "start"]
 
 
 def test_a_running_job_is_not_started_twice(tmp_path: Path) -> None:

@@ -520,6 +520,69 @@ def test_full_disk_while_saving_leaves_the_previous_checkpoint(train: Train, tmp
     assert not list(folder.rglob("*.tmp"))
 
 
+class Broken(Callback):
+    """Raises what nobody has thought of, or that the disk is full, in a hook beside the fit."""
+
+    def __init__(self, hook: str, full: bool = False) -> None:
+        def fail(trainer: L.Trainer, *_: Any) -> None:
+            if hook == "on_fit_end" or not trainer.training and trainer.state.fn != TrainerFn.FITTING:
+                raise OSError(errno.ENOSPC, "No space left on device") if full else RuntimeError("unheard of")
+
+        setattr(self, hook, fail)
+
+
+@pytest.mark.parametrize(
+    ("hook", "what"),
+    [
+        ("on_fit_end", "its end"),
+        ("on_validation_start", "scoring the validation side"),
+        ("on_test_start", "scoring the test side"),
+    ],
+)
+def test_what_fails_after_the_fit_leaves_what_is_known(
+    hook: str, what: str, train: Train, tmp_path: Path
+) -> None:
+    broken = f"+callbacks.broken={{_target_: test_train.Broken, hook: {hook}}}"
+    best = tmp_path / "run/checkpoints/best.ckpt"
+    with pytest.raises(SkinsegError) as caught:
+        train(broken)
+    assert f"The training is done, but {what} failed: RuntimeError: unheard of." in str(caught.value)
+    assert f"python -m skinseg.evaluate ckpt={best}" in str(caught.value)
+    assert best.is_file()
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["failed"]["what"] == what
+    assert "unheard of" in summary["failed"]["traceback"][-1]
+    assert 0 <= summary["objective"]["value"] <= 1
+    assert summary["training"]["steps"] > 0
+    assert (summary["scores"]["val"] is not None) == (hook == "on_test_start")
+    assert summary["scores"]["test"] is None
+    if hook == "on_test_start":
+        folder = train(f"ckpt_path={best.with_name('last.ckpt')}")
+        whole = json.loads((folder / "summary.json").read_text())
+        assert "failed" not in whole
+        assert whole["objective"] == summary["objective"]
+        assert whole["scores"]["test"] is not None
+
+
+def test_a_full_disk_that_nothing_else_has_told(train: Train, tmp_path: Path) -> None:
+    broken = "+callbacks.broken={_target_: test_train.Broken, hook: on_test_end, full: true}"
+    with pytest.raises(SkinsegError, match=rf"{tmp_path / 'run'}: the disk is full .*\. Free space, or take"):
+        train(broken)
+
+
+def test_a_full_disk_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's writer says nothing of the disk."""
+    path = tmp_path / "some.ckpt"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(SkinsegError, match=r"some\.ckpt cannot be written: File too large.* free space"):
+            WholeCheckpointIO().save_checkpoint({"x": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_run_folder_that_cannot_be_written(train: Train, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SkinsegError, match=r"config\.yaml cannot be written"):

@@ -154,7 +154,10 @@ def finish(exit_code: int) -> str | None:
         wandb.finish(exit_code=exit_code)
         return None
     where = how_to_sync(folder) if run.offline else str(run.url)
-    wandb.finish(exit_code=exit_code)
+    try:
+        wandb.finish(exit_code=exit_code)
+    except Exception as error:  # the command's own files are written by now, or another error says why not
+        log.warning("Weights & Biases could not end the run (%s: %s).", type(error).__name__, error)
     return where
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import active_children
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import cv2
@@ -28,6 +30,7 @@ from skinseg.data.photographs import (
     read_mask,
 )
 from skinseg.errors import SkinsegError
+from skinseg.machine import no_shared_memory
 
 if TYPE_CHECKING:
     from skinseg.data.cache import Pixels
@@ -354,21 +357,37 @@ class LateDataLoader(DataLoader[Any]):
         self.ahead = ahead
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
+        batches: Any = None
+        before = set(active_children())
         try:
+            batches = super().__iter__()
             yield from _one_ahead(batches) if self.ahead else batches
-        except SkinsegError as error:
-            if not self.num_workers:
+        except (SkinsegError, RuntimeError, OSError) as error:
+            said = _said(error) if self.num_workers else None
+            if said is None:
                 raise
-            # Loader processes that nothing but the garbage collector ends take ten seconds to end.
-            del batches
+            # Loader processes that nothing but the garbage collector ends take ten seconds to end, and those
+            # that a traceback holds until the program's end far longer.
+            if batches is not None:
+                batches._shutdown_workers()
+            for process in set(active_children()) - before:  # of an iterator that was not even made
+                process.kill()
             self._iterator = None
-            raise _as_written(error.with_traceback(None)) from None
+            raise said from None
 
 
-def _as_written(error: SkinsegError) -> SkinsegError:
-    """Returns an error without the traceback that torch writes around its text in a loader process."""
+def _said(error: Exception) -> SkinsegError | None:
+    """Returns an error without the traceback that torch writes around its text in a loader process.
+
+    None for a bug. Without room for what processes share, torch ends in several ways, and the system cannot
+    make their locks.
+    """
+    if isinstance(error, OSError):
+        return no_shared_memory(error) if error.errno == errno.ENOSPC else None
+    if isinstance(error, RuntimeError):
+        return no_shared_memory(error) if "shared memory" in str(error).lower() else None
     kind = type(error)
+    assert issubclass(kind, SkinsegError)
     return kind(str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip())
 
 

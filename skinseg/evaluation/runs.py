@@ -200,6 +200,11 @@ def load_run(folder: Path) -> ScoredRun:
     name = "evaluation.json" if (folder / "evaluation.json").is_file() else "summary.json"
     try:
         record = json.loads((folder / name).read_text(encoding="utf-8"))
+        if failed := record.get("failed"):
+            raise SkinsegError(
+                f"runs: {folder} has no whole scores, for {failed['what']} failed at the end of its training. "
+                f"Evaluate it: python -m skinseg.evaluate ckpt={folder / 'checkpoints' / 'best.ckpt'}"
+            )
         table = _read_scores(folder / "scores.csv")
         missing = {name: table.loc[table[name].isna(), "image_id"] for name in METRICS if name in table}
         stamps = record["stamps"] if name == "evaluation.json" else record["protocol"]["stamps"]

@@ -152,7 +152,7 @@ def state_of(job: Job) -> dict[str, Any]:
         summary = json.loads((job.scores / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         summary = None
-    if summary is not None:
+    if summary is not None and "failed" not in summary:
         test = summary["scores"]["test"]
         return {
             "state": "done",
@@ -196,7 +196,7 @@ def continued(job: Job, before: Sequence[Job]) -> Job:
     """
     same = [other for other in before if other.fingerprint == job.fingerprint]
     for other in same:
-        if (other.scores / "summary.json").is_file():
+        if state_of(other)["state"] == "done":
             return replace(job, action="skip", earlier=other.scores)
     for other in same:
         if is_running(other.folder):

@@ -1,0 +1,67 @@
+"""What goes wrong for want of something on the machine, in one message: disk, shared memory, a home folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from skinseg.errors import SkinsegError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors of a disk, a quota or a file that is full."""
+
+_NOT_WRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_ROOM = 1 << 20  # bytes
+
+
+def why(error: OSError) -> str:
+    """Returns why a file cannot be written."""
+    reason = error.strerror or str(error)
+    return f"the disk is full ({reason})" if error.errno == errno.ENOSPC else reason
+
+
+def told(error: BaseException, folder: Path) -> SkinsegError | None:
+    """Returns a message for an error of the machine that nothing closer to it has told; None for any other.
+
+    Args:
+        error: What was raised.
+        folder: That the command writes to.
+    """
+    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+        where = error.filename or _full_place(folder)
+        way_out = "Free space, or take" if error.errno in FULL else "Take"
+        return SkinsegError(f"{where}: {why(error)}. {way_out} another folder (hydra.run.dir=<folder>).")
+    if isinstance(error, RuntimeError) and "determine home directory" in str(error):
+        return SkinsegError(
+            "There is no home folder for a path that begins with ~: HOME is not set, and this user "
+            f"({os.getuid() if hasattr(os, 'getuid') else 'unknown'}) has none. Set HOME to a folder that can "
+            "be written, or name one for the decoded images: SKINSEG_CACHE=<folder> or data.cache_dir=<folder>."
+        )
+    if isinstance(error, RuntimeError) and "shared memory" in str(error).lower():
+        return no_shared_memory(error)
+    return None
+
+
+def no_shared_memory(error: BaseException) -> SkinsegError:
+    """Returns the message for loader processes that cannot hand over what they have loaded."""
+    if "Too many open files" in str(error):
+        return SkinsegError(
+            "The loader processes hold too many open files. Raise the limit (ulimit -n 65536), or set "
+            "num_workers=0 (in training data.num_workers=0)."
+        )
+    place = Path("/dev/shm")  # noqa: S108 -- named, not written
+    size = f" ({shutil.disk_usage(place).total / 1e6:.1f} MB)" if place.is_dir() else ""
+    return SkinsegError(
+        f"Loader processes hand over images in {place}{size}, which is full. Set num_workers=0 (in training "
+        "data.num_workers=0), or give a container more: docker run --shm-size=8g, or --ipc=host."
+    )
+
+
+def _full_place(folder: Path) -> Path:
+    """Guesses which folder is meant by an error that names none."""
+    places = [folder, Path.cwd(), Path(tempfile.gettempdir())]
+    there = [next(path for path in (place, *place.parents) if path.exists()) for place in places]
+    return next((path for path in there if shutil.disk_usage(path).free < _NO_ROOM), folder)

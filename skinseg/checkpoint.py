@@ -41,15 +41,14 @@ class WholeCheckpointIO(TorchCheckpointIO):
         Raises:
             SkinsegError: It cannot be written; a previous checkpoint of that name is untouched.
         """
-        with replacing(Path(path)) as temporary:
-            # By Python's file, whose error says what PyTorch's own writer does not: that the disk is full.
-            with temporary.open("wb") as file:
-                try:
-                    torch.save(checkpoint, file)
-                except RuntimeError as error:  # of its archive, which it cannot end then
-                    if isinstance(cause := error.__context__, OSError):
-                        raise cause from None
-                    raise OSError(str(error).splitlines()[0]) from error
+        # By Python's file, whose error says what PyTorch's own writer does not: that the disk is full.
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # of its archive, which it cannot end then
+                if isinstance(cause := error.__context__, OSError):
+                    raise cause from None
+                raise OSError(str(error).splitlines()[0]) from error
 
 
 def read_checkpoint(path: str | Path, *, key: str) -> dict[str, Any]:

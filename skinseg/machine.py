@@ -1,9 +1,8 @@
-"""What goes wrong for want of something on the machine, in one message: disk, shared memory, a home folder."""
+"""What a machine may lack, and what is said then: disk, shared memory, a home folder."""
 
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -36,9 +35,9 @@ def told(error: BaseException, folder: Path) -> SkinsegError | None:
         return SkinsegError(f"{where}: {why(error)}. {way_out} another folder (hydra.run.dir=<folder>).")
     if isinstance(error, RuntimeError) and "determine home directory" in str(error):
         return SkinsegError(
-            "There is no home folder for a path that begins with ~: HOME is not set, and this user "
-            f"({os.getuid() if hasattr(os, 'getuid') else 'unknown'}) has none. Set HOME to a folder that can "
-            "be written, or name one for the decoded images: SKINSEG_CACHE=<folder> or data.cache_dir=<folder>."
+            "There is no home folder for a path that begins with ~: HOME is not set, and this user has none. "
+            "Set HOME to a folder that can be written, or name one for the decoded images: "
+            "SKINSEG_CACHE=<folder> or data.cache_dir=<folder>."
         )
     if isinstance(error, RuntimeError) and "shared memory" in str(error).lower():
         return no_shared_memory(error)
@@ -52,7 +51,7 @@ def no_shared_memory(error: BaseException) -> SkinsegError:
             "The loader processes hold too many open files. Raise the limit (ulimit -n 65536), or set "
             "num_workers=0 (in training data.num_workers=0)."
         )
-    place = Path("/dev/shm")  # noqa: S108 -- named, not written
+    place = Path("/dev/shm")
     size = f" ({shutil.disk_usage(place).total / 1e6:.1f} MB)" if place.is_dir() else ""
     return SkinsegError(
         f"Loader processes hand over images in {place}{size}, which is full. Set num_workers=0 (in training "

@@ -172,7 +172,7 @@ def run(cfg: DictConfig) -> dict[str, str]:
 
 
 def _check_whole(config: Plain) -> Plain:
-    """Returns what `config.check` returns. Refuses what `config.check` refuses, and says what to do about a threshold that validation chooses."""
+    """Does what `config.check` does, and says what to do about a threshold that validation chooses."""
     if config.get("threshold") == "val":
         raise SkinsegError(
             "threshold=val: predict takes a number. Which one validation chooses says "

@@ -83,8 +83,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise FileNameError(f"{path} cannot be written: {error.strerror}.") from error
         way_out = "free space or take another folder" if error.errno in FULL else "take another folder"
         raise SkinsegError(
-            f"{path} cannot be written: {why(error)}. What was there before is untouched; "
-            f"{way_out}."
+            f"{path} cannot be written: {why(error)}. What was there before is untouched; {way_out}."
         ) from error
     finally:
         with suppress(OSError):

@@ -369,7 +369,7 @@ def _fit_and_score(
 def _kept(trainer: L.Trainer) -> tuple[Path | None, float | None]:
     """Returns the best checkpoint and its score; None where none was kept.
 
-    To be asked after the fit: validation with a checkpoint takes over the state that the callbacks have in it.
+    To be asked after the fit, for validation with a checkpoint takes over the state of its callbacks.
     """
     keeper = _keeper(trainer)
     if keeper is None or not keeper.best_model_path or keeper.best_model_score is None:

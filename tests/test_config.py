@@ -200,9 +200,7 @@ def test_a_constructor_that_cannot_import_what_it_needs(
 ) -> None:
     (tmp_path / "needing.py").write_text("def logger():\n    import absent_package")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(
-        SkinsegError, match=r"logger\.mine: .*cannot be imported .*'absent_package'.* leave it"
-    ):
+    with pytest.raises(SkinsegError, match=r"logger\.mine: .* be imported .*'absent_package'.* leave it"):
         instance("logger.mine", {"_target_": "needing.logger"})
 
 

@@ -32,7 +32,7 @@ from skinseg.machine import told
             "--shm-size",
         ),
         (
-            RuntimeError("unable to open shared memory object </torch_1> in read-write mode: Too many open files"),
+            RuntimeError("unable to open shared memory object </torch_1>: Too many open files"),
             "ulimit -n",
         ),
     ],
@@ -41,7 +41,9 @@ def test_told(error: Exception, says: str) -> None:
     assert says in str(told(error, Path("/runs/7")))
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOENT, "no such file"), RuntimeError("shape"), ValueError()])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOENT, "no such file"), RuntimeError("shape"), ValueError()]
+)
 def test_a_bug_is_left_alone(error: Exception) -> None:
     assert told(error, Path("/runs/7")) is None
 

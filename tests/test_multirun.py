@@ -254,7 +254,11 @@ def test_a_job_whose_scoring_failed_is_not_done(tmp_path: Path) -> None:
     before = plan("model=tiny", "seed=1,2", folder=tmp_path / "sweeps/first")
     write(before)
     folder = before.jobs[0].folder
-    summary = {"failed": {"what": "its end"}, "objective": {"value": 0.5}, "scores": {"val": None, "test": None}}
+    summary = {
+        "failed": {"what": "its end"},
+        "objective": {"value": 0.5},
+        "scores": {"val": None, "test": None},
+    }
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "failed.json").write_text(json.dumps({"exit_code": 2, "error": "the disk is full"}))
     (folder / "checkpoints").mkdir()

@@ -316,6 +316,42 @@ def test_ranks_train_at_the_same_size(write_ham: WriteHam, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("processes", "whole_group"), [(1, True), (2, False)])
+def test_sigterm_to_torchrun_saves(
+    write_ham: WriteHam, tmp_path: Path, processes: int, whole_group: bool
+) -> None:
+    """Loader processes, too, get the signal: of a scheduler to the group, or by torchrun to its processes."""
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    launcher = subprocess.Popen(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+            "-m", "skinseg.train", *TINY, "trainer=ddp", "trainer.accelerator=cpu",
+            "trainer.precision=32-true", f"trainer.devices={processes}", "trainer.max_epochs=300",
+            "data.num_workers=2", "data.cache=none", "callbacks=minimal", "logger=none",
+            f"data.root={write_ham(20)}", f"hydra.run.dir={tmp_path / 'run'}",
+            "+callbacks.slow={_target_: test_train.Slow, folder: '${run_dir}'}",
+        ],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/slow.txt").is_file():
+        assert launcher.poll() is None, launcher.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    if whole_group:
+        os.killpg(launcher.pid, signal.SIGTERM)
+    else:
+        launcher.send_signal(signal.SIGTERM)
+    output, _ = launcher.communicate(timeout=120)
+    assert "killed by signal" not in output
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    assert f"ckpt_path={last}" in output
+    stopped = torch.load(last, weights_only=True)["global_step"]
+    assert stopped == int((tmp_path / "run/slow.txt").read_text())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
 def test_two_machines(write_ham: WriteHam, tmp_path: Path, trainer: str) -> None:
     """Two launchers, as of two machines, of one process each."""

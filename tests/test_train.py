@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -21,11 +22,13 @@ import torch
 import yaml
 from conftest import REPOSITORY, TINY, Train, WriteHam, train_tiny, write_image, write_mask
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from skinseg import build
 from skinseg.callbacks import panels
+from skinseg.checkpoint import WholeCheckpointIO
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import confusion_counts
@@ -525,8 +528,8 @@ class Broken(Callback):
 
     def __init__(self, hook: str, full: bool = False) -> None:
         def fail(trainer: L.Trainer, *_: Any) -> None:
-            if hook == "on_fit_end" or not trainer.training and trainer.state.fn != TrainerFn.FITTING:
-                raise OSError(errno.ENOSPC, "No space left on device") if full else RuntimeError("unheard of")
+            if hook == "on_fit_end" or trainer.state.fn != TrainerFn.FITTING:
+                raise OSError(errno.ENOSPC, "No space left") if full else RuntimeError("unheard of")
 
         setattr(self, hook, fail)
 

@@ -202,7 +202,7 @@ def load_run(folder: Path) -> ScoredRun:
         record = json.loads((folder / name).read_text(encoding="utf-8"))
         if failed := record.get("failed"):
             raise SkinsegError(
-                f"runs: {folder} has no whole scores, for {failed['what']} failed at the end of its training. "
+                f"runs: {folder} has no whole scores: after its training {failed['what']} failed. "
                 f"Evaluate it: python -m skinseg.evaluate ckpt={folder / 'checkpoints' / 'best.ckpt'}"
             )
         table = _read_scores(folder / "scores.csv")

@@ -196,7 +196,7 @@ def continued(job: Job, before: Sequence[Job]) -> Job:
     """
     same = [other for other in before if other.fingerprint == job.fingerprint]
     for other in same:
-        if state_of(other)["state"] == "done":
+        if _has_finished(other.scores):
             return replace(job, action="skip", earlier=other.scores)
     for other in same:
         if is_running(other.folder):
@@ -207,6 +207,14 @@ def continued(job: Job, before: Sequence[Job]) -> Job:
         if (other.folder / "checkpoints" / "last.ckpt").is_file():
             return replace(job, action="resume", earlier=other.folder)
     return job
+
+
+def _has_finished(folder: Path) -> bool:
+    """Returns whether a folder holds the scores of a whole run, and not what is known of one that failed."""
+    try:
+        return "failed" not in json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def running(folder: Path) -> FileLock:

@@ -32,18 +32,19 @@ def typed(value: Any, annotation: Any) -> Any:
     import pydantic
 
     whole = True
+    options = pydantic.ConfigDict(coerce_numbers_to_str=True)  # name=3 is a name
     try:
-        adapter = pydantic.TypeAdapter(annotation)
+        adapter = pydantic.TypeAdapter(annotation, config=options)
     except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation):
         whole = False
         try:
-            adapter = pydantic.TypeAdapter(annotation, config={"arbitrary_types_allowed": True})
+            adapter = pydantic.TypeAdapter(annotation, config={**options, "arbitrary_types_allowed": True})
         except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation):
             return value
     try:
         return _read(value, adapter.validate_python(value))
     except pydantic.ValidationError as error:
-        if whole:
+        if whole and not isinstance(value, dict):  # of which parts may be filled in where it is used
             expected = dict.fromkeys(detail["msg"] for detail in error.errors()[:3])
             raise ValueTypeError("; ".join(expected)) from error
         if isinstance(value, str) and _takes_no_text(annotation):

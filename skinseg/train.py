@@ -451,7 +451,7 @@ def _unfinished(
     checkpoint = next((path for path in kept if path is not None and path.is_file()), None)
     way_out = "There is no checkpoint to score."
     if checkpoint is not None:
-        way_out = f"To score its checkpoint: python -m skinseg.evaluate ckpt={checkpoint}"
+        way_out = "To score its checkpoint: " + command_line("skinseg.evaluate", override("ckpt", checkpoint))
     return SkinsegError(f"The training is done, but {doing} failed: {reason}.\n{way_out}")
 
 

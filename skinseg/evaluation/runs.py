@@ -203,7 +203,7 @@ def load_run(folder: Path) -> ScoredRun:
         if failed := record.get("failed"):
             raise SkinsegError(
                 f"runs: {folder} has no whole scores: after its training {failed['what']} failed. "
-                f"Evaluate it: python -m skinseg.evaluate ckpt={folder / 'checkpoints' / 'best.ckpt'}"
+                f"Evaluate it: {how_to_evaluate(folder)}"
             )
         table = _read_scores(folder / "scores.csv")
         missing = {name: table.loc[table[name].isna(), "image_id"] for name in METRICS if name in table}

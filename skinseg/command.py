@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -22,6 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from skinseg.claims import claim, claim_new, claimed, release_all
 from skinseg.config import (
     ADDED,
     ConfigurationError,
@@ -43,6 +44,12 @@ from skinseg.quoting import override, pasted
 _CHECKS: dict[str, Callable[[Plain], object]] = {}
 """What refuses a configuration, by command."""
 
+Hold = Literal["alone", "together", "not"]
+"""How a command has its run folder: alone, together with others of its kind, or not as its own."""
+
+_HOLDS: dict[str, Callable[[Plain], Hold]] = {}
+"""By command."""
+
 
 _PLUGINS = {
     "joblib": "joblib",
@@ -59,6 +66,7 @@ def main_of(
     name: str = "train",
     schema: type = RootConfig,
     checked: Callable[[Plain], object] | None = None,
+    holds: Callable[[Plain], Hold] = lambda _: "alone",
 ) -> Callable[[], int]:
     """Wraps a Hydra entry point so that a user's mistake is a message and an exit code.
 
@@ -67,11 +75,13 @@ def main_of(
         name: The command, whose configuration is `conf/<name>.yaml`.
         schema: Its root. See `config.check`.
         checked: Raises SkinsegError for a configuration that the command refuses. None: `config.check` alone.
+        holds: Tells of a checked configuration how the command has its run folder.
 
     Returns:
         A function that runs it and returns the exit code. Bugs keep their traceback.
     """
     _CHECKS[name] = checked or functools.partial(check, schema=schema)
+    _HOLDS[name] = holds
 
     def main() -> int:
         # Otherwise Hydra prints and exits by itself, and a mistake looks like a bug.
@@ -100,6 +110,8 @@ def main_of(
             # A bug, raised as it is; its traceback is also for whoever finds the run folder.
             _keep_in_log(traceback.format_exc())
             raise
+        finally:
+            release_all()
         return 0
 
     return main
@@ -136,25 +148,76 @@ def _keep_in_log(text: str) -> None:
 
 
 class RefuseEarly(Callback):
-    """Lets Hydra refuse a configuration before it makes the run's folder; `hydra.callbacks` names it."""
+    """Lets Hydra refuse a configuration or a folder before it writes there; `hydra.callbacks` names it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Ends the process with a message if the command would refuse the configuration.
+        """Ends the process with a message if the command would refuse the configuration, or has no folder.
 
         Args:
-            config: What Hydra composed, with its own node.
+            config: What Hydra composed, with its own node. The folder may get another name.
             **kwargs: `config_name`: the command.
         """
-        checked = _CHECKS.get(kwargs.get("config_name") or "")
+        name = kwargs.get("config_name") or ""
+        checked = _CHECKS.get(name)
         if checked is None:
             return
         before = HydraConfig.instance().cfg
         try:
-            checked(plain(as_the_job_sees_it(config, Path(str(config.hydra.run.dir)).absolute())))
+            folder = Path(str(config.hydra.run.dir)).absolute()
+            own = plain(as_the_job_sees_it(config, folder))
+            checked(own)
+            _take_folders(config, own, _HOLDS[name](own))
         except SkinsegError as error:
             end_with_message(error)
         finally:
             HydraConfig.instance().cfg = before
+
+
+def _take_folders(config: DictConfig, own: Plain, hold: Hold) -> None:
+    """Takes the folders that a command writes: Hydra's, and `run_dir` where that is another one.
+
+    Args:
+        config: What Hydra composed, with its own node.
+        own: What the job sees of it.
+        hold: How the command has them.
+    """
+    if hold == "not":
+        with read_write(config.hydra):
+            config.hydra.output_subdir = None  # another process has written it
+        return
+    folder, run_dir = Path(str(config.hydra.run.dir)).absolute(), Path(str(own["run_dir"])).absolute()
+    if hold == "together":
+        for place in {folder, run_dir}:
+            with claimed(place):
+                pass
+        return
+    take_output(config, "run")
+    if run_dir != folder:
+        claim(run_dir)
+
+
+def take_output(config: DictConfig, mode: Literal["run", "sweep"]) -> None:
+    """Takes Hydra's output folder for this process.
+
+    One that is named by the time is meant to be new: where there is one of that name, of a command that was
+    started in the same second, it gets another. One that the user has named is taken as it is, or refused.
+
+    Args:
+        config: What Hydra composed, with its own node. The folder may get another name.
+        mode: Which of its folders.
+
+    Raises:
+        SkinsegError: Another command has it, or nothing can be written there.
+    """
+    node = config.hydra[mode]
+    named: Any = OmegaConf.to_container(node, resolve=False)
+    folder = Path(str(node.dir)).absolute()
+    if "${now:" not in named["dir"]:
+        claim(folder)
+    elif (new := claim_new(folder)) != folder:
+        with read_write(config.hydra):
+            node.dir = str(new)
+            config.hydra.overrides.hydra.append(override(f"hydra.{mode}.dir", new))  # for a sweep's jobs
 
 
 def as_the_job_sees_it(config: DictConfig, folder: Path) -> DictConfig:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
+from skinseg.claims import claimed
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Node, check, config_dir, plain
 from skinseg.counting import counted
@@ -73,7 +74,8 @@ def run(cfg: DictConfig) -> list[Path]:
     folders = []
     for name in names:
         folder = Path(config["data"]["root"]).expanduser() / name
-        _download(name, SOURCES[name], folder, config, console)
+        with claimed(folder):
+            _download(name, SOURCES[name], folder, config, console)
         folders.append(folder)
     return folders
 
@@ -183,7 +185,8 @@ def task(cfg: DictConfig) -> None:
         end_with_message(error)
 
 
-main = main_of(task, "download", DownloadConfig)
+# It writes below data.root alone.
+main = main_of(task, "download", DownloadConfig, holds=lambda _: "not")
 
 if __name__ == "__main__":
     sys.exit(main())

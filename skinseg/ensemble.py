@@ -7,7 +7,6 @@ What it writes is a checkpoint like any other: predict and evaluate take it.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from skinseg.config import Plain, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, literal, override
-from skinseg.sweep.jobs import PLAN
+from skinseg.sweep.jobs import PLAN, entries_of
 
 
 @dataclass
@@ -124,7 +123,7 @@ def _checkpoints(path: Path) -> list[Path]:
 
 def _done(sweep: Path) -> list[str]:
     """Returns the folders of a sweep's jobs, in an earlier sweep where one was left out as done before."""
-    jobs = json.loads((sweep / PLAN).read_text(encoding="utf-8"))["jobs"]
+    jobs = entries_of(sweep)
     if open_jobs := [job for job in jobs if job["state"] != "done"]:
         named = ", ".join(f"{job['number']} ({job['state']})" for job in open_jobs)
         raise SkinsegError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -20,16 +19,16 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from filelock import Timeout
 from omegaconf import OmegaConf
 
+from skinseg.claims import claimed
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.names import ESCAPED, escape_output
 from skinseg.quoting import literal
 from skinseg.record import write_json
-from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, running
+from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, result_of
 from skinseg.sweep.stop import END
-from skinseg.train import run
+from skinseg.train import RESULTS, is_first, run
 from skinseg.trust import check_stored
 
 _LAST = "checkpoints/last.ckpt"
@@ -48,15 +47,13 @@ def main() -> int:
     folder = Path(words[0])
     try:
         job = _read(folder, trust)
-        if "LOCAL_RANK" in os.environ:  # a further process of the one that holds the lock
+        if not is_first(dict(job.config)):  # a further process of the one that has the folder
             return _run(job)
         _end_on_request()
-        with running(folder):
+        with claimed(folder):
             (folder / FAILED).unlink(missing_ok=True)
             _make_room(folder)
             return _run(job)
-    except Timeout:
-        print(f"{folder}: this job is already running.", file=sys.stderr)
     except SkinsegError as error:
         print(error, file=sys.stderr)
     return SkinsegError.exit_code
@@ -73,16 +70,24 @@ def _read(folder: Path, trust: list[str]) -> Job:
 
 
 def _make_room(folder: Path) -> None:
-    """Moves checkpoints aside from which nothing can go on: the job was killed before its first last.ckpt."""
+    """Moves aside what a training left from which nothing can go on, for it has no last.ckpt.
+
+    It was killed before its first one, or its summary cannot be read.
+    """
     checkpoints = folder / "checkpoints"
-    if (
-        (folder / _LAST).is_file()
-        or (folder / "summary.json").is_file()
-        or not any(checkpoints.glob("*.ckpt"))
-    ):
+    results = [path for name in RESULTS if (path := folder / name).is_file()]
+    if (folder / _LAST).is_file() or result_of(folder) is not None:
+        return
+    if not results and not any(checkpoints.glob("*.ckpt")):
         return
     number = next(n for n in itertools.count(1) if not (folder / f"{_ASIDE}-{n}").exists())
-    checkpoints.rename(folder / f"{_ASIDE}-{number}")
+    aside = folder / f"{_ASIDE}-{number}"
+    if checkpoints.is_dir():
+        checkpoints.rename(aside)
+    else:
+        aside.mkdir()
+    for path in results:
+        path.rename(aside / path.name)
 
 
 def _run(job: Job) -> int:

@@ -29,7 +29,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from skinseg.command import as_the_job_sees_it, end_with_message, explain
+from skinseg.claims import is_claimed
+from skinseg.command import as_the_job_sees_it, end_with_message, explain, take_output
 from skinseg.config import ConfigurationError, Plain, check, compose, plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -46,6 +47,7 @@ from skinseg.sweep.jobs import (
     continued,
     earlier_jobs,
     fingerprint,
+    result_of,
     state_of,
 )
 from skinseg.sweep.stop import is_stopping, run_child, stop_at_interrupt
@@ -54,22 +56,28 @@ from skinseg.written import clear
 
 log = logging.getLogger(__name__)
 
-# Set by torchrun, Slurm and Lightning for their ranks; a job starts its own.
-_RANK_VARIABLES = (
-    "RANK",
-    "LOCAL_RANK",
-    "GROUP_RANK",
-    "NODE_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    # Where it sees the first of them, Lightning takes a job for one of several that Slurm has started.
-    "SLURM_NTASKS",
-    "SLURM_NTASKS_PER_NODE",
-    "SLURM_PROCID",
-    "SLURM_LOCALID",
-    "SLURM_NODEID",
+# Set by torchrun, Slurm, MPI, LSF and Lightning for their ranks; a job starts its own.
+RANK_VARIABLES = frozenset(
+    {
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "NODE_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        # Where it sees the first of them, Lightning takes a job for one of several that Slurm has started.
+        "SLURM_NTASKS",
+        "SLURM_NTASKS_PER_NODE",
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_NODEID",
+        "OMPI_COMM_WORLD_RANK",
+        "PMI_RANK",
+        "PMIX_RANK",
+        "JSM_NAMESPACE_RANK",
+    }
 )
 _GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _IN_TURN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -103,11 +111,12 @@ class PlanSweep(Callback):
             end_with_message(
                 SkinsegError("search and --multirun: a search makes its own trials; give one of them.")
             )
-        if config.hydra.launcher._target_ != _IN_TURN:
-            stop_at_interrupt(Path(str(config.hydra.sweep.dir)).absolute())
-        if config.hydra.sweeper._target_ != _GRID:
-            return  # another sweeper makes its jobs up as it goes
         try:
+            take_output(config, "sweep")
+            if config.hydra.launcher._target_ != _IN_TURN:
+                stop_at_interrupt(Path(str(config.hydra.sweep.dir)).absolute())
+            if config.hydra.sweeper._target_ != _GRID:
+                return  # another sweeper makes its jobs up as it goes
             plan = plan_grid(config)
             for job in plan.jobs:
                 job.write()
@@ -171,19 +180,25 @@ def plan_grid(config: DictConfig) -> Plan:
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     resume = bool(OmegaConf.select(config, "sweep.resume"))
     if (folder / PLAN).exists() and not resume:
-        raise SkinsegError(
-            f"hydra.sweep.dir={folder} already holds a sweep. Go on with it by sweep.resume=true, or name "
-            "another folder."
-        )
+        raise _holds_a_sweep(folder)
     differing = [len(set(values)) > 1 for values in zip(*grid, strict=True)]
     words = [[word for word, differs in zip(job, differing, strict=True) if differs] for job in grid]
     composed = _compose_all(config, grid, words)
     jobs = _jobs(grid, words, composed, folder, f"{config.name}_{folder.name}")
     _check_folders(jobs)
+    if not resume and any((job.folder / JOB).exists() for job in jobs):
+        raise _holds_a_sweep(folder)
     if resume:
         jobs = _going_on(jobs, folder)
     _let_hydra_take(dict(zip(map(tuple, grid), composed, strict=True)), folder / _COMPOSED)
     return Plan(folder, jobs)
+
+
+def _holds_a_sweep(folder: Path) -> SkinsegError:
+    return SkinsegError(
+        f"hydra.sweep.dir={folder} already holds a sweep. Go on with it by sweep.resume=true, or name "
+        "another folder."
+    )
 
 
 def _grid(config: DictConfig) -> list[list[str]]:
@@ -315,21 +330,32 @@ def _with_room(job: Job, sweep: Path) -> Job:
     """Moves aside what an interrupted job has left in the folder that it is about to use again."""
     if not (job.folder / JOB).is_file():
         return job
-    there = Job.read(job.folder)
-    if there.fingerprint != job.fingerprint:
-        raise SkinsegError(
-            f"{job.folder} holds another job than {job.label}: {' '.join(there.words)}. A sweep of "
-            "other jobs needs a folder of its own, from which it finds those that are done; leave out "
-            f"hydra.sweep.dir, or name one in {sweep.parent}."
-        )
-    if job.action == "skip":
-        return job
+    try:
+        there = Job.read(job.folder)
+    except SkinsegError as error:
+        if is_claimed(job.folder):
+            raise SkinsegError(f"{error} It is still running; wait for it, or stop it.") from error
+        log.warning("%s What its folder holds is moved aside.", error)
+    else:
+        _refuse_other(there, job)
+        if job.action == "skip":
+            return job
     number = 1
     while (aside := sweep / _ASIDE / f"{job.folder.name}-{number}").exists():
         number += 1
     aside.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(job.folder, aside)
     return replace(job, earlier=aside) if job.earlier == job.folder else job
+
+
+def _refuse_other(there: Job, job: Job) -> None:
+    """Refuses a folder that is of another job than the one that is to use it."""
+    if there.fingerprint != job.fingerprint:
+        raise SkinsegError(
+            f"{job.folder} holds another job than {job.label}: {' '.join(there.words)}. A sweep of "
+            "other jobs needs a folder of its own, from which it finds those that are done; leave out "
+            f"hydra.sweep.dir, or name one in {job.folder.parent.parent}."
+        )
 
 
 def _resuming(job: Job) -> Job:
@@ -398,7 +424,7 @@ def run_job(cfg: DictConfig) -> float | None:
     alone = hydra.launcher._target_ == _IN_TURN
     if not alone and is_stopping(sweep):  # one that was stopped may go on in turn
         raise SkinsegError("Not started: the sweep was stopped.")
-    job = Job.read(folder) if (folder / JOB).is_file() else _unplanned(cfg, folder)
+    job = _job_of(cfg, folder)
     if job.action == "skip":
         # Not by the log, which would write into the folder of the job that has finished.
         print(f"{job.label} has finished before, in {job.earlier}.", flush=True)
@@ -417,15 +443,26 @@ def run_job(cfg: DictConfig) -> float | None:
     return _objective(job)
 
 
-def _unplanned(cfg: DictConfig, folder: Path) -> Job:
-    """A job that a sweeper other than the grid made up."""
+def _job_of(cfg: DictConfig, folder: Path) -> Job:
+    """Returns the job that is asked for: as planned, or as a sweeper other than the grid has made it up.
+
+    Raises:
+        SkinsegError: Its folder is of another one, or of one that cannot be read.
+    """
     hydra = HydraConfig.get()
+    there = Job.read(folder) if (folder / JOB).is_file() else None
+    words = list(hydra.overrides.task)
+    if there is not None and hydra.sweeper._target_ == _GRID:
+        # By what it was asked for with: its configuration may be another one on another machine.
+        if list(there.overrides) != words:
+            raise SkinsegError(f"{folder} is that of {there.label}, and not of {' '.join(words)}.")
+        return there
     sweep = Path(hydra.sweep.dir).absolute()
-    words = hydra.overrides.task
     config = check(named(copy.deepcopy(cfg), words, f"{cfg.name}_{sweep.name}"))
-    job = Job(
-        int(hydra.job.num), list(words), list(words), folder, fingerprint(config), "start", None, config
-    )
+    job = Job(int(hydra.job.num), words, words, folder, fingerprint(config), "start", None, config)
+    if there is not None:
+        _refuse_other(there, job)
+        return there
     job.write()
     return job
 
@@ -454,7 +491,7 @@ def run_in_child(
         KeyboardInterrupt: Ctrl-C, after the job has ended.
         InterruptedRunError: The sweep was stopped while the job waited for a GPU.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
+    environment = {key: value for key, value in os.environ.items() if key not in RANK_VARIABLES}
     environment |= variables or {}
     command = [sys.executable, "-m", "skinseg.job", str(job.folder)]
     if trust:
@@ -485,8 +522,10 @@ def run_in_child(
 
 
 def _objective(job: Job) -> float:
-    summary = json.loads((job.scores / "summary.json").read_text(encoding="utf-8"))
-    return float(summary["objective"]["value"])
+    result = result_of(job.scores)
+    if result is None:
+        raise SkinsegError(f"{job.label} has left no summary that can be read; see {job.scores}.")
+    return math.nan if result["objective"] is None else float(result["objective"])
 
 
 def conclude(task: Callable[[], Any]) -> None:
@@ -534,7 +573,7 @@ def _show(plan: Plan, states: Sequence[Plain]) -> None:
     for column in ("job", "overrides", "state", monitor, "test/dice", "steps", "minutes"):
         table.add_column(column, justify="left" if column in ("overrides", "state") else "right")
     pairs = zip(plan.jobs, states, strict=True)
-    for job, state in sorted(pairs, key=lambda pair: sign * pair[1].get("objective", sign * math.inf)):
+    for job, state in sorted(pairs, key=lambda pair: _place(pair[1].get("objective"), sign)):
         table.add_row(
             str(job.number),
             pasted(*job.words),
@@ -547,6 +586,10 @@ def _show(plan: Plan, states: Sequence[Plain]) -> None:
     console = Console(highlight=False, soft_wrap=True, width=1000, markup=False)
     console.print()
     console.print(table)
+
+
+def _place(objective: float | None, sign: int) -> float:
+    return math.inf if objective is None else sign * objective
 
 
 def _number(value: float | None, places: int) -> str:

@@ -17,6 +17,7 @@ from typing import Literal
 import hydra
 from omegaconf import DictConfig
 
+from skinseg.claims import claimed
 from skinseg.command import end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, plain
 from skinseg.counting import counted
@@ -90,20 +91,26 @@ def run(cfg: DictConfig) -> dict[str, str]:
     config = plain(cfg)
     config = _check_whole(config)
 
-    import pandas as pd
-    from rich.console import Console
-    from rich.progress import track
-
-    from skinseg import build
     from skinseg.callbacks.quiet import quiet
-    from skinseg.inference.files import find_photographs, mask_name, masks_of_others, write_mask
-    from skinseg.record import FileNameError, write_csv
-    from skinseg.written import afresh, written_before
 
     quiet()
     output = Path(config["output"]).expanduser()
     if output.resolve() == Path(config["input"]).expanduser().resolve():
         raise SkinsegError(f"output={output} is the input; masks would lie among the photographs.")
+    with claimed(output):  # before what it holds is looked at
+        return _predict(config, output)
+
+
+def _predict(config: Plain, output: Path) -> dict[str, str]:
+    import pandas as pd
+    from rich.console import Console
+    from rich.progress import track
+
+    from skinseg import build
+    from skinseg.inference.files import find_photographs, mask_name, masks_of_others, write_mask
+    from skinseg.record import FileNameError, write_csv
+    from skinseg.written import afresh, written_before
+
     found = find_photographs(Path(config["input"]).expanduser(), "input")
     files = list(found.files.values())
     targets = [output / mask_name(image_id) for image_id in found.files]

@@ -32,13 +32,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from skinseg import counting
 from skinseg.build import instance
+from skinseg.claims import claimed, is_claimed
 from skinseg.command import as_the_job_sees_it, explain
 from skinseg.config import ConfigurationError, Plain, check, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.multirun import named, run_in_child
 from skinseg.quoting import command_line, literal, override
 from skinseg.record import write_csv, write_text
-from skinseg.sweep.jobs import JOB, Job, fingerprint, is_running, state_of
+from skinseg.sweep.jobs import Job, fingerprint, state_of
 from skinseg.sweep.space import ends, short, suggest, value_of
 from skinseg.sweep.study import (
     PRUNED,
@@ -60,6 +61,8 @@ from skinseg.trust import trusted
 log = logging.getLogger(__name__)
 
 _HOPELESS = 3
+# Searches that start together in a folder agree one after the other on whose study it is.
+_OTHERS_AGREE_S = 60.0
 _SHOWN = 5
 
 # What trials on several machines may differ in, and what their scores do not depend on.
@@ -231,15 +234,16 @@ class _Search:
         self.folder = Path(config["run_dir"]).absolute()
         self.where = where
         pruner = self.options["pruner"]
-        self.study: Study = optuna.create_study(
-            study_name=self.options["study"],
-            storage=open_storage(where),
-            sampler=instance("search.sampler", self.options["sampler"]),
-            pruner=instance("search.pruner", pruner) if pruner else optuna.pruners.NopPruner(),
-            direction="maximize" if config["mode"] == "max" else "minimize",
-            load_if_exists=True,
-        )
-        agree(self.study, identity)
+        with claimed(self.folder, patience_s=_OTHERS_AGREE_S):
+            self.study: Study = optuna.create_study(
+                study_name=self.options["study"],
+                storage=open_storage(where),
+                sampler=instance("search.sampler", self.options["sampler"]),
+                pruner=instance("search.pruner", pruner) if pruner else optuna.pruners.NopPruner(),
+                direction="maximize" if config["mode"] == "max" else "minimize",
+                load_if_exists=True,
+            )
+            agree(self.study, identity)
         self.cwd = str(HydraConfig.get().runtime.cwd)
         self.locks: dict[int, FileLock] = {}
         self.states: list[str] = []
@@ -348,14 +352,12 @@ class _Search:
         for trial in abandoned(self.study):
             folder = folder_of(trial)
             assert folder is not None
-            while is_running(folder):
+            while is_claimed(folder):
                 log.info("Trial %d was left by a search that is gone, and is about to save.", trial.number)
                 time.sleep(1)
             score, state = None, TrialState.FAIL
             try:
-                if not (folder / JOB).is_file():
-                    raise KeyboardInterrupt
-                job, pruned = Job.read(folder), PRUNED in trial.user_attrs
+                job, pruned = self._written(folder), PRUNED in trial.user_attrs
                 score, state = _result(job, InterruptedRunError.exit_code, pruned), TrialState.COMPLETE
             except TrialPruned:
                 state = TrialState.PRUNED
@@ -364,6 +366,18 @@ class _Search:
             except KeyboardInterrupt:
                 give_back(self.study, trial)
             self.study.tell(trial.number, score, state)
+
+    def _written(self, folder: Path) -> Job:
+        """Reads a trial's job.
+
+        Raises:
+            KeyboardInterrupt: It was not written before its search was killed, or not as a whole.
+        """
+        try:
+            return Job.read(folder)
+        except SkinsegError as error:
+            log.info("%s The trial is taken up again.", error)
+            raise KeyboardInterrupt from error
 
     def conclude(self) -> float:
         """Writes and shows what was found.

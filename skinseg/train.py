@@ -6,6 +6,7 @@ python -m skinseg.train +experiment=unet_resnet34
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import traceback
@@ -18,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from skinseg.command import end_with_message, main_of
+from skinseg.command import Hold, end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.machine import told
-from skinseg.multirun import conclude, run_job
+from skinseg.multirun import RANK_VARIABLES, conclude, run_job
 from skinseg.quoting import command_line, literal, override, pasted
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What says of a whole training how good it is.
-_RESULTS = ("summary.json", "scores.csv", "predictions.png")
+RESULTS = ("summary.json", "scores.csv", "predictions.png")
 
 
 def run(cfg: DictConfig) -> float:
@@ -242,7 +243,7 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
             "pass for something of this training. Leave hydra.run.dir out or name another folder."
         )
     kept = sorted((run_dir / "checkpoints").glob("*.ckpt"))
-    there = [path for name in _RESULTS if (path := run_dir / name).is_file()]
+    there = [path for name in RESULTS if (path := run_dir / name).is_file()]
     if not kept and run_dir / "summary.json" not in there:
         return []
     if ckpt_path is None or Path(ckpt_path).expanduser().resolve() not in [path.resolve() for path in kept]:
@@ -488,7 +489,28 @@ def _check_whole(config: Plain) -> None:
         compose_ends(config)
 
 
-main = main_of(partial(conclude, task), checked=_check_whole)
+def is_first(config: Plain) -> bool:
+    """Returns whether this process is the first of a training's, or its only one, and has its folder.
+
+    Args:
+        config: Resolved.
+    """
+    if RANK_VARIABLES.isdisjoint(os.environ):  # told without PyTorch
+        return True
+    from skinseg import build
+    from skinseg.record import first_rank
+
+    build.settle_rank(config)
+    return first_rank()
+
+
+def _hold(config: Plain) -> Hold:
+    if config["search"] is not None:  # several processes share its trials
+        return "together"
+    return "alone" if is_first(config) else "not"
+
+
+main = main_of(partial(conclude, task), checked=_check_whole, holds=_hold)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from skinseg.claims import claimed
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
@@ -80,21 +81,22 @@ def afresh(folder: Path, command: str, reads: Mapping[str, str | None] | None = 
         The call.
 
     Raises:
-        SkinsegError: The folder is that of a training, what is to be read would go, or something cannot be
-            removed.
+        SkinsegError: The folder is that of a training, another command is writing it, what is to be read
+            would go, or something cannot be removed.
     """
     if (folder / "checkpoints").is_dir():
         raise SkinsegError(
             f"{folder} is the folder of a training or an ensemble (checkpoints/ is in it), whose record "
             f"{command} would replace in part; take another folder."
         )
-    clear(folder, command, reads)
-    call = Call(folder.absolute(), command)
-    token = _current.set(call)
-    try:
-        yield call
-    finally:
-        _current.reset(token)
+    with claimed(folder):
+        clear(folder, command, reads)
+        call = Call(folder.absolute(), command)
+        token = _current.set(call)
+        try:
+            yield call
+        finally:
+            _current.reset(token)
 
 
 def clear(folder: Path, command: str, reads: Mapping[str, str | None] | None = None) -> None:

@@ -28,10 +28,12 @@ from omegaconf import OmegaConf
 
 from skinseg import job as command
 from skinseg import multirun
+from skinseg.claims import claimed, is_claimed
 from skinseg.config import config_dir
 from skinseg.errors import SkinsegError
 from skinseg.multirun import _announcement, plan_grid, run_job
-from skinseg.sweep.jobs import Job, Plan, is_running, running, state_of
+from skinseg.sweep import jobs
+from skinseg.sweep.jobs import Job, Plan, continued, earlier_jobs, entries_of, state_of
 from skinseg.train import _results_so_far
 
 SWEEPS = sorted({path.stem for path in (config_dir() / "sweep").glob("*.yaml")} - {"hpo"})  # no grid
@@ -68,6 +70,17 @@ def refused(*overrides: str, folder: Path) -> str:
     with pytest.raises(SkinsegError) as caught:
         plan(*overrides, folder=folder)
     return str(caught.value)
+
+
+def finish(folder: Path) -> None:
+    """What a training leaves at its end."""
+    content = {
+        "objective": {"value": 0.5},
+        "scores": {"test": None},
+        "training": {"steps": 3, "seconds": 1.5},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps(content))
 
 
 def sweep(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
@@ -228,7 +241,7 @@ def test_a_folder_that_holds_a_sweep(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     write(plan("model=tiny", "seed=1,2", folder=folder))
     assert "already holds a sweep" in refused("model=tiny", "seed=1,2", folder=folder)
-    (folder / "0/summary.json").write_text("{}")
+    finish(folder / "0")
     other = ["model=tiny", "seed=3,1", "sweep.resume=true"]
     assert "holds another job than Job 0 (seed=3): seed=1" in refused(*other, folder=folder)
     # By the configuration, not by the number.
@@ -270,11 +283,10 @@ def test_a_job_whose_scoring_failed_is_not_done(tmp_path: Path) -> None:
 
 def test_a_running_job_is_not_started_twice(tmp_path: Path) -> None:
     write(plan("model=tiny", "seed=1,2", folder=tmp_path / "sweep"))
-    with running(tmp_path / "sweep/1"):
-        assert is_running(tmp_path / "sweep/1")
+    with claimed(tmp_path / "sweep/1"):
         said = refused("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "sweep")
     assert "Job 1 (seed=2) is still running" in said
-    assert not is_running(tmp_path / "sweep/1")
+    assert plan("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "sweep")
 
 
 @pytest.mark.parametrize("at_once", [False, True])
@@ -283,8 +295,7 @@ def test_a_stopped_sweep_goes_on_in_turn(
 ) -> None:
     """What Ctrl-C has left for a launcher's workers is not for jobs that run one after the other."""
     earlier, folder = tmp_path / "earlier", tmp_path / "0"
-    earlier.mkdir()
-    (earlier / "summary.json").write_text('{"objective": {"value": 0.5}}')
+    finish(earlier)
     Job(0, [], [], folder, "", "skip", earlier, {}).write()
     (tmp_path / ".stop").touch()
     launcher = "some.Launcher" if at_once else "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -293,6 +304,8 @@ def test_a_stopped_sweep_goes_on_in_turn(
         "runtime": {"output_dir": str(folder)},
         "sweep": {"dir": str(tmp_path)},
         "launcher": {"_target_": launcher},
+        "sweeper": {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"},
+        "overrides": {"task": []},
     }
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
     if at_once:
@@ -355,10 +368,157 @@ def test_a_job_that_has_finished_without_a_last_checkpoint_keeps_its_best(
     write(planned)
     folder = planned.jobs[0].folder
     (folder / "checkpoints").mkdir()
-    for name in ("checkpoints/best.ckpt", "summary.json"):
-        (folder / name).touch()
+    (folder / "checkpoints/best.ckpt").touch()
+    finish(folder)
     assert run_by_hand(folder, monkeypatch) is None
     assert (folder / "checkpoints/best.ckpt").is_file()
+
+
+TORN = ("", "{", '{"jobs": [{"num', "[]", "5", "null", '"text"', "\0\0\0\0")
+"""What a power cut or a full disk leaves of a file, and what is no file of skinseg's."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said() -> None:
+    jobs._say.cache_clear()
+
+
+def actions(planned: Plan) -> list[str]:
+    """What a sweep of the same jobs would do with each of them."""
+    before = list(earlier_jobs(planned.folder))
+    return [continued(job, before).action for job in planned.jobs]
+
+
+class TestTornFiles:
+    """One that cannot be read is said to be so, counts as not done, and stands in nobody's way."""
+
+    def test_a_summary(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        first = plan("model=tiny", "seed=1,2", folder=tmp_path / "first")
+        write(first)
+        finish(tmp_path / "first/1")
+        for torn in (*TORN, '{"objective": {"value": "high"}, "scores": {"test": null}}'):
+            caplog.clear()
+            jobs._say.cache_clear()
+            (tmp_path / "first/0/summary.json").write_text(torn)
+            assert [state_of(job)["state"] for job in first.jobs] == ["waiting", "done"]
+            first.write()
+            said = [line for line in caplog.messages if str(tmp_path / "first/0/summary.json") in line]
+            assert len(said) == 1, "once"
+            assert "cannot be read" in said[0]
+            assert "counts as not done" in said[0]
+            assert actions(first) == ["start", "skip"]
+        (tmp_path / "first/0/checkpoints").mkdir()
+        (tmp_path / "first/0/checkpoints/last.ckpt").touch()
+        assert actions(first) == ["resume", "skip"]
+
+    @pytest.mark.parametrize("kept", [[], ["best.ckpt"], ["best.ckpt", "last.ckpt"]])
+    def test_the_summary_of_a_job_that_is_started_again(
+        self, kept: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        planned = plan("model=tiny", "seed=1,2", folder=tmp_path)
+        write(planned)
+        folder = planned.jobs[0].folder
+        (folder / "checkpoints").mkdir()
+        for name in kept:
+            (folder / "checkpoints" / name).touch()
+        (folder / "summary.json").write_text('{"obj')
+        last = str(folder / "checkpoints/last.ckpt") if "last.ckpt" in kept else None
+        assert run_by_hand(folder, monkeypatch) == last
+        so_far = _results_so_far(folder, last)
+        assert so_far == ([folder / "summary.json"] if last else [])
+        aside = sorted(path.name for path in folder.glob("checkpoints.*/*"))
+        assert aside == ([] if last else sorted([*kept, "summary.json"])), "nothing is lost"
+
+    @pytest.mark.parametrize("torn", TORN)
+    def test_a_reason_of_failure(self, torn: str, tmp_path: Path) -> None:
+        job = Job(0, [], [], tmp_path / "0", "", "start", None, {})
+        job.write()
+        (job.folder / "failed.json").write_text(torn)
+        state = state_of(job)
+        assert state["state"] == "failed"
+        assert f"{job.folder / 'failed.json'} cannot be read" in state["error"]
+
+    def test_a_job(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Its siblings go on, in this sweep's folder and in another one; what it had stays."""
+        words = ["model=tiny", "seed=1,2", "sweep.resume=true"]
+        folder = tmp_path / "first"
+        first = plan("model=tiny", "seed=1,2", folder=folder)
+        write(first)
+        for job in (0, 1):
+            finish(folder / str(job))
+        for torn in ('{"earlier": null}', '{"earlier": null, "config": []}', *TORN):
+            (folder / "0/job.json").write_text(torn)
+            assert actions(first) == ["start", "skip"]
+        assert f"{folder / '0/job.json'} cannot be read" in caplog.text
+        with claimed(folder / "0"):
+            assert "It is still running" in refused(*words, folder=folder)
+        again = plan(*words, folder=folder)
+        assert [job.action for job in again.jobs] == ["start", "skip"]
+        assert "What its folder holds is moved aside" in caplog.text
+        assert not (folder / "0").exists()
+        assert (folder / ".interrupted/0-1/summary.json").is_file()
+
+    def test_a_sweep(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Its jobs are found in their folders."""
+        first = plan("model=tiny", "seed=1,2", folder=tmp_path / "first")
+        write(first)
+        finish(tmp_path / "first/1")
+        for torn in (*TORN, '{"jobs": [{"folder": 5}]}', '{"jobs": 5}'):
+            jobs._say.cache_clear()
+            caplog.clear()
+            (tmp_path / "first/sweep.json").write_text(torn)
+            with pytest.raises(
+                SkinsegError, match=r"sweep\.json cannot be read .*resume=true writes it anew"
+            ):
+                entries_of(tmp_path / "first")
+            assert actions(first) == ["start", "skip"]
+            assert f"{tmp_path / 'first/sweep.json'} cannot be read" in caplog.text
+        again = plan("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "first")
+        again.write()
+        assert [entry["state"] for entry in entries_of(tmp_path / "first")] == ["waiting", "done"]
+
+
+def test_a_sweep_without_its_plan_is_not_written_over(tmp_path: Path) -> None:
+    write(plan("model=tiny", "seed=1,2", folder=tmp_path / "sweep"))
+    (tmp_path / "sweep/sweep.json").unlink()
+    assert "already holds a sweep" in refused("model=tiny", "seed=3,4", folder=tmp_path / "sweep")
+
+
+@pytest.mark.parametrize("sweeper", [multirun._GRID, "some.Sweeper"])
+def test_a_folder_is_trusted_only_for_the_job_that_is_asked_for(
+    sweeper: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What an earlier sweep has left in it is not run in its place."""
+    planned = plan("model=tiny", "seed=1,2", folder=tmp_path)
+    write(planned)
+    ran: list[int] = []
+
+    def trains(job: Job, **_: Any) -> int:
+        ran.append(job.config["seed"])
+        finish(job.folder)
+        return 0
+
+    monkeypatch.setattr(multirun, "run_in_child", trains)
+
+    def ask(seed: int) -> float | None:
+        words = ["model=tiny", f"seed={seed}"]
+        hydra = {
+            "mode": RunMode.MULTIRUN,
+            "runtime": {"output_dir": str(tmp_path / "0"), "cwd": str(tmp_path)},
+            "sweep": {"dir": str(tmp_path)},
+            "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
+            "sweeper": {"_target_": sweeper},
+            "overrides": {"task": words},
+            "job": {"num": 0},
+        }
+        monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
+        return run_job(OmegaConf.create({**planned.jobs[0].config, "seed": seed}))
+
+    with pytest.raises(SkinsegError, match=r"seed=1"):
+        ask(3)
+    assert ran == []
+    assert ask(1) == 0.5
+    assert ran == [1]
 
 
 def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_path: Path) -> None:
@@ -453,10 +613,10 @@ def test_a_killed_sweep_lets_its_job_save_and_goes_on(write_ham: WriteHam, tmp_p
     process = sweep(*jobs, "trainer.max_epochs=3000", cwd=tmp_path)
     first = tmp_path / "sweeps/first/0"
     wait_for((first / "checkpoints/last.ckpt").is_file, process)
-    assert is_running(first)
+    assert is_claimed(first)
     os.kill(process.pid, signal.SIGKILL)
     deadline = time.monotonic() + 60
-    while is_running(first):
+    while is_claimed(first):
         assert time.monotonic() < deadline, "the job goes on without its sweep"
         time.sleep(0.1)
     assert "To go on" in (first / "train.log").read_text()

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import REPOSITORY, TINY, WriteHam
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.conf import ConfigSourceInfo
 from hydra.core.global_hydra import GlobalHydra
@@ -30,6 +31,7 @@ from optuna.trial import TrialState
 
 from skinseg import search, train
 from skinseg.callbacks.pruning import ReportTrial
+from skinseg.claims import LOCK
 from skinseg.command import as_the_job_sees_it
 from skinseg.config import check, config_dir, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -381,6 +383,47 @@ class TestGoneOnWith:
         assert study_of(str(tmp_path / "search/journal.log")).trials[0].state == TrialState.RUNNING
         start(lambda job: 0.5, "search.trials=2")
         assert table(tmp_path)["score"].tolist() == [0.75, 0.5]
+
+    @pytest.mark.parametrize("torn", ["", '{"number": 0, "ov', "[]", "5"])
+    def test_a_trial_whose_job_was_not_written_as_a_whole_is_taken_up_again(
+        self, torn: str, start: Start, tmp_path: Path
+    ) -> None:
+        class Killed(BaseException):
+            pass
+
+        def kills(job: Job) -> float:
+            (job.folder / JOB).write_text(torn)
+            raise Killed
+
+        with pytest.raises(Killed):
+            start(kills, "search.trials=1")
+        gc.collect()
+        (again,) = start(rate, "search.trials=1").jobs
+        assert again.number == 1
+        assert table(tmp_path)["state"].tolist() == ["complete"]
+
+    def test_a_journal_that_lost_its_end(self, start: Start, tmp_path: Path) -> None:
+        """A trial whose end is lost has it in its folder."""
+        start(rate, "search.trials=2")
+        journal = tmp_path / "search/journal.log"
+        scores = table(tmp_path)["score"].tolist()
+        journal.write_bytes(journal.read_bytes()[:-25])
+        for trials in (3, 4):
+            start(rate, f"search.trials={trials}")
+            assert table(tmp_path)["state"].tolist() == ["complete"] * trials
+        assert table(tmp_path)["score"].tolist()[:2] == scores
+        assert journal.with_name("journal.log.torn").is_file()
+
+    def test_a_folder_that_another_command_writes(
+        self, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(search, "_OTHERS_AGREE_S", 0.1)
+        (tmp_path / "search").mkdir()
+        with (
+            FileLock(tmp_path / "search" / LOCK),
+            pytest.raises(SkinsegError, match="another command is writing this folder"),
+        ):
+            start(rate, "search.trials=1")
 
     def test_a_folder_that_is_left_of_another_study_is_not_read(self, start: Start, tmp_path: Path) -> None:
         start(lambda job: 0.9, "search.trials=1")

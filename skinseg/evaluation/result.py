@@ -375,7 +375,12 @@ class Result:
         path = None if self.run_dir is None else self.run_dir / "summary.json"
         if path is None or not path.is_file():
             return None
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            summary.get("training")
+        except (OSError, ValueError, AttributeError) as error:
+            log.warning("%s cannot be read (%s); the report does not say how it was trained.", path, error)
+            return None
         return summary
 
     def _gallery(self) -> list[GalleryImage]:

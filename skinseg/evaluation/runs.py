@@ -17,6 +17,7 @@ from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, override
 from skinseg.scoring.metrics import METRICS, with_penalties, within_bounds
 from skinseg.scoring.statistics import Estimates, cluster_intervals, run_intervals
+from skinseg.sweep.jobs import PLAN, entries_of
 
 _DEEPEST = 3
 
@@ -184,11 +185,9 @@ def _scored_below(folder: Path, depth: int) -> Iterable[Path]:
 
 def _done_before(folder: Path) -> Iterable[Path]:
     """The folders of jobs that a sweep left out, since an earlier one had done them."""
-    try:
-        jobs = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["jobs"]
-    except (OSError, ValueError, KeyError):
+    if not (folder / PLAN).is_file():
         return []
-    return [folder / job["scores"] for job in jobs if job["scores"] != job["folder"]]
+    return [folder / job["scores"] for job in entries_of(folder) if job["scores"] != job["folder"]]
 
 
 def load_run(folder: Path) -> ScoredRun:
@@ -224,7 +223,7 @@ def load_run(folder: Path) -> ScoredRun:
             f"runs: {folder / name} lacks {error}; it was written by an earlier skinseg. Evaluate the "
             f"checkpoint: {how_to_evaluate(folder)}"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise SkinsegError(f"runs: {folder} cannot be read ({error}).") from error
 
 
@@ -257,7 +256,7 @@ def _words(training: str | None) -> list[str]:
     try:
         content = json.loads((Path(training or "") / "job.json").read_text(encoding="utf-8"))
         return [str(word) for word in content["words"]]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []
 
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
+from skinseg.claims import LOCK, is_claimed
 from skinseg.errors import SkinsegError
 from skinseg.record import write_json
 
 PLAN = "sweep.json"
 JOB = "job.json"
 FAILED = "failed.json"
+SUMMARY = "summary.json"
 TRUST = "trust="
 """How the word of `skinseg.job` begins that names packages which a job may name."""
-_LOCK = ".running"
 
 Action = Literal["start", "resume", "skip"]
+
+# What reading JSON of which something is missing, or which is none, raises.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+log = logging.getLogger(__name__)
 
 # What two jobs that train the same may differ in: where they write and what they are called.
 _PLACES = frozenset(
@@ -91,15 +99,15 @@ class Job:
         path = folder / JOB
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            earlier, config = content["earlier"], content["config"]
+            config = content["config"]
             # Where it lies now, which may be elsewhere than when it was written, and on another machine.
             here = str(folder.absolute())
             if (there := config.get("run_dir", here)) != here:
-                config = _moved(config, there, here)
-            own = {"folder": folder, "earlier": None if earlier is None else Path(earlier), "config": config}
-            return cls(**{**content, **own})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SkinsegError(f"{path} cannot be read as a job of a sweep ({error}).") from error
+                content["config"] = _moved(config, there, here)
+            return TypeAdapter(cls).validate_python({**content, "folder": folder})
+        except _UNREADABLE as error:
+            reason = str(error).splitlines()[0]
+            raise SkinsegError(f"{path} cannot be read as a job of a sweep ({reason}).") from error
 
 
 @dataclass(frozen=True)
@@ -148,26 +156,80 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 def state_of(job: Job) -> dict[str, Any]:
     """Returns how far a job is: state (done, failed, interrupted, waiting), objective, seconds, error."""
+    if (result := result_of(job.scores)) is not None:
+        return {"state": "done", **result}
+    path = job.folder / FAILED
     try:
-        summary = json.loads((job.scores / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        summary = None
-    if summary is not None and "failed" not in summary:
-        test = summary["scores"]["test"]
+        return {"state": "failed", **json.loads(path.read_text(encoding="utf-8"))}
+    except FileNotFoundError:
+        return {"state": "interrupted" if (job.folder / "config.yaml").is_file() else "waiting"}
+    except _UNREADABLE as error:
+        return {"state": "failed", "error": f"Why is not known, for {path} cannot be read ({error})."}
+
+
+def result_of(folder: Path) -> dict[str, Any] | None:
+    """Returns what a training that has finished says of itself.
+
+    Args:
+        folder: Of its scores.
+
+    Returns:
+        objective and dice (None where they are no numbers, or without a test), steps, seconds. None where there
+        is no summary, or where it cannot be read, which is said: then the training counts as not done.
+    """
+    path = folder / SUMMARY
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if "failed" in summary:  # what is known of a training whose scoring failed
+            return None
+        objective, test = summary["objective"]["value"], summary["scores"]["test"]
         return {
-            "state": "done",
-            "objective": summary["objective"]["value"],
-            "dice": None if test is None else test["dice"],
-            "steps": summary["training"]["steps"],
-            "seconds": summary["training"]["seconds"],
+            "objective": _number(objective),
+            "dice": None if test is None else _number(test["dice"]),
+            "steps": int(summary["training"]["steps"]),
+            "seconds": float(summary["training"]["seconds"]),
         }
-    if (job.folder / FAILED).is_file():
-        return {"state": "failed", **json.loads((job.folder / FAILED).read_text(encoding="utf-8"))}
-    return {"state": "interrupted" if (job.folder / "config.yaml").is_file() else "waiting"}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except _UNREADABLE as error:
+        _say(f"{path} cannot be read ({type(error).__name__}: {error}); its job counts as not done.")
+        return None
+
+
+def _number(value: Any) -> float | None:
+    """Returns a number as `skinseg.record.write_json` has written it: one that is none as null."""
+    return None if value is None else float(value)
+
+
+@functools.cache
+def _say(what: str) -> None:
+    """Warns once: a state is asked for again and again."""
+    log.warning("%s", what)
+
+
+def entries_of(sweep: Path) -> list[dict[str, Any]]:
+    """Returns what a sweep's `sweep.json` says of its jobs; see `Plan.write`.
+
+    Raises:
+        SkinsegError: It cannot be read.
+    """
+    path = sweep / PLAN
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+        return [
+            {**entry, **{key: str(entry[key]) for key in ("folder", "scores", "state")}} for entry in entries
+        ]
+    except _UNREADABLE as error:
+        raise SkinsegError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). The sweep's command with "
+            "sweep.resume=true writes it anew; or name the folders of its jobs one by one."
+        ) from error
 
 
 def earlier_jobs(folder: Path) -> Iterator[Job]:
     """Yields the jobs of all sweeps beside one, the latest sweep first, with the one itself.
+
+    What cannot be read is said and left out; where that is a `sweep.json`, its jobs are looked for below it.
 
     Args:
         folder: Of the sweep; those beside it are of the same experiment.
@@ -175,13 +237,21 @@ def earlier_jobs(folder: Path) -> Iterator[Job]:
     plans = sorted(folder.parent.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in plans:
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))["jobs"]
-            places = [path.parent / entry["folder"] for entry in entries]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # what cannot be read cannot be gone on with
+            places = [path.parent / entry["folder"] for entry in entries_of(path.parent)]
+        except SkinsegError as error:
+            _say(str(error))
+            found = (job.parent for job in path.parent.rglob(JOB))
+            places = sorted(place for place in found if not _hidden(place, path.parent))
         for place in places:
             if (place / JOB).is_file():
-                yield Job.read(place)
+                try:
+                    yield Job.read(place)
+                except SkinsegError as error:
+                    _say(f"{error} It counts as not done.")
+
+
+def _hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
 
 
 def continued(job: Job, before: Sequence[Job]) -> Job:
@@ -196,10 +266,10 @@ def continued(job: Job, before: Sequence[Job]) -> Job:
     """
     same = [other for other in before if other.fingerprint == job.fingerprint]
     for other in same:
-        if _has_finished(other.scores):
+        if result_of(other.scores) is not None:
             return replace(job, action="skip", earlier=other.scores)
     for other in same:
-        if is_running(other.folder):
+        if is_claimed(other.folder):
             raise SkinsegError(
                 f"sweep.resume=true: {other.label} is still running, in {other.folder}. Wait for it, or stop "
                 "it."
@@ -209,37 +279,14 @@ def continued(job: Job, before: Sequence[Job]) -> Job:
     return job
 
 
-def _has_finished(folder: Path) -> bool:
-    """Returns whether a folder holds the scores of a whole run, and not what is known of one that failed."""
-    try:
-        return "failed" not in json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-
-
-def running(folder: Path) -> FileLock:
-    """Returns the lock that a job holds while it runs; the system releases it however the job ends."""
-    return FileLock(folder / _LOCK, timeout=0)
-
-
-def is_running(folder: Path) -> bool:
-    """Returns whether a process holds the lock of a job's folder."""
-    if not (folder / _LOCK).is_file():
-        return False
-    try:
-        with running(folder):
-            return False
-    except Timeout:
-        return True
-
-
 def running_below(sweep: Path) -> bool:
     """Returns whether a job of a sweep is running, on whichever machine.
 
     Args:
         sweep: Its folder.
     """
-    return any(is_running(lock.parent) for lock in sweep.rglob(_LOCK))
+    jobs = (lock.parent for lock in sweep.rglob(LOCK) if lock.parent != sweep)
+    return any(map(is_claimed, jobs))
 
 
 def _moved(value: Any, there: str, here: str) -> Any:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
+import logging
+import mmap
+import os
 import platform
 import time
 import traceback
@@ -16,7 +20,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna import Study
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
@@ -41,10 +45,65 @@ _SQLITE_WAIT_S = 60.0
 # Twice at most: what ends its machine each time is not tried for ever.
 _AGAIN = RetryHeartbeatStaleTrialCallback(max_retry=2, inherit_intermediate_values=True)
 _LOCK = ".trial"
+_TORN = ".torn"
+# How Optuna begins each line of a journal.
+_LINE = b'{"op_code":'
 _PLACE = "place"
 _IDENTITY = "search"
 _NAMED = 5
 _ENOUGH = 10
+
+
+log = logging.getLogger(__name__)
+
+
+class _MendingLock(JournalFileSymlinkLock):
+    """Lets nobody write behind the torn last line of a journal, with which the next would be lost, too.
+
+    A power cut or a full disk leaves one. It is set aside, beside the journal, while nobody else writes.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal))
+        self._journal = journal
+
+    def acquire(self) -> bool:
+        held = super().acquire()
+        try:
+            _set_torn_line_aside(self._journal)
+        except BaseException:
+            self.release()
+            raise
+        return held
+
+
+def _set_torn_line_aside(journal: Path) -> None:
+    with journal.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            start = content.rfind(b"\n", 0, size - 1) + 1
+            line, head = content[start:], content[: len(_LINE)]
+        if _whole(line) or not _LINE.startswith(head):  # or it is no journal
+            return
+        aside = journal.with_name(journal.name + _TORN)
+        with aside.open("ab") as kept:
+            kept.write(line.rstrip(b"\n") + b"\n")
+            os.fsync(kept.fileno())
+        file.truncate(start)
+        os.fsync(file.fileno())
+    log.warning(
+        "%s: its last line is torn, as a power cut or a full disk leaves it. It was moved to %s; the search "
+        "goes on with all before it.", journal, aside,
+    )  # fmt: skip
+
+
+def _whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 class _Database(RDBStorage):
@@ -70,7 +129,8 @@ def open_storage(where: str) -> BaseStorage:
         raise SkinsegError(
             f"search.storage={where}: there is no folder {folder}; make it, or mount its disk."
         )
-    return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
+    journal = Path(where).absolute()
+    return JournalStorage(JournalFileBackend(str(journal), _MendingLock(journal)))
 
 
 def _database(url: str) -> BaseStorage:
@@ -122,10 +182,22 @@ def told(where: str) -> Iterator[None]:
         cause = getattr(cause, "orig", None) or cause  # the database's own words
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         held = "another process holds it" if "locked" in reason else "it cannot be reached, read or written"
+        way_out = "What was found so far is kept there; the same command goes on when it can be used again."
+        if isinstance(cause, ValueError) and (number := _unreadable_line(where)):
+            held = f"its line {number} is no line of a journal"
+            way_out = "Remove that line, and the same command goes on with the others; or name another file."
         raise SkinsegError(
-            f"search.storage={without_password(where)} cannot be used ({reason}): {held}. What was found so "
-            "far is kept there; the same command goes on when it can be used again."
+            f"search.storage={without_password(where)} cannot be used ({reason}): {held}. {way_out}"
         ) from error
+
+
+def _unreadable_line(where: str) -> int | None:
+    """Returns the number, from 1, of the first line of a journal that cannot be read."""
+    try:
+        lines = Path(where).read_bytes().splitlines(keepends=True)
+    except OSError:
+        return None
+    return next((number for number, line in enumerate(lines, start=1) if not _whole(line)), None)
 
 
 def _of_storage(error: BaseException | None) -> BaseException | None:

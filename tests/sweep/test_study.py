@@ -187,3 +187,66 @@ class TestStorageThatFails:
         with pytest.raises(SkinsegError, match=r"cannot be used \(connection .*refused") as refused:
             open_study("postgresql+psycopg://me:secret@127.0.0.1:1/searches")
         assert "secret" not in str(refused.value)
+
+
+class TestTornJournal:
+    """A power cut or a full disk leaves a part of the last line, or what is no text."""
+
+    def left(self, tmp_path: Path, cut: int, then: bytes = b"") -> tuple[Path, bytes]:
+        """Writes a journal with two trials that have a score, and cuts it."""
+        journal = tmp_path / "a.log"
+        study = open_study(str(journal))
+        agree(study, {"lr": 1})
+        for score in (0.25, 0.5):
+            study.optimize(lambda trial, score=score: score, n_trials=1)
+        content = journal.read_bytes()[:-cut] + then
+        journal.write_bytes(content)
+        return journal, content
+
+    @pytest.mark.parametrize(("cut", "then"), [(1, b""), (25, b""), (25, b"\n"), (25, b"\0" * 40)])
+    def test_its_last_line_is_set_aside_and_the_search_goes_on(
+        self, cut: int, then: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        journal, before = self.left(tmp_path, cut, then)
+        for number in range(3):  # twice again, for what was written behind a torn line is read by the next
+            study = open_study(str(journal))
+            agree(study, {"lr": 1})
+            study.optimize(lambda trial: 0.75, n_trials=1)
+            assert len(study.trials) == 3 + number
+        assert study.trials[0].value == 0.25
+        aside = journal.with_name("a.log.torn")
+        torn = aside.read_bytes()
+        assert torn.rstrip(b"\n") == before[before.rindex(b"\n", 0, -1) + 1 :].rstrip(b"\n"), "not lost"
+        assert caplog.text.count("its last line is torn") == 1
+        assert str(aside) in caplog.text
+
+    def test_while_another_process_uses_it(self, tmp_path: Path) -> None:
+        journal, _ = self.left(tmp_path, 25)
+        one, other = open_study(str(journal)), open_study(str(journal))
+        for study in (one, other, one):
+            study.optimize(lambda trial: 0.75, n_trials=1)
+        assert len(one.trials) == len(other.trials) == 5
+        assert one.trials[-1].value == 0.75
+
+    @pytest.mark.parametrize("length", [0, 5, 30])
+    def test_its_first_line(self, length: int, tmp_path: Path) -> None:
+        open_study(str(tmp_path / "a.log"))
+        content = (tmp_path / "a.log").read_bytes()[:length]
+        (tmp_path / "a.log").write_bytes(content)
+        for _ in range(2):
+            assert open_study(str(tmp_path / "a.log")).trials == []
+
+    def test_a_torn_line_within_it_is_named(self, tmp_path: Path) -> None:
+        journal, content = self.left(tmp_path, 25)
+        lines = content.splitlines(keepends=True)
+        # What was written behind a torn line, by an earlier version.
+        journal.write_bytes(b"".join([*lines[:3], lines[3][:20] + lines[4], *lines[2:4]]))
+        with pytest.raises(SkinsegError, match=r"its line 4 is no line of a journal\. Remove that line"):
+            open_study(str(journal))
+
+    def test_another_file_is_left_as_it_is(self, tmp_path: Path) -> None:
+        (tmp_path / "a.log").write_text("first words\nlast words")
+        with pytest.raises(SkinsegError, match="its line 1 is no line of a journal"):
+            open_study(str(tmp_path / "a.log"))
+        assert (tmp_path / "a.log").read_text().startswith("first words\nlast words")
+        assert not (tmp_path / "a.log.torn").exists()

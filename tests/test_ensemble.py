@@ -189,11 +189,11 @@ def test_preprocessing_is_that_of_all_members(sweep: Path, tmp_path: Path) -> No
 def test_a_sweep_with_jobs_that_were_done_before_and_one_that_is_not_done(
     sweep: Path, tmp_path: Path
 ) -> None:
-    jobs = [{"number": n, "state": "done", "scores": str(sweep / str(n))} for n in range(2)]
+    jobs = [{"number": n, "state": "done", "folder": str(n), "scores": str(sweep / str(n))} for n in range(2)]
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": jobs}))
     joined = ensemble(tmp_path / "ensemble", str(tmp_path))
     assert len(read_checkpoint(joined, key="ckpt")["skinseg"]["members"]) == 2
-    jobs.append({"number": 2, "state": "interrupted", "scores": str(sweep / "2")})
+    jobs.append({"number": 2, "state": "interrupted", "folder": "2", "scores": str(sweep / "2")})
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": jobs}))
     with pytest.raises(SkinsegError, match=r"not done: 2 \(interrupted\)"):
         ensemble(tmp_path / "refused", str(tmp_path))

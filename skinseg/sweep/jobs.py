@@ -174,8 +174,8 @@ def result_of(folder: Path) -> dict[str, Any] | None:
         folder: Of its scores.
 
     Returns:
-        objective and dice (None where they are no numbers, or without a test), steps, seconds. None where there
-        is no summary, or where it cannot be read, which is said: then the training counts as not done.
+        objective and dice (None where they are no numbers, or without a test), steps, seconds. None where
+        there is no summary, or where it cannot be read, which is said: then the training counts as not done.
     """
     path = folder / SUMMARY
     try:

@@ -329,6 +329,7 @@ def command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_exit_codes_and_messages(write_ham: WriteHam, tmp_path: Path) -> None:
     root = write_ham(4)
     disc(SIZE, (0, 0, 32, 40)).save(mask_of(root, FIRST))
@@ -352,6 +353,7 @@ def test_config_of_each_data_set(path: Path) -> None:
     check(plain(compose([f"data={path.stem}", "run_dir=."], "audit")), AuditConfig)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_facts_of_the_complete_ham10000(real_data: Path, audit: Audit, tmp_path: Path) -> None:
     """Rebuilds the tree from the complete metadata with tiny images."""
@@ -374,6 +376,7 @@ def test_facts_of_the_complete_ham10000(real_data: Path, audit: Audit, tmp_path:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_facts_of_the_9_class_set(real_data: Path, audit: Audit, tmp_path: Path) -> None:
     facts = real_data.parent / "facts"

@@ -556,6 +556,7 @@ def test_true_masks_are_compared_where_they_are_known(sweep: Path, tmp_path: Pat
         compare(tmp_path, f"[{runs}]")
 
 
+@pytest.mark.slow
 def test_one_training_with_two_thresholds_is_refused(sweep: Path, tmp_path: Path) -> None:
     for threshold in (0.3, 0.5):
         what = [f"ckpt={sweep}/seeds/bce_0/checkpoints/best.ckpt", f"threshold={threshold}", "workers=0"]

@@ -33,6 +33,7 @@ def panels(view: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {section["name"]: section["panels"] for section in sections}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workspaces")
 def test_a_view_of_what_runs_log(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each key that is drawn is one that a run has."""

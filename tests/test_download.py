@@ -174,6 +174,7 @@ def test_archives_unpack_to_where_masks_are_looked_for() -> None:
             assert MASK_SOURCES[name].folders.fullmatch(archive.file_name.removesuffix(".zip"))
 
 
+@pytest.mark.slow
 def test_command_line(mirror: Mirror, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "skinseg.download", "data=isic2016", f"mirror={mirror.url}"]
     done = subprocess.run(

@@ -95,6 +95,7 @@ def test_no_image_of_the_folds_is_left_for_a_test(
         evaluate(compose([*config, "workers=0", "data=ham10000"], "evaluate"))
 
 
+@pytest.mark.slow
 def test_seeds_are_tested_on_what_all_of_them_left(sweep: Path, tmp_path: Path) -> None:
     """With the same split for all the test side is theirs, and its scores are of a method of its own."""
     data = sweep.parent / "ham10000"
@@ -145,6 +146,7 @@ def test_an_image_of_any_members_training_is_none_of_the_test(sweep: Path, tmp_p
         assert side == next(name for name in ("train", "val", "test") if name in there)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_one_predictor(sweep: Path, tmp_path: Path) -> None:
     joined = ensemble(tmp_path / "ensemble", str(sweep))
     other = train_tiny(

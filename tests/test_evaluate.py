@@ -102,6 +102,7 @@ def test_scores_are_those_of_the_training_and_more(place: Path) -> None:
     assert summary["protocol"]["split"] in page
 
 
+@pytest.mark.slow
 def test_every_test_scoring_is_logged_and_counted(place: Path) -> None:
     assert len((place / "run" / LOG).read_text().splitlines()) == 1, "the training's own"
     _, first = read(evaluate(place))
@@ -116,6 +117,7 @@ def test_every_test_scoring_is_logged_and_counted(place: Path) -> None:
     assert any(stamp.startswith("VALIDATION") for stamp in validation["stamps"])
 
 
+@pytest.mark.slow
 def test_a_model_card_lies_beside_the_checkpoint(place: Path) -> None:
     _, evaluation = read(evaluate(place))
     card = (place / "run/checkpoints/best.MODEL_CARD.md").read_text()
@@ -138,6 +140,7 @@ def test_a_model_card_lies_beside_the_checkpoint(place: Path) -> None:
     assert cards == ["last.MODEL_CARD.md"], "each checkpoint has its own"
 
 
+@pytest.mark.slow
 def test_masks_of_predict_score_to_the_last_digit_as_the_checkpoint(place: Path) -> None:
     scores, _ = read(evaluate(place))
     test = sorted(scores.index)
@@ -176,6 +179,7 @@ def test_masks_of_predict_score_to_the_last_digit_as_the_checkpoint(place: Path)
         evaluate(place, *both[:2])
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(place: Path) -> None:
     one, _ = read(evaluate(place))
     two, _ = read(evaluate(place, "workers=2", "data.num_workers=1", folder="workers"))
@@ -192,6 +196,7 @@ def test_the_checkpoint_alone_is_enough(place: Path) -> None:
     assert "training_seconds" not in evaluation["costs"]
 
 
+@pytest.mark.slow
 def test_threshold_of_validation(place: Path) -> None:
     _, evaluation = read(evaluate(place, "threshold=val"))
     said = dict(evaluation["protocol"])["Threshold"]
@@ -243,6 +248,7 @@ def test_config_of_each_data_set(option: str) -> None:
     assert config["data"]["verify"] == plain(compose([option, "run_dir=."]))["data"]["verify"]
 
 
+@pytest.mark.slow
 def test_choosing_between_checkpoints_of_a_run_on_test_is_refused(place: Path) -> None:
     both = f"ckpt=[{place / 'run/checkpoints/best.ckpt'},{place / 'run/checkpoints/last.ckpt'}]"
     with pytest.raises(SkinsegError, match="chosen on test"):
@@ -252,6 +258,7 @@ def test_choosing_between_checkpoints_of_a_run_on_test_is_refused(place: Path) -
     assert [name[:2] for name in found] == ["0_", "1_"]
 
 
+@pytest.mark.slow
 def test_a_checkpoints_name_does_not_say_where_its_evaluation_is_written(place: Path) -> None:
     both = [place / "run/checkpoints/best.ckpt", place / "run/checkpoints/last.ckpt"]
     names = ["x/../../../pwned", 80 * "\N{GRINNING FACE}" + 300 * "a"]
@@ -263,6 +270,7 @@ def test_a_checkpoints_name_does_not_say_where_its_evaluation_is_written(place: 
     assert len(list((place / "evaluation").glob("[01]_*/report.html"))) == 2
 
 
+@pytest.mark.slow
 def test_a_test_side_by_another_name_is_one(place: Path) -> None:
     """What is scored counts, and not what a table calls it."""
     split = pd.read_csv(place / "run/split.csv")
@@ -312,6 +320,7 @@ def test_what_the_loader_is_told_of_other_data(place: Path, monkeypatch: pytest.
     assert asked == [(3, 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_folder_describes_the_last_evaluation_alone(
     place: Path, caplog: pytest.LogCaptureFixture, workers: int
@@ -429,6 +438,7 @@ def test_images_of_a_data_set_without_a_mask_are_counted(place: Path, overlap: s
     assert ["Left out", "1 image (without a mask)"] in evaluation["protocol"]
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_or_very_long_are_scored_and_compared(place: Path) -> None:
     latin, long = os.fsdecode(b"caf\xe9"), "b" * 245
     where = folders_of(place, [latin, long, "c [bold]", "d"], 4)

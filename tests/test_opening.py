@@ -73,6 +73,7 @@ def predict_folder(run_dir: Path, images: Path, output: Path, *overrides: str) -
     return predict(compose([*what, *overrides], "predict"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_turned_photographs_are_predicted_and_scored_as_the_upright_ones(
     orientation: int, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -199,6 +200,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 }
 
 
+@pytest.mark.slow
 def test_bad_photographs_are_left_out_and_listed_everywhere(
     train: Train, run_dir: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +253,7 @@ def test_the_limit_reaches_the_loader_processes(run_dir: Path, tmp_path: Path) -
         predict_folder(run_dir, images, tmp_path / "none", "max_megapixels=0")
 
 
+@pytest.mark.slow
 def test_every_command_opens_pictures_under_the_limit_that_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def test_masks_are_of_the_photographs_sizes_and_the_challenges_form(ckpt: Path, 
             assert set(np.unique(np.array(mask))) <= {0, 255}
 
 
+@pytest.mark.slow
 def test_preprocessing_of_the_run_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained with preprocessing, scored with it, predicted with it: the same masks to the pixel.
 

@@ -124,6 +124,7 @@ def test_no_data(tmp_path: Path) -> None:
     assert not (tmp_path / "preview.png").exists()
 
 
+@pytest.mark.slow
 def test_command_line(write_ham: WriteHam, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "skinseg.preview", f"data.root={write_ham(12)}", "augmnt.p=1"]
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

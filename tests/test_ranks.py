@@ -38,6 +38,7 @@ def call(*arguments: str, cwd: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_score_each_image_once_and_the_same(write_ham: WriteHam, tmp_path: Path) -> None:
     root, folder = write_ham(23), tmp_path / "run"
     call(*TINY, *TWO, f"data.root={root}", f"hydra.run.dir={folder}", cwd=tmp_path)

@@ -31,9 +31,8 @@ def verdicts(signature: Signature, name: str) -> list[str]:
     """What `check` says of each value."""
     if name not in signature.types:
         return []
-    return [
-        text for value in VALUES for text in config_module._type_problem(name, value, signature.types[name])
-    ]
+    kind = signature.types[name]
+    return [text for value in VALUES for text in config_module._type_problem(name, {name: value}, name, kind)]
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -129,6 +129,7 @@ def test_last_is_also_written_within_an_epoch(train: Train, often: str, longest:
     assert any(last not in ("0", rows[-1][0]) for _, last in rows)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_checkpoint_within_an_epoch(train: Train, tmp_path: Path) -> None:
     run = (*RUN, "trainer.max_epochs=3", "trainer.accumulate_grad_batches=2")
     whole = train(*run, run_dir="whole")
@@ -145,6 +146,7 @@ def test_a_run_goes_on_from_a_checkpoint_within_an_epoch(train: Train, tmp_path:
         assert all(torch.equal(value, here[key]) for key, value in there.items()), name
 
 
+@pytest.mark.slow
 def test_a_job_that_goes_on_beside_what_it_left_keeps_its_best(
     train: Train, scripted: Callable[..., None], tmp_path: Path
 ) -> None:

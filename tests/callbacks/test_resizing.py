@@ -100,6 +100,7 @@ def test_as_if_the_file_had_been_read_at_that_size() -> None:
     assert (small_mask[0, 0].numpy() != resize_mask(mask.numpy() * 255, (48, 64))).mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cache", "augment"),
     [("memmap", "light_device"), ("memmap", "light"), ("none", "light"), ("ram", "none")],
@@ -135,12 +136,14 @@ def test_a_size_lasts_through_accumulated_batches(train: Train) -> None:
     assert [size for _, size in noted(folder)["train"]] == [small] * 5 + [full] * 4
 
 
+@pytest.mark.slow
 def test_off_it_changes_nothing(train: Train) -> None:
     run = (*RUN, "logger=none", "trainer.max_epochs=2")
     on, off = train(*run, run_dir="on"), train(*run, f"{KEY}=null", run_dir="off")
     assert all(torch.equal(a, b) for a, b in zip(weights(on).values(), weights(off).values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 13])  # before and after the size changes, in the middle of an epoch
 def test_resumed_is_as_if_never_stopped(train: Train, step: int) -> None:
     run = (*HALF, "logger=none", f"{KEY}.until=0.5", "data.cache=memmap", "augment=light_device")
@@ -158,6 +161,7 @@ def test_resumed_is_as_if_never_stopped(train: Train, step: int) -> None:
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_early_stopping_waits_for_the_full_size(train: Train) -> None:
     # No validation is better than the first by more than 1.
     stop = ("callbacks.early_stopping.patience=2", "+callbacks.early_stopping.min_delta=1.0")

@@ -85,6 +85,7 @@ def test_a_crashed_run_is_marked(train: Train, tmp_path: Path) -> None:
     assert of_kind(records(tmp_path / "run"), "exit")[0].exit_code == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_its_run(train: Train, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError):
         train(*RUN, "trainer.max_epochs=2", "+callbacks.stop={_target_: conftest.InterruptAt, step: 9}")

@@ -140,6 +140,7 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
     return dict(checkpoint["state_dict"])
 
 
+@pytest.mark.slow
 def test_a_run(train: Train) -> None:
     """The heads are trained and resumed, and the network alone is rebuilt for evaluation."""
     supervised = ("deep_supervision=[0.5,0.25]", "callbacks=minimal", "logger=[csv]")
@@ -166,6 +167,7 @@ def test_a_run(train: Train) -> None:
     train(*FAST, "deep_supervision=null", start, run_dir="started")
 
 
+@pytest.mark.slow
 def test_the_network_learns_from_it(train: Train) -> None:
     """A step leads elsewhere than without."""
     steps = (*FAST, "trainer.max_steps=1")

@@ -30,16 +30,18 @@ def typed(value: Any, annotation: Any) -> Any:
         ValueTypeError: It is not of that type.
     """
     import pydantic
+    import pydantic_core
 
+    undefined = pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation
     whole = True
     options = pydantic.ConfigDict(coerce_numbers_to_str=True)  # name=3 is a name
     try:
         adapter = pydantic.TypeAdapter(annotation, config=options)
-    except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation):
+    except undefined:
         whole = False
         try:
             adapter = pydantic.TypeAdapter(annotation, config={**options, "arbitrary_types_allowed": True})
-        except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation):
+        except (*undefined, pydantic_core.SchemaError):
             return value
     try:
         return _read(value, adapter.validate_python(value))

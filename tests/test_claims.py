@@ -18,6 +18,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, TINY
 from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from skinseg import claims, command
@@ -53,7 +54,7 @@ def learn(folder, rate):
     return 0
 
 hydra.core.utils.datetime = Clock
-command._CHECKS["train"] = multirun.check = lambda config: None  # which imports PyTorch
+command._CHECKS["train"] = multirun.check = lambda config: config  # which imports PyTorch
 train.run = lambda cfg: learn(cfg.run_dir, cfg.optimizer.lr)
 multirun.run_in_child = lambda job, **_: learn(job.folder, job.config["optimizer"]["lr"])
 number, sys.argv[1:] = sys.argv[1], sys.argv[2:]
@@ -117,6 +118,7 @@ def test_two_commands_of_one_second_have_a_folder_each(mode: str, tmp_path: Path
     assert sorted(found) == ([0.25, 0.5] if mode == "run" else [0.25, 0.25, 0.5, 0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["run", "sweep"])
 def test_of_two_commands_with_one_folder_one_is_refused(mode: str, tmp_path: Path) -> None:
     words = [*(SWEEP if mode == "sweep" else []), f"hydra.{mode}.dir=mine"]
@@ -205,6 +207,7 @@ class TestRanks:
             plain(compose([*TINY, "run_dir=.", *words]))
             for words in ([], ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"])
         )
+        monkeypatch.setattr(rank_zero_only, "rank", 0)  # put back at the end
         for name in RANK_VARIABLES:
             monkeypatch.delenv(name, raising=False)
         assert is_first(alone)

@@ -409,6 +409,7 @@ def scores_of(folder: Path) -> pd.Series[float]:
     return pd.read_csv(folder / "scores.csv").set_index("image_id")["dice"].sort_index()
 
 
+@pytest.mark.slow
 def test_seeds_of_a_sweep_are_one_method(sweep: Path, tmp_path: Path) -> None:
     found = compare(tmp_path, str(sweep / "seeds"))
     members = {method.name: len(method.runs) for method in found.methods}

@@ -165,6 +165,7 @@ def test_a_sweep_says_how_much_it_is_about_to_do(
         "mode": RunMode.MULTIRUN,
         "runtime": {"cwd": str(tmp_path)},
         "sweep": {"dir": str(tmp_path)},
+        "sweeper": {"_target_": multirun._GRID},
         "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
     }
     codes = iter([1, 0, 0])
@@ -174,6 +175,7 @@ def test_a_sweep_says_how_much_it_is_about_to_do(
     monkeypatch.setattr(multirun.time, "monotonic", lambda: next(clock))
     for job in planned.jobs[1:4]:
         hydra["runtime"]["output_dir"] = str(job.folder)
+        hydra["overrides"] = {"task": list(job.overrides)}
         monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
         with contextlib.suppress(SkinsegError):
             run_job(OmegaConf.create(dict(job.config)))
@@ -519,6 +521,7 @@ def test_a_folder_is_trusted_only_for_the_job_that_is_asked_for(
     assert ran == [1]
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_path: Path) -> None:
     root = write_ham(20)
     jobs = ["data.image_size=[33,33],[32,32]", "model=fpn", "model.encoder_weights=null"]

@@ -96,6 +96,7 @@ def test_unknown_ids_in_an_own_table(write_ham: WriteHam, tmp_path: Path) -> Non
         make(tmp_path / "out", f"data.root={write_ham(5)}", f"data.split.file={own}")
 
 
+@pytest.mark.slow
 def test_command_line(write_ham: WriteHam, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "skinseg.split", f"data.root={write_ham(20)}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -301,6 +301,7 @@ class TestResume:
         """The last checkpoint of an uninterrupted run."""
         return train(*self.RUN, run_dir="whole") / "checkpoints/last.ckpt"
 
+    @pytest.mark.slow
     def test_after_sigkill(self, train: Train, whole: Path, tmp_path: Path) -> None:
         folder = tmp_path / "killed"
         data = f"data.root={tmp_path / 'ham10000'}"
@@ -329,6 +330,7 @@ class TestResume:
         ]
         assert objectives[0] == objectives[1]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("end", ["trainer.max_steps=1000", "trainer.max_steps=30"])
     @pytest.mark.parametrize("moment", ["validation: 3", "step: 17"])
     def test_of_a_run_that_is_limited_by_steps(
@@ -353,6 +355,7 @@ class TestResume:
         for name in ("last.ckpt", "best.ckpt"):
             assert_same_weights(whole / "checkpoints" / name, resumed / "checkpoints" / name)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "moment", ["step: 17", "validation: 2", "validation: 5", "validation: 3} callbacks.interrupt=null"]
     )
@@ -408,6 +411,7 @@ class TestResume:
         assert summary["objective"]["value"] == pytest.approx(0.9999)
         assert_same_weights(moved / "checkpoints/best.ckpt", resumed / "checkpoints/best.ckpt")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("again", ["stopped", "elsewhere"])
     @pytest.mark.parametrize("moment", ["step: 17", "validation: 3"])
     def test_metrics_are_those_of_the_whole_run(
@@ -605,7 +609,7 @@ def test_gpu_asked_for_where_there_is_none(train: Train, monkeypatch: pytest.Mon
 
 def test_image_size_that_the_stride_does_not_divide(train: Train) -> None:
     with pytest.raises(
-        SkinsegError, match=r"multiples of 32 pixels; the nearest is data\.image_size=\[96, 128\]"
+        SkinsegError, match=r"multiples of 32 pixels; the nearest is 'data\.image_size=\[96,128\]'"
     ):
         train("model=fpn", "model.encoder_weights=null", "data.image_size=[90,130]")
 
@@ -739,6 +743,7 @@ class TestCommandLine:
         (log,) = tmp_path.glob("outputs/*/*/train.log")
         assert log.read_text() == done.stderr, "the folder says why there is no run in it"
 
+    @pytest.mark.slow
     def test_ctrl_c(self, write_ham: WriteHam, tmp_path: Path) -> None:
         process = subprocess.Popen(
             command(f"data.root={write_ham(20)}", "trainer.max_epochs=3000", "hydra.run.dir=run"),
@@ -753,6 +758,7 @@ class TestCommandLine:
         assert "epoch 1/3000" in output, "one line for each epoch where the output is not a terminal"
         assert not (tmp_path / "run/scores.csv").exists()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_to_the_group_saves(
         self, write_ham: WriteHam, tmp_path: Path, number: signal.Signals

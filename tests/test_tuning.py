@@ -45,6 +45,7 @@ def test_out_of_memory_names_the_settings(train: Train, monkeypatch: pytest.Monk
         assert setting in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fits", "found"), [(5, 4), (10, 8), (1000, 14)])
 def test_largest_batch_that_fits(
     train: Train, monkeypatch: pytest.MonkeyPatch, fits: int, found: int
@@ -78,6 +79,7 @@ def test_validation_has_to_fit_too(train: Train, monkeypatch: pytest.MonkeyPatch
     assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["batch_size"] == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_what_the_first_one_found(
     train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ def test_compiled_run_keeps_the_names(train: Train, caplog: pytest.LogCaptureFix
     assert costs[0] == costs[1] > 0
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_run_goes_on(
     train: Train, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -126,7 +126,7 @@ def test_sizes(name: str) -> None:
     step = NETWORKS[name][2]
     build(name, (step * 2, step * 3))
     with pytest.raises(
-        SkinsegError, match=rf"multiples of {step} pixels; the nearest is data\.image_size=\[96, 64\]"
+        SkinsegError, match=rf"multiples of {step} pixels; the nearest is 'data\.image_size=\[96,64\]'"
     ):
         build(name, (97, 64))
 

@@ -165,7 +165,7 @@ def test_refused_images(function: object) -> None:
         function(probability.astype(np.float64), truth)
     with pytest.raises(TypeError, match="uint8"):
         function(probability, truth.astype(np.uint8))
-    with pytest.raises(ValueError, match="0 bins"):
+    with pytest.raises(ValueError, match="bins=0"):
         function(probability, truth, 0)
 
 

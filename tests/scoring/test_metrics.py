@@ -59,7 +59,7 @@ def test_finding_nothing_is_never_better_than_finding_something() -> None:
 
 def test_a_table_whose_gaps_cannot_be_filled_is_refused() -> None:
     scores = table_of((box(9), box(0)), (box(9), box(11)))
-    with pytest.raises(ValueError, match=r"hd95 is undefined on 1 images, and height is missing"):
+    with pytest.raises(ValueError, match=r"hd95 is undefined on 1 image, and height is missing"):
         with_penalties(scores.drop(columns=["height"]))
     with pytest.raises(ValueError, match="dice is missing"):
         with_penalties(scores.drop(columns=["dice"]))

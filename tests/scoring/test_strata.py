@@ -140,8 +140,8 @@ def test_no_band_is_empty_or_named_like_another(tmp_path, values):
         ("image_id|a\nx|1\n", r"found the columns image_id\|a; expected image_id.* separated by commas"),
         ("image_id\nx\n", "found the columns image_id; expected image_id and at least one more"),
         ("image_id,a,a \nx,1,2\n", "each once"),
-        ("image_id,a\nx,1\n x,2\n", "1 image ids occur twice, x first"),
-        ("image_id,a\nx,1\n,2\n", "1 rows have no image_id"),
+        ("image_id,a\nx,1\n x,2\n", "1 image id occurs twice, x first"),
+        ("image_id,a\nx,1\n,2\n", "1 row has no image_id"),
         (
             "image_id,a\n" + "".join(f"i{n},t{n}\n" for n in range(MOST_TEXTS + 1)),
             f"column a has {MOST_TEXTS + 1} different texts, expected at most {MOST_TEXTS}",

@@ -93,6 +93,7 @@ def test_two_jobs_never_share_a_gpu(start: Start, tmp_path: Path) -> None:
     assert {name for path in tmp_path.glob("took_*") for name in path.read_text().split()} == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_a_killed_job_gives_its_gpu_back(start: Start, tmp_path: Path) -> None:
     holder = start(1, 1, 600, CUDA_VISIBLE_DEVICES="0")
     assert holder.stdout is not None

@@ -424,6 +424,7 @@ def test_photographs_without_a_mask_are_counted_everywhere(
     assert "Pictures that are not read: 1 .dcm" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", ["keep", "exclude"])
 def test_images_of_a_data_set_without_a_mask_are_counted(place: Path, overlap: str) -> None:
     data = make_ham(place / "others/ham10000", 3)
@@ -496,6 +497,7 @@ def test_test_images_that_are_not_there_are_named(place: Path) -> None:
         evaluate(place, folder="again")
 
 
+@pytest.mark.slow
 def test_other_data_without_what_was_trained_on(place: Path) -> None:
     """A second HAM10000 that shares 60 images with the first and has 20 more."""
     make_ham(place / "more", 40)

@@ -122,6 +122,7 @@ def test_named_sweep_is_checked_whole(name: str, tmp_path: Path) -> None:
     assert all(job.words for job in found.jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_sweep_of_a_study_is_checked_whole(study: str, tmp_path: Path) -> None:
     found = plan("model.encoder_weights=null", "+sweep=study", folder=tmp_path / "sweep", study=study)

@@ -228,6 +228,7 @@ class TestTrials:
         assert len({rate(job) for job in children.jobs}) == 4
         assert len(losses) > 1
 
+    @pytest.mark.slow
     def test_what_is_left_at_the_end(
         self, start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -258,6 +259,7 @@ class TestTrials:
         assert (tmp_path / "search/best.yaml").is_file()
         assert [job.number for job in start(rate, "search.trials=5").jobs] == [2, 3, 4]
 
+    @pytest.mark.slow
     def test_side_by_side(self, start: Start, tmp_path: Path) -> None:
         def slow(job: Job) -> float:
             time.sleep(0.05)
@@ -294,6 +296,7 @@ class TestTrials:
         with pytest.raises(SkinsegError, match=r"No trial .* has a score: 2 of 2 failed\.\n- no disk"):
             start(lambda job: "no disk", "search.trials=2")
 
+    @pytest.mark.slow
     def test_another_search_of_the_same_name(self, start: Start) -> None:
         start(rate, "search.trials=1")
         with pytest.raises(SkinsegError, match=r"\n  optimizer\.weight_decay: 0\.01 there, 0\.5 here"):
@@ -384,6 +387,7 @@ class TestGoneOnWith:
         start(lambda job: 0.5, "search.trials=2")
         assert table(tmp_path)["score"].tolist() == [0.75, 0.5]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("torn", ["", '{"number": 0, "ov', "[]", "5"])
     def test_a_trial_whose_job_was_not_written_as_a_whole_is_taken_up_again(
         self, torn: str, start: Start, tmp_path: Path

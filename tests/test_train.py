@@ -250,6 +250,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], se
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_decoded_images_are_kept_and_change_no_score(
     train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -340,6 +341,7 @@ class TestResume:
         kill = ["callbacks.interrupt=null"] if "validation" in moment else []
         self.stopped_and_resumed(train, tmp_path, moment, end, *kill)
 
+    @pytest.mark.slow
     def test_after_ctrl_c_between_accumulated_batches(self, train: Train, tmp_path: Path) -> None:
         self.stopped_and_resumed(train, tmp_path, "batch: 1", "trainer.accumulate_grad_batches=3")
 
@@ -734,6 +736,7 @@ class TestCommandLine:
         assert "unetplusplus" in done.stderr
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.slow
     def test_no_data(self, tmp_path: Path) -> None:
         done = self.call(cwd=tmp_path)
         assert done.returncode == 2

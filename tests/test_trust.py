@@ -483,6 +483,7 @@ def test_what_is_no_package_of_networks_is_not_trusted(package: str) -> None:
         check_stored({}, source="x", trust=[package])
 
 
+@pytest.mark.slow
 def test_ones_own_network_from_training_to_scores(own: str, trained: Path, tmp_path: Path) -> None:
     """A word is needed where a file alone names it, none where the command line does."""
 

@@ -66,6 +66,7 @@ def test_not_even_two_images_fit(train: Train, monkeypatch: pytest.MonkeyPatch) 
         train(*RUN, "find=batch_size")
 
 
+@pytest.mark.slow
 def test_validation_has_to_fit_too(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = LesionSegmenter.validation_step
 

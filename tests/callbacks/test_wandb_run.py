@@ -98,6 +98,7 @@ def test_a_resumed_run_continues_its_run(train: Train, tmp_path: Path) -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_an_evaluation_and_a_comparison_are_artifacts(tmp_path: Path) -> None:
     for folder, shift in (("truth", 0), ("a", 1), ("b", 2)):
         for number in range(6):

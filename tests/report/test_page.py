@@ -130,6 +130,7 @@ def test_only_our_scripts_may_run(page: str) -> None:
     assert "unsafe" not in scripts[1]
 
 
+@pytest.mark.slow
 def test_the_same_twice(pages: dict[str, str]) -> None:
     assert comparison_page(*content.comparison()) == pages["comparison"]
     assert evaluated() == evaluated()

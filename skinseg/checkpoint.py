@@ -184,8 +184,7 @@ def _check_not_beyond(checkpoint: dict[str, Any], config: dict[str, Any]) -> Non
     if done > epochs:
         raise SkinsegError(
             f"trainer.max_epochs={epochs}: ckpt_path={config['ckpt_path']} has trained "
-            f"{counted(done, 'epoch')}; "
-            "it is the total, so raise it to go on."
+            f"{counted(done, 'epoch')}; it is the total, so raise it to go on."
         )
 
 

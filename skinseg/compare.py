@@ -259,8 +259,7 @@ def _show(comparison: Comparison, folder: Path) -> None:
     console.print(table)
     console.print(
         f"{counted(content['images'], 'image')} of {counted(content['lesions'], 'lesion')}; "
-        f"{content['interval']}. "
-        f"Test: {content['test']}."
+        f"{content['interval']}. Test: {content['test']}."
     )
     console.print(content["verdict"], style="bold")
     for stamp in content["stamps"]:

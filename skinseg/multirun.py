@@ -546,7 +546,8 @@ def conclude(task: Callable[[], Any]) -> None:
         for plan in _planned:
             plan.write()
             print(
-                "The sweep was interrupted; the same command with sweep.resume=true goes on.", file=sys.stderr
+                "The sweep was interrupted; to go on, run the same command with sweep.resume=true.",
+                file=sys.stderr,
             )
         raise
     except Exception as error:

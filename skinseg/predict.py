@@ -171,8 +171,7 @@ def _predict(config: Plain, output: Path) -> dict[str, str]:
     if turned:
         console.print(
             f"{counted(turned, 'photograph is', 'photographs are')} stored turned or mirrored, and "
-            "outlined as "
-            "viewers show it by its EXIF orientation: the mask is upright"
+            "outlined as viewers show it by its EXIF orientation: the mask is upright"
         )
     console.print(f"{counted(done, 'mask')} at threshold {threshold:g} written to {output}")
     return problems

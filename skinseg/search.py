@@ -103,7 +103,7 @@ def run(cfg: DictConfig) -> float:
         try:
             search.run()
         except KeyboardInterrupt:
-            raise InterruptedRunError("The search was interrupted; the same command goes on.") from None
+            raise InterruptedRunError("The search was interrupted; to go on, run the same command.") from None
         return search.conclude()
 
 

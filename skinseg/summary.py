@@ -122,8 +122,7 @@ def show(summary: dict[str, Any], run_dir: Path) -> None:
         console.print(
             f"Tested on {', '.join(other['datasets'])} ({other['fingerprint']}), without "
             f"{counted(left_out['in_training_data'], 'image that is', 'images that are')} in the training "
-            "data and "
-            f"{left_out['lesion_in_training_data']} more of its lesions."
+            f"data and {left_out['lesion_in_training_data']} more of its lesions."
         )
     for stamp in protocol["stamps"]:
         console.print(stamp, style="bold yellow")

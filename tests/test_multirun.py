@@ -629,7 +629,7 @@ def test_a_killed_sweep_lets_its_job_save_and_goes_on(write_ham: WriteHam, tmp_p
     out, _ = again.communicate(timeout=120)
     assert again.returncode == 130
     assert "0 done before, 1 go on, 1 start" in out
-    assert "the same command with sweep.resume=true goes on." in out
+    assert "to go on, run the same command with sweep.resume=true." in out
     config = read(tmp_path / "sweeps/first/0/job.json")["config"]
     assert config["ckpt_path"] == str(aside / "checkpoints/last.ckpt")
 

@@ -358,7 +358,7 @@ class TestGoneOnWith:
             (job.folder / "checkpoints/last.ckpt").touch()
             return InterruptedRunError.exit_code
 
-        with pytest.raises(InterruptedRunError, match="the same command goes on"):
+        with pytest.raises(InterruptedRunError, match="to go on, run the same command"):
             start(interrupted, "search.trials=3")
         assert table(tmp_path)["trial"].tolist() == [0]
         later = start(rate, "search.trials=3").jobs

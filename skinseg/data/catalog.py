@@ -184,8 +184,7 @@ class Catalog:
         if len(twice):
             raise SkinsegError(
                 f"{counted(len(twice), 'image id occurs', 'image ids occur')} more than once, e.g. "
-                f"{', '.join(twice[:5])}; "
-                "keep one row for each image."
+                f"{', '.join(twice[:5])}; keep one row for each image."
             )
         if self.table["group"].isna().any():
             raise SkinsegError(

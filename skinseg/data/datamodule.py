@@ -409,8 +409,7 @@ def _report_masks(catalog: Catalog, folder: Path) -> None:
     if not count:
         raise SkinsegError(
             f"data.masks={folder}: none of its masks is of one of the {counted(images, 'image')}; expected "
-            "such as "
-            f"{catalog.table['image_id'].iloc[0]}_segmentation.png."
+            f"such as {catalog.table['image_id'].iloc[0]}_segmentation.png."
         )
     log.info("data.masks=%s: masks of %d of the %s.", folder, count, counted(images, "image"))
 

@@ -176,8 +176,7 @@ def _read_metadata(path: Path) -> pd.DataFrame:
     if len(twice):
         raise SkinsegError(
             f"{path}: {counted(len(twice), 'image id is', 'image ids are')} listed more than once, e.g. "
-            f"{', '.join(twice[:5])}; "
-            "keep one row for each image."
+            f"{', '.join(twice[:5])}; keep one row for each image."
         )
     codes = diagnosis_codes(rows["dx"])
     unknown = sorted(set(rows["dx"][codes.isna()].fillna("(empty)")))

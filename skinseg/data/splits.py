@@ -64,9 +64,8 @@ class Split:
         if len(torn) and self.unit == "lesion":
             raise SkinsegError(
                 f"{counted(len(torn), 'lesion is', 'lesions are')} on two sides of the split, e.g. "
-                f"{', '.join(torn[:5])}: "
-                "scores would be of lesions that were trained on. Split by lesion (python -m skinseg.split), "
-                "or set data.split.unit=image, which stamps all scores LEAKY."
+                f"{', '.join(torn[:5])}: scores would be of lesions that were trained on. Split by lesion "
+                "(python -m skinseg.split), or set data.split.unit=image, which stamps all scores LEAKY."
             )
 
     @property
@@ -161,8 +160,7 @@ def make_split(
     if table.empty:
         raise SkinsegError(
             f"None of the {counted(len(catalog), 'image')} has a mask that somebody drew; there is nothing "
-            "to "
-            f"train on or to score. {how_to_get_masks()}"
+            f"to train on or to score. {how_to_get_masks()}"
         )
     if seed < 0:
         raise SkinsegError(f"data.split.seed={seed}: expected 0 or more.")
@@ -215,8 +213,7 @@ def _official_sides(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_
         of = f"of the {counted(len(table), 'image')} with a mask"
         raise SkinsegError(
             f"data.split.official=true: {counted(int(published.isna().sum()), f'{of} is', f'{of} are')} on "
-            "no "
-            "side of a publisher's division; set data.split.official=false for a split by lesion."
+            "no side of a publisher's division; set data.split.official=false for a split by lesion."
         )
     sides = published.str.replace(r"\+.*", "", regex=True).to_numpy(dtype=object, copy=True)
     if "test" not in sides:
@@ -373,8 +370,7 @@ def _one_fold(table: pd.DataFrame, folds: int, fold: int, seed: int, key: str) -
     if groups < folds:
         raise SkinsegError(
             f"{key} needs {folds} folds, but there {'is' if groups == 1 else 'are'} only "
-            f"{counted(groups, 'lesion')}; "
-            "take fewer folds (a larger share) or more data."
+            f"{counted(groups, 'lesion')}; take fewer folds (a larger share) or more data."
         )
     # A missing diagnosis is a stratum of its own.
     strata = table["diagnosis"].fillna("unknown")

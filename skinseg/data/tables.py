@@ -254,8 +254,7 @@ def report_match(
     if not matched.any():
         raise SkinsegError(
             f"{where}: none of its {counted(len(ids), what)} matches any of the "
-            f"{counted(len(images), 'image')}. "
-            f"Expected such as {images[0]}, found such as {others[0]}."
+            f"{counted(len(images), 'image')}. Expected such as {images[0]}, found such as {others[0]}."
         )
     rest = f"; these do not: {some(others)}" if len(others) else ""
     of = f"of {counted(len(ids), what)}"

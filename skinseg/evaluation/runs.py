@@ -299,8 +299,7 @@ def _check_defined(runs: Sequence[ScoredRun]) -> None:
             if len(alone := ids[ids.isin(known)]):
                 raise SkinsegError(
                     f"runs: {run.folder / 'scores.csv'} has no {metric} of {counted(len(alone), 'image')} "
-                    "that "
-                    f"others have one of, {alone.iloc[0]} first; expected a number. Evaluate it again."
+                    f"that others have one of, {alone.iloc[0]} first; expected a number. Evaluate it again."
                 )
 
 
@@ -408,8 +407,6 @@ def _check_same_images(methods: Sequence[Method]) -> None:
             raise SkinsegError(
                 f"runs: {first.runs[0].folder} has scores of {counted(len(here), 'image')} and "
                 f"{method.runs[0].folder} of {len(there)}; {counted(len(here - there), 'is', 'are')} "
-                "missing there "
-                f"and "
-                f"{len(there - here)} here, e.g. {', '.join(sorted(here ^ there)[:3])}. Score both on the "
-                "same images."
+                f"missing there and {len(there - here)} here, e.g. {', '.join(sorted(here ^ there)[:3])}. "
+                "Score both on the same images."
             )

@@ -160,8 +160,7 @@ def listed_side(side: Side, path: Path, name: SideName) -> Side:
     if missing or not split.ids(name):
         raise SkinsegError(
             f"split_file={path}: of its {counted(len(split.ids(name)), f'{name} image')} {len(missing)} "
-            "cannot be "
-            "scored"
+            "cannot be scored"
             + (f", e.g. {', '.join(missing[:3])}" if missing else "")
             + ": not in the data, without a mask, or in the training data of the checkpoint."
         )

@@ -43,9 +43,9 @@ def _reason(path: Path, error: Exception) -> str:
             return "it is cut short"
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
-                return "it is a zip archive, and none that PyTorch wrote"
+                return "it is a zip archive that PyTorch did not write"
     elif start[:1] != pickle.PROTO:
-        return "PyTorch wrote no file of this kind"
+        return "it is not a file that PyTorch wrote"
     if isinstance(error, pickle.UnpicklingError):
         return "it holds something else than tensors and plain values, whose loading could run any code"
     return "it is damaged"

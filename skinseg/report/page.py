@@ -323,8 +323,8 @@ def _distributions(
         )
         says = (
             f"Histogram of {about['label']} over {counted(finite.size, 'image')}: the median is "
-            f"{middle}{tail}, "
-            f"half of the images lie between {first} and {third}{tail}, all between {low} and {high}{tail}."
+            f"{middle}{tail}, half of the images lie between {first} and {third}{tail}, all between {low} "
+            f"and {high}{tail}."
         )
         drawn.append(
             {

@@ -189,8 +189,7 @@ def _check_defined(tables: Sequence[Floats]) -> None:
     if uneven := int((undefined.any(axis=0) & ~undefined.all(axis=0)).sum()):
         raise ValueError(
             f"{counted(uneven, 'image has', 'images have')} a score of some runs and none of others; give "
-            "these a value "
-            "(skinseg.scoring.metrics.with_penalties), or take the images out on purpose."
+            "these a value (skinseg.scoring.metrics.with_penalties), or take the images out on purpose."
         )
 
 

@@ -27,7 +27,7 @@ TRUST = "trust="
 
 Action = Literal["start", "resume", "skip"]
 
-# What reading JSON of which something is missing, or which is none, raises.
+# What is raised where a file is missing, is not JSON, or lacks what is expected in it.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 log = logging.getLogger(__name__)

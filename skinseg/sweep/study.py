@@ -182,10 +182,14 @@ def told(where: str) -> Iterator[None]:
         cause = getattr(cause, "orig", None) or cause  # the database's own words
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         held = "another process holds it" if "locked" in reason else "it cannot be reached, read or written"
-        way_out = "What was found so far is kept there; the same command goes on when it can be used again."
+        way_out = (
+            "What was found so far is kept there; to go on, run the same command when it can be used again."
+        )
         if isinstance(cause, ValueError) and (number := _unreadable_line(where)):
             held = f"its line {number} is no line of a journal"
-            way_out = "Remove that line, and the same command goes on with the others; or name another file."
+            way_out = (
+                "Remove that line and run the same command to go on with the others, or name another file."
+            )
         raise SkinsegError(
             f"search.storage={without_password(where)} cannot be used ({reason}): {held}. {way_out}"
         ) from error

@@ -134,7 +134,7 @@ def test_broken_transfer_is_resumed(server: Server, tmp_path: Path) -> None:
 def test_resumed_by_a_later_call(server: Server, tmp_path: Path) -> None:
     server.cut = [2_000_000]
     with pytest.raises(
-        SkinsegError, match=r"cannot be fetched \(the connection broke; tried once\).*goes on"
+        SkinsegError, match=r"cannot be fetched \(the connection broke; tried once\).*to go on"
     ):
         get(server, tmp_path, attempts=1)
     assert not (tmp_path / "file.zip").exists()

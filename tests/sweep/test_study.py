@@ -158,7 +158,7 @@ class TestStorageThatFails:
                 path.unlink()
             return 0.5
 
-        with pytest.raises(SkinsegError, match=r"cannot be used .*the same command goes on"), told(where):
+        with pytest.raises(SkinsegError, match=r"cannot be used .*run the same command"), told(where):
             open_study(where).optimize(objective, n_trials=1)
 
     def test_other_errors_pass(self, where: str) -> None:

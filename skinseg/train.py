@@ -302,14 +302,12 @@ def _fit_and_score(
     test_data: LesionDataModule,
     config: Plain,
 ) -> float:
-    from skinseg.evaluation.identity import digest
-    from skinseg.evaluation.scorings import log_scoring
     from skinseg.models.cost import network_cost
     from skinseg.record import write_json
     from skinseg.summary import show, summarise
 
     run_dir = Path(config["run_dir"])
-    known: Plain = {"objective": None, "checkpoint": None, "val": None}
+    known: Plain = {"objective": None, "checkpoint": None, "val": None, "test": None}
     doing, is_fit = "its end", False
     started = time.monotonic()
     try:
@@ -324,7 +322,13 @@ def _fit_and_score(
         doing = "scoring the test side"
         if config["test"]:
             path = None if best is None else str(best)
-            trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
+            try:
+                trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
+            finally:  # whoever has seen scores of the test side has seen them, whatever failed then
+                if "test" in segmenter.scores:
+                    known["test"] = segmenter.scores["test"].means()
+                    if trainer.is_global_zero:
+                        _log_scoring(segmenter, test_data, config, best)
         doing = "writing what was found"
         # On all processes: of a sharded network each has a part.
         cost = network_cost(segmenter.network, test_data.image_size)
@@ -341,17 +345,6 @@ def _fit_and_score(
                 "training_seconds": round(fit_seconds, 1),
                 "training_steps": trainer.global_step,
             }
-            if config["test"]:
-                log_scoring(
-                    run_dir,
-                    command="train",
-                    checkpoint=None if best is None else best.name,
-                    threshold=config["threshold"],
-                    split=summary["identity"]["split"],
-                    image_set=digest(sorted(test_data.dataset("test").image_ids)),
-                    images=summary["scores"]["test"]["images"],
-                    dice=summary["scores"]["test"]["dice"],
-                )
             write_json(run_dir / "summary.json", summary)
     except Exception as error:  # whatever it is, hours of training must not be lost with it
         if not is_fit:
@@ -365,6 +358,25 @@ def _fit_and_score(
             command = command_line("skinseg.evaluate", override("ckpt", best))
             log.info("Intervals, strata and a report: %s", command)
     return objective
+
+
+def _log_scoring(
+    segmenter: LesionSegmenter, test_data: LesionDataModule, config: Plain, best: Path | None
+) -> None:
+    from skinseg.evaluation.identity import digest
+    from skinseg.evaluation.scorings import log_scoring
+
+    scores = segmenter.scores["test"]
+    log_scoring(
+        Path(config["run_dir"]),
+        command="train",
+        checkpoint=None if best is None else best.name,
+        threshold=config["threshold"],
+        split=test_data.split.fingerprint,
+        image_set=digest(sorted(test_data.dataset("test").image_ids)),
+        images=len(scores.index),
+        dice=scores.means()["dice"],
+    )
 
 
 def _kept(trainer: L.Trainer) -> tuple[Path | None, float | None]:
@@ -431,7 +443,7 @@ def _unfinished(
         config: The resolved configuration.
         doing: What failed.
         error: Of it.
-        known: "objective", "checkpoint" and "val", the means of the validation side; None where not known.
+        known: "objective", "checkpoint", and "val" and "test", the means of these sides; None where not known.
     """
     from skinseg.record import write_json
 
@@ -443,7 +455,7 @@ def _unfinished(
             "failed": {"what": doing, "error": reason, "traceback": traceback.format_exception(error)},
             "config": config,
             "objective": {"name": config["monitor"], "value": known["objective"]},
-            "scores": {"val": known["val"], "test": None},
+            "scores": {"val": known["val"], "test": known["test"]},
             "training": {"epochs": trainer.current_epoch, "steps": trainer.global_step},
         }
         with suppress(SkinsegError):  # a full disk may be what failed

@@ -546,6 +546,7 @@ class Broken(Callback):
         ("on_fit_end", "its end"),
         ("on_validation_start", "scoring the validation side"),
         ("on_test_start", "scoring the test side"),
+        ("on_test_end", "scoring the test side"),
     ],
 )
 def test_what_fails_after_the_fit_leaves_what_is_known(
@@ -563,14 +564,31 @@ def test_what_fails_after_the_fit_leaves_what_is_known(
     assert "unheard of" in summary["failed"]["traceback"][-1]
     assert 0 <= summary["objective"]["value"] <= 1
     assert summary["training"]["steps"] > 0
-    assert (summary["scores"]["val"] is not None) == (hook == "on_test_start")
-    assert summary["scores"]["test"] is None
+    assert (summary["scores"]["val"] is not None) == hook.startswith("on_test")
+    scored = hook == "on_test_end"
+    assert (summary["scores"]["test"] is not None) == scored
+    assert (tmp_path / "run/test_scorings.jsonl").exists() == scored
     if hook == "on_test_start":
         folder = train(f"ckpt_path={best.with_name('last.ckpt')}")
         whole = json.loads((folder / "summary.json").read_text())
         assert "failed" not in whole
         assert whole["objective"] == summary["objective"]
         assert whole["scores"]["test"] is not None
+
+
+def test_what_fails_after_the_test_side_was_scored_does_not_hide_the_scoring(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("unheard of")
+
+    monkeypatch.setattr("skinseg.summary.summarise", fail)
+    with pytest.raises(SkinsegError, match="writing what was found failed: RuntimeError: unheard of"):
+        train()
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    (line,) = (tmp_path / "run/test_scorings.jsonl").read_text().splitlines()
+    assert json.loads(line)["dice"] == pytest.approx(summary["scores"]["test"]["dice"])
+    assert json.loads(line)["checkpoint"] == "best.ckpt"
 
 
 def test_a_full_disk_that_nothing_else_has_told(train: Train, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def run(cfg: DictConfig) -> Comparison:
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import fetch_evaluations, finish, log_evaluation
     from skinseg.evaluation.comparison import Comparison
-    from skinseg.evaluation.runs import find_runs, find_unscored, load_run, methods_of
+    from skinseg.evaluation.runs import load_runs, methods_of
     from skinseg.record import write_csv, write_json, write_text
     from skinseg.report.page import comparison_page
     from skinseg.scoring.metrics import METRICS
@@ -113,10 +113,7 @@ def run(cfg: DictConfig) -> Comparison:
             else [entry]
         )
     ]
-    found = [load_run(path) for path in find_runs(entries)]
-    unscored = find_unscored(entries)
-    for path in unscored:
-        log.warning("%s has no scores (failed, interrupted or not tested); it is left out.", path)
+    found, unscored = load_runs(entries)
     if len(found) < 2:
         raise SkinsegError(
             f"runs: found {counted(len(found), 'run')}; a comparison needs two. Name further folders."

@@ -47,6 +47,7 @@ from skinseg.sweep.jobs import (
     continued,
     earlier_jobs,
     fingerprint,
+    last_of,
     result_of,
     state_of,
 )
@@ -361,8 +362,7 @@ def _refuse_other(there: Job, job: Job) -> None:
 def _resuming(job: Job) -> Job:
     if job.action != "resume" or job.earlier is None:
         return job
-    last = job.earlier / "checkpoints" / "last.ckpt"
-    return replace(job, config={**job.config, "ckpt_path": str(last)})
+    return replace(job, config={**job.config, "ckpt_path": str(last_of(job.earlier))})
 
 
 def _let_hydra_take(composed: Mapping[tuple[str, ...], DictConfig], path: Path) -> None:

@@ -39,7 +39,7 @@ from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.multirun import named, run_in_child
 from skinseg.quoting import command_line, literal, override
 from skinseg.record import write_csv, write_text
-from skinseg.sweep.jobs import Job, fingerprint, state_of
+from skinseg.sweep.jobs import Job, fingerprint, last_of, state_of
 from skinseg.sweep.space import ends, short, suggest, value_of
 from skinseg.sweep.study import (
     PRUNED,
@@ -309,7 +309,7 @@ class _Search:
     def _job(self, trial: Trial, values: Mapping[str, Any], folder: Path, earlier: Path | None) -> Job:
         overrides = [override(*item) for item in values.items()]
         words = [short(*item) for item in values.items()]
-        last = None if earlier is None else earlier / "checkpoints" / "last.ckpt"
+        last = None if earlier is None else last_of(earlier)
         resuming = [override("ckpt_path", str(last))] if last is not None and last.is_file() else []
         config = _compose([*overrides, *resuming], words, folder, f"search_{self.options['study']}")
         reporter = {

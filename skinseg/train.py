@@ -443,7 +443,7 @@ def _unfinished(
         config: The resolved configuration.
         doing: What failed.
         error: Of it.
-        known: "objective", "checkpoint", and "val" and "test", the means of these sides; None where not known.
+        known: "objective", "checkpoint" and the means of "val" and "test"; None where not known.
     """
     from skinseg.record import write_json
 

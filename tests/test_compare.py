@@ -23,7 +23,7 @@ from skinseg.config import compose
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.evaluation.comparison import Comparison
-from skinseg.evaluation.runs import ScoredRun, methods_of
+from skinseg.evaluation.runs import ScoredRun, load_runs, methods_of
 from skinseg.scoring.metrics import METRICS
 from skinseg.scoring.statistics import (
     LEAST_LESIONS,
@@ -32,6 +32,7 @@ from skinseg.scoring.statistics import (
     paired_test,
     run_intervals,
 )
+from skinseg.sweep.jobs import Job
 
 IMAGES = 24
 
@@ -342,7 +343,7 @@ def in_a_spreadsheet(*, sep: str = ",", decimal: str = ".", **columns: Any) -> C
         (other_identity("split"), "same images and masks, but say otherwise which images show one lesion"),
         (other_identity("side"), "different sides .*other"),
         (without("identity"), "lacks 'identity'"),
-        (lambda p: (p / "evaluations/bad/scores.csv").write_text(""), "bad cannot be read"),
+        (lambda p: (p / "evaluations/bad/scores.csv").write_text(""), r"bad\S* cannot be read"),
         (
             in_a_spreadsheet(sep=";", decimal=","),
             r"scores\.csv is not as skinseg wrote it \(no column group; no column image_id\)",
@@ -353,7 +354,7 @@ def in_a_spreadsheet(*, sep: str = ",", decimal: str = ".", **columns: Any) -> C
         ),
         (in_a_spreadsheet(dice=lambda t: 1000 * t["dice"]), "dice holds numbers that it cannot have"),
         (in_a_spreadsheet(group=None), "no value of group in some rows"),
-        (lambda p: (p / "evaluations/bad/evaluation.json").write_text("{"), "bad cannot be read"),
+        (lambda p: (p / "evaluations/bad/evaluation.json").write_text("{"), r"bad\S* cannot be read"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_named(
@@ -489,6 +490,32 @@ def test_a_failed_job_of_a_sweep_is_named(
     assert caplog.text.count("has no scores") == 1
     assert ["Left out", "1 run without scores: bce_1"] in content(tmp_path)["protocol"]
     assert "1 run without scores: bce_1" in (tmp_path / "comparison/report.html").read_text()
+
+
+def test_a_job_without_whole_scores_is_left_out_of_a_sweep_and_refused_by_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = {"failed": '{"failed": {"what": "scoring the test side"}}', "torn": '{"na', "list": "[]"}
+    for name in (*records, "whole", "unwritten"):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+        (tmp_path / "sweep" / name / "scores.csv").write_text("image_id,group,dice\nI1,L1,0.5\n")
+        (tmp_path / "sweep" / name / "config.yaml").touch()
+    record = {"name": "a", "identity": {}, "costs": {}, "protocol": {"stamps": []}}
+    for name, text in {**records, "whole": json.dumps(record)}.items():
+        (tmp_path / "sweep" / name / "summary.json").write_text(text)
+    found, unscored = load_runs([str(tmp_path / "sweep")])
+    assert [run.folder.name for run in found] == ["whole"]
+    assert sorted(path.name for path in unscored) == ["failed", "list", "torn", "unwritten"]
+    assert all(str(path) in caplog.text for path in unscored)
+    for name in records:
+        with pytest.raises(SkinsegError, match=rf"runs: .*{name}.*Evaluate it: python"):
+            load_runs([str(tmp_path / "sweep" / name)])
+    # Below a sweep whose sweep.json is torn its jobs are found, with what they left out as done before.
+    job = Job(0, [], [], tmp_path / "second/0", "", "skip", tmp_path / "sweep/whole", {})
+    job.write()
+    (tmp_path / "second/sweep.json").write_text("{")
+    assert [run.folder for run in load_runs([str(tmp_path / "second")])[0]] == [tmp_path / "sweep/whole"]
+    assert "sweep.json cannot be read" in caplog.text
 
 
 def test_runs_of_one_method_are_one_score(sweep: Path, tmp_path: Path) -> None:

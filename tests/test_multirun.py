@@ -340,6 +340,25 @@ def test_a_job_that_was_moved_writes_where_it_lies(monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "there").exists()
 
 
+def test_a_sweep_that_was_moved_with_its_earlier_one_knows_it(tmp_path: Path) -> None:
+    first = plan("model=tiny", "seed=1,2", folder=tmp_path / "there/first")
+    write(first)
+    finish(tmp_path / "there/first/0")
+    (tmp_path / "there/first/1/checkpoints").mkdir()
+    (tmp_path / "there/first/1/checkpoints/last.ckpt").touch()
+    second = plan("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "there/second")
+    write(second)
+    assert [job.action for job in second.jobs] == ["skip", "resume"]
+    (tmp_path / "there").rename(tmp_path / "here")
+    skipped, resumed = (Job.read(tmp_path / "here/second" / number) for number in "01")
+    assert skipped.scores == tmp_path / "here/first/0"
+    assert resumed.config["ckpt_path"] == str(tmp_path / "here/first/1/checkpoints/last.ckpt")
+    # Moved alone it finds the earlier one where that was.
+    (tmp_path / "here").rename(tmp_path / "there")
+    (tmp_path / "there/second").rename(tmp_path / "elsewhere")
+    assert Job.read(tmp_path / "elsewhere/0").scores == tmp_path / "there/first/0"
+
+
 @pytest.mark.parametrize(
     ("kept", "goes_on", "left"),
     [([], False, []), (["best.ckpt"], False, []), (["best.ckpt", "epoch=1.ckpt"], False, []),

@@ -99,8 +99,8 @@ def fetch(
                     if attempt == attempts - 1 or isinstance(error, ValueError):
                         raise SkinsegError(
                             f"{archive.url} cannot be fetched ({_reason(error)}; tried "
-                            f"{often(attempt + 1)}). What came so far is kept: run the same command to go on, "
-                            f"or fetch it by other means, put it at {target} and run the command again."
+                            f"{often(attempt + 1)}). What came so far is kept: run the same command to go "
+                            f"on, or fetch it by other means, put it at {target} and run the command again."
                         ) from error
                     time.sleep(pause * 2**attempt)
         source = target if target.is_file() else part

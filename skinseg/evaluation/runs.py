@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +18,11 @@ from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, override
 from skinseg.scoring.metrics import METRICS, with_penalties, within_bounds
 from skinseg.scoring.statistics import Estimates, cluster_intervals, run_intervals
-from skinseg.sweep.jobs import PLAN, entries_of
+from skinseg.sweep.jobs import PLAN, entries_of, jobs_of
 
 _DEEPEST = 3
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,40 @@ def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return means.assign(group=rows.drop_duplicates("image_id").set_index("image_id")["group"])
 
 
+class UnscoredError(SkinsegError):
+    """A run has no whole scores: what has to be known of them failed to be written, or cannot be read."""
+
+
+def load_runs(entries: Sequence[str]) -> tuple[list[ScoredRun], list[Path]]:
+    """Reads the scores of runs and evaluations.
+
+    Args:
+        entries: As in `find_runs`.
+
+    Returns:
+        The runs in the order of `find_runs`, and the folders below entries of several that have no whole
+        scores, which is said.
+
+    Raises:
+        SkinsegError: As of `find_runs` and `load_run`; of a run without whole scores where itself is named.
+    """
+    named = {Path(entry).expanduser() for entry in entries}
+    runs: list[ScoredRun] = []
+    unscored: list[Path] = []
+    for folder in find_runs(entries):
+        try:
+            runs.append(load_run(folder))
+        except UnscoredError as error:
+            if folder in named:
+                raise
+            log.warning("%s It is left out.", error)
+            unscored.append(folder)
+    for folder in find_unscored(entries):
+        log.warning("%s has no scores (failed, interrupted or not tested); it is left out.", folder)
+        unscored.append(folder)
+    return runs, unscored
+
+
 def find_runs(entries: Sequence[str]) -> list[Path]:
     """Finds the folders that hold scores.
 
@@ -166,7 +203,7 @@ def find_unscored(entries: Sequence[str]) -> list[Path]:
         )
         for path in sorted(paths):
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if not hidden and not (path.parent / "scores.csv").is_file():
+            if not hidden and not _is_scored(path.parent):
                 found.append(path.parent)
     return found
 
@@ -174,36 +211,49 @@ def find_unscored(entries: Sequence[str]) -> list[Path]:
 def _scored_below(folder: Path, depth: int) -> Iterable[Path]:
     for place in _done_before(folder):
         yield from _scored_below(place, 0)
-    if (folder / "scores.csv").is_file() and any(
-        (folder / name).is_file() for name in ("evaluation.json", "summary.json")
-    ):
+    if _is_scored(folder):
         yield folder
     elif depth:
         for child in sorted(subfolders(folder), key=lambda path: (len(path.name), path.name)):
             yield from _scored_below(child, depth - 1)
 
 
+def _is_scored(folder: Path) -> bool:
+    records = ("evaluation.json", "summary.json")
+    return (folder / "scores.csv").is_file() and any((folder / name).is_file() for name in records)
+
+
 def _done_before(folder: Path) -> Iterable[Path]:
     """The folders of jobs that a sweep left out, since an earlier one had done them."""
     if not (folder / PLAN).is_file():
         return []
-    return [folder / job["scores"] for job in entries_of(folder) if job["scores"] != job["folder"]]
+    try:
+        return [folder / job["scores"] for job in entries_of(folder) if job["scores"] != job["folder"]]
+    except SkinsegError:  # `jobs_of` says it
+        return [job.scores for job in jobs_of(folder) if job.scores != job.folder]
 
 
 def load_run(folder: Path) -> ScoredRun:
     """Reads the scores of an evaluation or a run.
 
     Raises:
+        UnscoredError: Its scores are not whole, or their record cannot be read.
         SkinsegError: A file cannot be read or lacks what is needed.
     """
     name = "evaluation.json" if (folder / "evaluation.json").is_file() else "summary.json"
     try:
         record = json.loads((folder / name).read_text(encoding="utf-8"))
         if failed := record.get("failed"):
-            raise SkinsegError(
+            raise UnscoredError(
                 f"runs: {folder} has no whole scores: after its training {failed['what']} failed. "
                 f"Evaluate it: {how_to_evaluate(folder)}"
             )
+    except (OSError, ValueError, AttributeError) as error:
+        raise UnscoredError(
+            f"runs: {folder / name} cannot be read ({type(error).__name__}: {error}). Evaluate it: "
+            f"{how_to_evaluate(folder)}"
+        ) from error
+    try:
         table = _read_scores(folder / "scores.csv")
         missing = {name: table.loc[table[name].isna(), "image_id"] for name in METRICS if name in table}
         stamps = record["stamps"] if name == "evaluation.json" else record["protocol"]["stamps"]

@@ -87,11 +87,14 @@ class Job:
     def write(self) -> None:
         """Writes the job to its folder. See `skinseg.record.write_json`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / JOB, asdict(self))
+        earlier = None if self.earlier is None else _relative(self.earlier, self.folder)
+        write_json(self.folder / JOB, {**asdict(self), "earlier": earlier})
 
     @classmethod
     def read(cls, folder: Path) -> Job:
         """Reads what `write` wrote; the folder is the job's run folder now, whatever it was before.
+
+        The earlier job is looked for where it lies as seen from there, else where it lay.
 
         Raises:
             SkinsegError: There is no such file, or it is none of a job.
@@ -104,6 +107,11 @@ class Job:
             here = str(folder.absolute())
             if (there := config.get("run_dir", here)) != here:
                 content["config"] = _moved(config, there, here)
+            if content["earlier"] is not None:
+                places = [(Path(place).resolve() / content["earlier"]).resolve() for place in (here, there)]
+                content["earlier"] = next((place for place in places if place.exists()), places[0])
+                if content["action"] == "resume":
+                    content["config"]["ckpt_path"] = str(last_of(content["earlier"]))
             return TypeAdapter(cls).validate_python({**content, "folder": folder})
         except _UNREADABLE as error:
             reason = str(error).splitlines()[0]
@@ -140,6 +148,11 @@ class Plan:
                 ],
             },
         )
+
+
+def last_of(folder: Path) -> Path:
+    """Returns the checkpoint from which a training in a folder can go on, whether it is there or not."""
+    return folder / "checkpoints" / "last.ckpt"
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -227,27 +240,36 @@ def entries_of(sweep: Path) -> list[dict[str, Any]]:
 
 
 def earlier_jobs(folder: Path) -> Iterator[Job]:
-    """Yields the jobs of all sweeps beside one, the latest sweep first, with the one itself.
-
-    What cannot be read is said and left out; where that is a `sweep.json`, its jobs are looked for below it.
+    """Yields the jobs of all sweeps beside one, the latest sweep first, with the one itself; see `jobs_of`.
 
     Args:
         folder: Of the sweep; those beside it are of the same experiment.
     """
     plans = sorted(folder.parent.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in plans:
-        try:
-            places = [path.parent / entry["folder"] for entry in entries_of(path.parent)]
-        except SkinsegError as error:
-            _say(str(error))
-            found = (job.parent for job in path.parent.rglob(JOB))
-            places = sorted(place for place in found if not _hidden(place, path.parent))
-        for place in places:
-            if (place / JOB).is_file():
-                try:
-                    yield Job.read(place)
-                except SkinsegError as error:
-                    _say(f"{error} It counts as not done.")
+        yield from jobs_of(path.parent)
+
+
+def jobs_of(sweep: Path) -> Iterator[Job]:
+    """Yields the jobs of a sweep.
+
+    What cannot be read is said and left out; where that is its `sweep.json`, the jobs are looked for below.
+
+    Args:
+        sweep: Its folder.
+    """
+    try:
+        places = [sweep / entry["folder"] for entry in entries_of(sweep)]
+    except SkinsegError as error:
+        _say(f"{error} Until then its jobs are looked for below it.")
+        found = (job.parent for job in sweep.rglob(JOB))
+        places = sorted(place for place in found if not _hidden(place, sweep))
+    for place in places:
+        if (place / JOB).is_file():
+            try:
+                yield Job.read(place)
+            except SkinsegError as error:
+                _say(f"{error} It counts as not done.")
 
 
 def _hidden(path: Path, below: Path) -> bool:
@@ -274,7 +296,7 @@ def continued(job: Job, before: Sequence[Job]) -> Job:
                 f"sweep.resume=true: {other.label} is still running, in {other.folder}. Wait for it, or stop "
                 "it."
             )
-        if (other.folder / "checkpoints" / "last.ckpt").is_file():
+        if last_of(other.folder).is_file():
             return replace(job, action="resume", earlier=other.folder)
     return job
 

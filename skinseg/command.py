@@ -6,6 +6,7 @@ import copy
 import functools
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,9 @@ from skinseg.config import (
     check,
     compose,
     config_dir,
+    for_none,
     missing_keys,
+    options_of,
     plain,
     problems_in_source,
 )
@@ -340,7 +343,7 @@ def _readable(overrides: Sequence[str]) -> tuple[list[str], list[str], list[str]
         key = str(word.key_or_group)
         group, plain_value = (config_dir() / key).is_dir(), word.type == OverrideType.CHANGE
         if group and (word.is_delete() or (plain_value and word.value() is None)):
-            problems.append(f"{text}: it needs an option; {_for_none(key)}.")
+            problems.append(f"{text}: it needs an option; {for_none(key)}.")
         elif word.is_delete():
             deleted.append(key)
         elif group and key in ADDED and plain_value:
@@ -353,11 +356,6 @@ def _readable(overrides: Sequence[str]) -> tuple[list[str], list[str], list[str]
         else:
             left.append(text)
     return problems, left, deleted
-
-
-def _for_none(group: str) -> str:
-    options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-    return f"for none: {group}=none" if "none" in options else f"known: {', '.join(options)}"
 
 
 def _groups() -> list[str]:
@@ -391,19 +389,19 @@ def _unknown_to_hydra(key: str) -> str | None:
 def _delete(cfg: DictConfig, key: str) -> Iterator[str]:
     """Deletes a key as `~key` does, or says which one was meant."""
     node: Any = cfg
-    *parts, last = key.split(".")
-    for part in (*parts, last):
+    parts = key.split(".")
+    for place, part in enumerate(parts):
         if not isinstance(node, DictConfig) or part not in node:
             known = [] if not isinstance(node, DictConfig) else list(map(str, node))
             near = nearest(part, known)
-            meant = key.replace(part, near[0], 1) if near else ""
-            way = f"{meant}=none" if (config_dir() / meant / "none.yaml").is_file() else f"~{meant}"
+            meant = ".".join([*parts[:place], *near, *parts[place + 1 :]])
+            way = f"{meant}=none" if "none" in options_of(meant) else f"~{meant}"
             hint = f"did you mean {way}?" if near else f"known: {', '.join(sorted(known)) or 'none'}."
             yield f"~{key}: no such key; {hint}"
             return
-        if part is last:
+        if place == len(parts) - 1:
             with open_dict(node):
-                del node[last]
+                del node[part]
         else:
             node = node[part]
 
@@ -451,7 +449,7 @@ def _no_such_option(missing: MissingConfigException, asking: Sequence[str]) -> s
 
     Args:
         missing: Hydra's.
-        asking: The overrides that ask for the one that is not there. None: a file does.
+        asking: The overrides that ask for the one that is not there; empty where a file does.
     """
     group, _, option = (missing.missing_cfg_file or "").rpartition("/")
     if group == "hydra/launcher" and option in _PLUGINS:
@@ -460,7 +458,7 @@ def _no_such_option(missing: MissingConfigException, asking: Sequence[str]) -> s
             f"hydra/launcher: this one needs {extra}, which is not installed: pip install 'skinseg[{extra}]'."
         )
     # Of a group of several Hydra gives none.
-    there = missing.options or [path.stem for path in (config_dir() / group).glob("*.yaml")]
+    there = missing.options or options_of(group)
     # Files named base are parts of options.
     options = sorted(name for name in there if not name.startswith("base"))
     near = nearest(option, options)
@@ -468,7 +466,8 @@ def _no_such_option(missing: MissingConfigException, asking: Sequence[str]) -> s
     hint = ""
     if near:
         key, _, value = (asking or [f"{group}={option}"])[0].partition("=")
-        hint = f"did you mean {pasted(key + '=' + value.replace(option, near[0]))}? "
+        meant = re.sub(rf"(?<![\w-]){re.escape(option)}(?![\w-])", near[0], value)
+        hint = f"did you mean {pasted(f'{key}={meant}')}? "
     return f"{group}={option}: no such option; {hint}{known}"
 
 

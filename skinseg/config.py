@@ -237,6 +237,17 @@ def config_dir() -> Path:
     )
 
 
+def options_of(group: str) -> list[str]:
+    """Returns the names of a group's options, sorted; of what is no group there are none."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def for_none(group: str) -> str:
+    """Says how to choose nothing of a group, or which options there are where that cannot be."""
+    options = options_of(group)
+    return f"for none: {group}=none" if "none" in options else f"known: {', '.join(options)}"
+
+
 def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
     """Composes the configuration as the command line would.
 
@@ -370,8 +381,8 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
     for key in sorted(config.keys() - known):
         yield _unknown_at_root(key, config, types, schema)
     for key in sorted(known - config.keys()):
-        none = f"; for none: {key}=none" if "none" in _options_of(key) else ""
-        yield f"{key}: missing; the root needs it{none}."
+        hint = f"; {for_none(key)}" if options_of(key) else ""
+        yield f"{key}: missing; the root needs it{hint}."
     for key in sorted(known & config.keys()):
         value, kind = config[key], types[key]
         if kind == Node or (kind in (Node | None, Node | Changes | None) and value):
@@ -623,11 +634,7 @@ def _type_hints(constructor: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _options(group: str) -> str:
-    return ", ".join(_options_of(group))
-
-
-def _options_of(group: str) -> list[str]:
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+    return ", ".join(options_of(group))
 
 
 def _first_line(error: BaseException) -> str:

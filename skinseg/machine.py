@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from skinseg.errors import SkinsegError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of errors of a disk, a quota or a file that is full."""
 
-_NOT_WRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _NO_ROOM = 1 << 20  # bytes
 
 
@@ -29,8 +30,11 @@ def told(error: BaseException, folder: Path) -> SkinsegError | None:
         error: What was raised.
         folder: That the command writes to.
     """
-    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
-        where = error.filename or _full_place(folder)
+    if isinstance(error, OSError) and error.errno in (*FULL, errno.EROFS, *_FORBIDDEN):
+        name = None if isinstance(error.filename, int) else error.filename  # a number of an open file
+        where = Path(os.fsdecode(name)) if name else _full_place(folder)
+        if error.errno in _FORBIDDEN and not where.absolute().is_relative_to(folder.absolute()):
+            return SkinsegError(f"{where}: {why(error)}. Check the permissions of the file and its folders.")
         way_out = "Free space, or take" if error.errno in FULL else "Take"
         return SkinsegError(f"{where}: {why(error)}. {way_out} another folder (hydra.run.dir=<folder>).")
     if isinstance(error, RuntimeError) and "determine home directory" in str(error):

@@ -132,7 +132,7 @@ def _announcement(plan: Plan) -> str:
     """Says how much a sweep is about to do."""
     left = len(_to_run(plan))
     done = len(plan.jobs) - left
-    what = f"{left} training{'' if left == 1 else 's'}" + (f", {done} done before" if done else "")
+    what = counted(left, "training") + (f", {done} done before" if done else "")
     return f"The sweep starts: {what}; in {plan.folder}."
 
 

@@ -184,8 +184,6 @@ def _said(config: Plain, error: Exception) -> SkinsegError | None:
 
     if isinstance(error, SkinsegError):
         return error
-    if not isinstance(error, RuntimeError):
-        return told(error, Path(config["run_dir"]))
     if isinstance(error, torch.OutOfMemoryError) or is_oom_error(error):
         return _out_of_memory(config, error)
     if _lost_a_process(error):
@@ -197,7 +195,7 @@ def _said(config: Plain, error: Exception) -> SkinsegError | None:
     return told(error, Path(config["run_dir"]))
 
 
-def _out_of_memory(config: Plain, error: RuntimeError) -> SkinsegError:
+def _out_of_memory(config: Plain, error: Exception) -> SkinsegError:
     size = pasted(override("data.image_size", config["data"]["image_size"]))
     reason = str(error).strip().split(". ")[0].splitlines()[0]
     return SkinsegError(
@@ -210,10 +208,10 @@ def _out_of_memory(config: Plain, error: RuntimeError) -> SkinsegError:
     )
 
 
-def _lost_a_process(error: RuntimeError) -> bool:
+def _lost_a_process(error: Exception) -> bool:
     """Returns whether a collective operation of PyTorch failed because its other end is gone."""
     gone = ("Connection reset by peer", "Connection closed by peer", "remote process exited")
-    return any(words in str(error) for words in gone)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in gone)
 
 
 def _prepare_torch(config: Plain) -> None:

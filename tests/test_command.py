@@ -37,6 +37,7 @@ SCHEMAS = {"train": RootConfig, "evaluate": EvaluateConfig, "predict": PredictCo
         ("train ~loger", "~loger: no such key; did you mean logger=none?"),
         ("train ~modle.encoder_name", "no such key; did you mean ~model.encoder_name?"),
         ("train ~logger.wandbb", "did you mean ~logger.wandb?"),
+        ("train ~callbacks.worst_images.image", "did you mean ~callbacks.worst_images.images?"),
         ("train ~seed.x", "~seed.x: no such key; known: none."),
         ("train experiment=demo", "did you mean +experiment=demo?"),
         ("train sweep=losses", "did you mean +sweep=losses?"),

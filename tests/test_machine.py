@@ -22,6 +22,12 @@ from skinseg.machine import told
         (OSError(errno.ENOSPC, "No space left on device"), "/runs/7: the disk is full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "/runs/7: Disk quota exceeded. Free space"),
         (OSError(errno.EROFS, "Read-only file system", "/data/x"), "/data/x: Read-only file system. Take"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs/7/a"), "denied. Take another folder"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/data/meta.csv"),
+            "/data/meta.csv: Permission denied. Check the permissions of the file",
+        ),
+        (PermissionError(errno.EPERM, "Operation not permitted", b"/data/x.jpg"), "/data/x.jpg: Operation"),
         (
             RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)"),
             "data.num_workers=0), or give a container more: docker run --shm-size=8g",
@@ -71,6 +77,27 @@ def test_loader_processes_without_room_for_what_they_hand_over() -> None:
     )
     with pytest.raises(SkinsegError, match="--shm-size"):
         next(iter(loader))
+
+
+class FullLater(TensorDataset):
+    def __getitem__(self, row: int) -> object:
+        if row:
+            raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
+        return super().__getitem__(row)
+
+
+def test_loader_processes_of_another_loader_stay() -> None:
+    """Such as those of the validation, which began after those of the training."""
+    full, other = (
+        LateDataLoader(data, num_workers=1, worker_init_fn=prepare_worker, prefetch_factor=1)
+        for data in (FullLater(torch.zeros(4)), TensorDataset(torch.zeros(4)))
+    )
+    batches, others = iter(full), iter(other)
+    next(batches)
+    next(others)
+    with pytest.raises(SkinsegError, match="--shm-size"):
+        next(batches)
+    assert len(list(others)) == 3
 
 
 def test_no_room_for_the_locks_of_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -368,10 +368,12 @@ class LateDataLoader(DataLoader[Any]):
                 raise
             # Loader processes that nothing but the garbage collector ends take ten seconds to end, and those
             # that a traceback holds until the program's end far longer.
-            if batches is not None:
-                batches._shutdown_workers()
-            for process in set(active_children()) - before:  # of an iterator that was not even made
-                process.kill()
+            made = batches or self._iterator
+            if made is not None:
+                made._shutdown_workers()
+            else:  # those of an iterator that was not even made
+                for process in set(active_children()) - before:
+                    process.kill()
             self._iterator = None
             raise said from None
 

@@ -1,4 +1,7 @@
-"""Output folders belong to one command at a time: to the first, until it ends in whatever way."""
+"""Output folders belong to one command at a time: to the first, until it ends in whatever way.
+
+Searches are the exception: several may share a folder, which each has only while they agree on its study.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +131,7 @@ def _told(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise SkinsegError(
             f"{folder}: another command is writing this folder. Wait until it has ended, stop it, or take "
-            "another folder."
+            f"another folder; if none is running, remove {folder / LOCK}."
         ) from error
     except OSError as error:
         raise SkinsegError(

@@ -46,11 +46,11 @@ from skinseg.sweep.study import (
     STORAGE,
     abandoned,
     agree,
-    claim,
     counted,
     draw,
     folder_of,
     give_back,
+    note_place,
     open_storage,
     table,
     told,
@@ -294,7 +294,7 @@ class _Search:
     def _run(self, trial: Trial) -> float:
         earlier = folder_of(trial)
         folder = _free(self.folder / "trials", trial.number)
-        self.locks[trial.number] = claim(trial, folder)
+        self.locks[trial.number] = note_place(trial, folder)
         values = {key: suggest(trial, key, spec) for key, spec in self.options["space"].items()}
         with self.lock:
             job = self._job(trial, values, folder, earlier)

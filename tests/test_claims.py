@@ -128,7 +128,7 @@ def test_of_two_commands_with_one_folder_one_is_refused(mode: str, tmp_path: Pat
     (winner,) = (process for process in both if process is not loser)
     assert loser.communicate()[0] == (
         f"{tmp_path / 'mine'}: another command is writing this folder. Wait until it has ended, stop it, or "
-        "take another folder.\n"
+        f"take another folder; if none is running, remove {tmp_path / 'mine' / LOCK}.\n"
     )
     assert loser.returncode == 2
     wait_for(lambda: bool(list((tmp_path / "runs").iterdir())))

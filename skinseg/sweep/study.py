@@ -44,6 +44,7 @@ _SILENT_S = 600
 _SQLITE_WAIT_S = 60.0
 # Twice at most: what ends its machine each time is not tried for ever.
 _AGAIN = RetryHeartbeatStaleTrialCallback(max_retry=2, inherit_intermediate_values=True)
+# Held by the search as long as it runs the trial; the trial's own process has the folder by `skinseg.claims`.
 _LOCK = ".trial"
 _TORN = ".torn"
 # How Optuna begins each line of a journal.
@@ -253,8 +254,8 @@ def give_back(study: Study, trial: FrozenTrial) -> None:
     _AGAIN(study, copy.deepcopy(trial))
 
 
-def claim(trial: Trial, folder: Path) -> FileLock:
-    """Notes where a trial runs, and takes the folder until the lock is released or the process ends."""
+def note_place(trial: Trial, folder: Path) -> FileLock:
+    """Notes where a trial runs, and that this search runs it, until the lock is released or it ends."""
     lock = FileLock(folder / _LOCK, timeout=0)
     lock.acquire()
     place = {"number": trial.number, "host": platform.node(), "folder": str(folder)}

@@ -14,7 +14,17 @@ from PIL import Image
 
 from skinseg.errors import SkinsegError
 from skinseg.sweep import study as module
-from skinseg.sweep.study import abandoned, agree, claim, counted, draw, give_back, open_storage, table, told
+from skinseg.sweep.study import (
+    abandoned,
+    agree,
+    counted,
+    draw,
+    give_back,
+    note_place,
+    open_storage,
+    table,
+    told,
+)
 
 RATE = {"rate": FloatDistribution(0.0, 1.0)}
 
@@ -44,7 +54,7 @@ def test_a_trial_that_is_given_back_is_taken_again_but_not_for_ever(where: str, 
     first.report(0.25, 0)
     numbers = []
     for number in range(3):
-        claim(first if number == 0 else study.ask(RATE), tmp_path).release()
+        note_place(first if number == 0 else study.ask(RATE), tmp_path).release()
         (left,) = abandoned(study)
         assert left.params == first.params
         assert left.intermediate_values == {0: 0.25}
@@ -60,7 +70,7 @@ def test_a_trial_is_abandoned_when_nobody_holds_its_folder(where: str, tmp_path:
     study = open_study(where)
     trial = study.ask(RATE)
     assert list(abandoned(study)) == []  # asked for a moment ago
-    lock = claim(trial, tmp_path)
+    lock = note_place(trial, tmp_path)
     assert list(abandoned(open_study(where))) == []
     lock.release()
     for held in abandoned(study):
@@ -73,7 +83,7 @@ def test_a_trial_is_abandoned_when_nobody_holds_its_folder(where: str, tmp_path:
 def test_a_trial_that_goes_on_is_not_taken_for_the_earlier_one(where: str, tmp_path: Path) -> None:
     """Before it has noted its own folder it has the note of the other."""
     study = open_study(where)
-    claim(study.ask(RATE), tmp_path).release()
+    note_place(study.ask(RATE), tmp_path).release()
     give_back(study, study.trials[0])
     study.tell(0, state=TrialState.FAIL)
     assert study.ask(RATE).number == 1

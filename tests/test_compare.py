@@ -495,7 +495,12 @@ def test_a_failed_job_of_a_sweep_is_named(
 def test_a_job_without_whole_scores_is_left_out_of_a_sweep_and_refused_by_itself(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records = {"failed": '{"failed": {"what": "scoring the test side"}}', "torn": '{"na', "list": "[]"}
+    records = {
+        "failed": '{"failed": {"what": "scoring the test side"}}',
+        "torn": '{"na',
+        "list": "[]",
+        "odd": '{"failed": true}',
+    }
     for name in (*records, "whole", "unwritten"):
         (tmp_path / "sweep" / name).mkdir(parents=True)
         (tmp_path / "sweep" / name / "scores.csv").write_text("image_id,group,dice\nI1,L1,0.5\n")
@@ -505,7 +510,7 @@ def test_a_job_without_whole_scores_is_left_out_of_a_sweep_and_refused_by_itself
         (tmp_path / "sweep" / name / "summary.json").write_text(text)
     found, unscored = load_runs([str(tmp_path / "sweep")])
     assert [run.folder.name for run in found] == ["whole"]
-    assert sorted(path.name for path in unscored) == ["failed", "list", "torn", "unwritten"]
+    assert sorted(path.name for path in unscored) == ["failed", "list", "odd", "torn", "unwritten"]
     assert all(str(path) in caplog.text for path in unscored)
     for name in records:
         with pytest.raises(SkinsegError, match=rf"runs: .*{name}.*Evaluate it: python"):

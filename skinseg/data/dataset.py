@@ -368,7 +368,7 @@ class LateDataLoader(DataLoader[Any]):
                 raise
             # Loader processes that nothing but the garbage collector ends take ten seconds to end, and those
             # that a traceback holds until the program's end far longer.
-            made = batches or self._iterator
+            made: Any = self._iterator if batches is None else batches
             if made is not None:
                 made._shutdown_workers()
             else:  # those of an iterator that was not even made

@@ -248,7 +248,7 @@ def load_run(folder: Path) -> ScoredRun:
                 f"runs: {folder} has no whole scores: after its training {failed['what']} failed. "
                 f"Evaluate it: {how_to_evaluate(folder)}"
             )
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UnscoredError(
             f"runs: {folder / name} cannot be read ({type(error).__name__}: {error}). Evaluate it: "
             f"{how_to_evaluate(folder)}"

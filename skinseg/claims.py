@@ -17,6 +17,9 @@ from skinseg.errors import SkinsegError
 LOCK = ".running"
 """The file in a claimed folder on which its command holds a lock; the system frees it with the process."""
 
+AGREE_S = 60.0
+"""Seconds to wait for a folder of several searches, which agree one after the other on whose study it is."""
+
 # Whoever asks whether a folder is claimed holds its lock for a moment.
 _PATIENCE_S = 1.0
 

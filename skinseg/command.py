@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -23,7 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from skinseg.claims import claim, claim_new, claimed, release_all
+from skinseg.claims import AGREE_S, claim, claim_new, claimed, release_all
 from skinseg.config import (
     ADDED,
     ConfigurationError,
@@ -44,7 +45,33 @@ from skinseg.names import escape_output
 from skinseg.nearest import nearest
 from skinseg.quoting import override, pasted
 
-_CHECKS: dict[str, Callable[[Plain], object]] = {}
+# Set by torchrun, Slurm, MPI, LSF and Lightning for their ranks; a job starts its own.
+RANK_VARIABLES = frozenset(
+    {
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "NODE_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        # Where it sees the first of them, Lightning takes a job for one of several that Slurm has started.
+        "SLURM_NTASKS",
+        "SLURM_NTASKS_PER_NODE",
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_NODEID",
+        "OMPI_COMM_WORLD_RANK",
+        "PMI_RANK",
+        "PMIX_RANK",
+        "JSM_NAMESPACE_RANK",
+    }
+)
+
+_RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "JSM_NAMESPACE_RANK")
+
+_CHECKS: dict[str, Callable[[Plain], Plain]] = {}
 """What refuses a configuration, by command."""
 
 Hold = Literal["alone", "together", "not"]
@@ -68,7 +95,7 @@ def main_of(
     task: Callable[[], Any],
     name: str = "train",
     schema: type = RootConfig,
-    checked: Callable[[Plain], object] | None = None,
+    checked: Callable[[Plain], Plain] | None = None,
     holds: Callable[[Plain], Hold] = lambda _: "alone",
 ) -> Callable[[], int]:
     """Wraps a Hydra entry point so that a user's mistake is a message and an exit code.
@@ -150,6 +177,19 @@ def _keep_in_log(text: str) -> None:
             handler.handle(record)
 
 
+@contextmanager
+def errors_as_ends() -> Iterator[None]:
+    """Ends the process at an error in a callback, of which Hydra would make a warning and go on."""
+    try:
+        yield
+    except Exception as error:
+        said = error if isinstance(error, SkinsegError) else told(error, _folder())
+        if said is None:
+            traceback.print_exc()
+            sys.exit(1)
+        end_with_message(said)
+
+
 class RefuseEarly(Callback):
     """Lets Hydra refuse a configuration or a folder before it writes there; `hydra.callbacks` names it."""
 
@@ -166,12 +206,10 @@ class RefuseEarly(Callback):
             return
         before = HydraConfig.instance().cfg
         try:
-            folder = Path(str(config.hydra.run.dir)).absolute()
-            own = plain(as_the_job_sees_it(config, folder))
-            checked(own)
-            _take_folders(config, own, _HOLDS[name](own))
-        except SkinsegError as error:
-            end_with_message(error)
+            with errors_as_ends():
+                folder = Path(str(config.hydra.run.dir)).absolute()
+                own = checked(plain(as_the_job_sees_it(config, folder)))
+                _take_folders(config, own, _HOLDS[name](own))
         finally:
             HydraConfig.instance().cfg = before
 
@@ -191,7 +229,7 @@ def _take_folders(config: DictConfig, own: Plain, hold: Hold) -> None:
     folder, run_dir = Path(str(config.hydra.run.dir)).absolute(), Path(str(own["run_dir"])).absolute()
     if hold == "together":
         for place in {folder, run_dir}:
-            with claimed(place):
+            with claimed(place, patience_s=AGREE_S):
                 pass
         return
     take_output(config, "run")
@@ -215,8 +253,8 @@ def take_output(config: DictConfig, mode: Literal["run", "sweep"]) -> None:
     node = config.hydra[mode]
     named: Any = OmegaConf.to_container(node, resolve=False)
     folder = Path(str(node.dir)).absolute()
-    if "${now:" not in named["dir"]:
-        claim(folder)
+    if "${now:" not in named["dir"] or any(name in os.environ for name in _RANKS):
+        claim(folder)  # the other processes of a training call it as this one does
     elif (new := claim_new(folder)) != folder:
         with read_write(config.hydra):
             node.dir = str(new)

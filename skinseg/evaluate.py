@@ -466,7 +466,7 @@ def task(cfg: DictConfig) -> None:
         end_with_message(error)
 
 
-main = main_of(task, "evaluate", EvaluateConfig, _checked)
+main = main_of(task, "evaluate", EvaluateConfig, lambda config: _checked(config)[0])
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.claims import is_claimed
-from skinseg.command import as_the_job_sees_it, end_with_message, explain, take_output
+from skinseg.command import RANK_VARIABLES, as_the_job_sees_it, errors_as_ends, explain, take_output
 from skinseg.config import ConfigurationError, Plain, check, compose, plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -57,29 +57,6 @@ from skinseg.written import clear
 
 log = logging.getLogger(__name__)
 
-# Set by torchrun, Slurm, MPI, LSF and Lightning for their ranks; a job starts its own.
-RANK_VARIABLES = frozenset(
-    {
-        "RANK",
-        "LOCAL_RANK",
-        "GROUP_RANK",
-        "NODE_RANK",
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-        # Where it sees the first of them, Lightning takes a job for one of several that Slurm has started.
-        "SLURM_NTASKS",
-        "SLURM_NTASKS_PER_NODE",
-        "SLURM_PROCID",
-        "SLURM_LOCALID",
-        "SLURM_NODEID",
-        "OMPI_COMM_WORLD_RANK",
-        "PMI_RANK",
-        "PMIX_RANK",
-        "JSM_NAMESPACE_RANK",
-    }
-)
 _GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _IN_TURN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _ASIDE = ".interrupted"
@@ -108,24 +85,19 @@ class PlanSweep(Callback):
             config: What Hydra composed, with its own node, without the swept keys.
             **kwargs: `config_name`: the command.
         """
-        if config.get("search") is not None:
-            end_with_message(
-                SkinsegError("search and --multirun: a search makes its own trials; give one of them.")
-            )
-        try:
+        with errors_as_ends():
+            if config.get("search") is not None:
+                raise SkinsegError("search and --multirun: a search makes its own trials; give one of them.")
             take_output(config, "sweep")
             if config.hydra.launcher._target_ != _IN_TURN:
                 stop_at_interrupt(Path(str(config.hydra.sweep.dir)).absolute())
-            if config.hydra.sweeper._target_ != _GRID:
-                return  # another sweeper makes its jobs up as it goes
-            plan = plan_grid(config)
-            for job in plan.jobs:
-                job.write()
-            plan.write()
-        except SkinsegError as error:
-            end_with_message(error)
-        _planned.append(plan)
-        print(_announcement(plan), flush=True)
+            if config.hydra.sweeper._target_ == _GRID:  # another one makes its jobs up as it goes
+                plan = plan_grid(config)
+                for job in plan.jobs:
+                    job.write()
+                plan.write()
+                _planned.append(plan)
+                print(_announcement(plan), flush=True)
 
 
 def _announcement(plan: Plan) -> str:
@@ -203,7 +175,7 @@ def _holds_a_sweep(folder: Path) -> SkinsegError:
 
 
 def _grid(config: DictConfig) -> list[list[str]]:
-    """The overrides of each job, as Hydra's own sweeper would make them."""
+    """The overrides of each job, as Hydra's own sweeper will make them."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     # Read, they are resolved; a ${...} that is left is a text.
@@ -211,7 +183,12 @@ def _grid(config: DictConfig) -> list[list[str]]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     # As they were typed: a ${...} in one is not a value yet.
     typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    overrides = parser.parse_overrides([*params, *typed])
+    words = [*params, *typed]
+    with read_write(config.hydra), open_dict(config.hydra):
+        # The sweeper would read its parameters twice, and fill in what reads ${...} then.
+        config.hydra.sweeper.params = {}
+        config.hydra.overrides.task = words
+    overrides = parser.parse_overrides(words)
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
@@ -451,7 +428,8 @@ def _job_of(cfg: DictConfig, folder: Path) -> Job:
     """
     hydra = HydraConfig.get()
     there = Job.read(folder) if (folder / JOB).is_file() else None
-    words = list(hydra.overrides.task)
+    # As planned: read in the usual way, a ${...} would be filled in.
+    words: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     if there is not None and hydra.sweeper._target_ == _GRID:
         # By what it was asked for with: its configuration may be another one on another machine.
         if list(there.overrides) != words:

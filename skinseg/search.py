@@ -32,7 +32,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from skinseg import counting
 from skinseg.build import instance
-from skinseg.claims import claimed, is_claimed
+from skinseg.claims import AGREE_S, claimed, is_claimed
 from skinseg.command import as_the_job_sees_it, explain
 from skinseg.config import ConfigurationError, Plain, check, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -61,8 +61,6 @@ from skinseg.trust import trusted
 log = logging.getLogger(__name__)
 
 _HOPELESS = 3
-# Searches that start together in a folder agree one after the other on whose study it is.
-_OTHERS_AGREE_S = 60.0
 _SHOWN = 5
 
 # What trials on several machines may differ in, and what their scores do not depend on.
@@ -234,7 +232,7 @@ class _Search:
         self.folder = Path(config["run_dir"]).absolute()
         self.where = where
         pruner = self.options["pruner"]
-        with claimed(self.folder, patience_s=_OTHERS_AGREE_S):
+        with claimed(self.folder, patience_s=AGREE_S):
             self.study: Study = optuna.create_study(
                 study_name=self.options["study"],
                 storage=open_storage(where),

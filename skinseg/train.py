@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from skinseg.command import Hold, end_with_message, main_of
+from skinseg.command import RANK_VARIABLES, Hold, end_with_message, main_of
 from skinseg.config import Plain, check, config_dir, plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.machine import told
-from skinseg.multirun import RANK_VARIABLES, conclude, run_job
+from skinseg.multirun import conclude, run_job
 from skinseg.quoting import command_line, literal, override, pasted
 
 if TYPE_CHECKING:
@@ -490,13 +490,14 @@ def task(cfg: DictConfig) -> float:
         end_with_message(error)
 
 
-def _check_whole(config: Plain) -> None:
-    """Refuses what `config.check` refuses, and a search also for what its trials would be."""
+def _check_whole(config: Plain) -> Plain:
+    """Does what `config.check` does, and refuses a search also for what its trials would be."""
     config = check(config)
     if config["search"] is not None:
         from skinseg.search import compose_ends
 
         compose_ends(config)
+    return config
 
 
 def is_first(config: Plain) -> bool:
@@ -508,8 +509,10 @@ def is_first(config: Plain) -> bool:
     if RANK_VARIABLES.isdisjoint(os.environ):  # told without PyTorch
         return True
     from skinseg import build
+    from skinseg.callbacks.quiet import quiet
     from skinseg.record import first_rank
 
+    quiet()
     build.settle_rank(config)
     return first_rank()
 

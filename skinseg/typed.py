@@ -72,6 +72,8 @@ def _read(value: Any, taken: Any) -> Any:
     if isinstance(value, list) and isinstance(taken, list | tuple) and len(value) == len(taken):
         return [_read(*pair) for pair in zip(value, taken, strict=True)]
     kind, wanted = type(value), type(taken)
+    if wanted is str and kind in (int, float):
+        return taken
     if wanted not in _NUMBERS or kind not in {*_NUMBERS, str} or (kind, wanted) == (int, float):
         return value
     # pydantic takes "no" for False and true for 1, which hardly anybody means.

@@ -25,7 +25,6 @@ from skinseg import claims, command
 from skinseg.claims import LOCK, claim, claim_new, claimed, is_claimed, release, release_all
 from skinseg.config import compose, plain
 from skinseg.errors import SkinsegError
-from skinseg.multirun import RANK_VARIABLES
 from skinseg.train import is_first
 
 # A command at whose start the clock stands still. It waits for the other one after its imports, and in its
@@ -173,7 +172,7 @@ def test_every_command_refuses_a_folder_that_another_one_writes(
     name: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = importlib.import_module(f"skinseg.{name}")
-    monkeypatch.setitem(command._CHECKS, name, lambda _: None)
+    monkeypatch.setitem(command._CHECKS, name, lambda config: config)
     monkeypatch.setattr(claims, "_PATIENCE_S", 0.1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name, f"{key}=mine", *NEEDED[name]])
@@ -208,7 +207,7 @@ class TestRanks:
             for words in ([], ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"])
         )
         monkeypatch.setattr(rank_zero_only, "rank", 0)  # put back at the end
-        for name in RANK_VARIABLES:
+        for name in command.RANK_VARIABLES:
             monkeypatch.delenv(name, raising=False)
         assert is_first(alone)
         monkeypatch.setenv("LOCAL_RANK", "1")  # as Lightning starts it

@@ -166,7 +166,9 @@ def test_whole_numbers_and_truth_values_are_what_they_are_meant_to_be() -> None:
     checked = check(plain(compose(["trainer.max_epochs=1e1", "test=1", "threshold=0.4", "run_dir=."])))
     assert repr(checked["trainer"]["max_epochs"]) == "10"
     assert checked["test"] is True
-    assert check(plain(compose(["name=3", "notes=4", "tags=[5]", "run_dir=."])))["tags"] == [5]
+    assert check(plain(compose(["name=3", "notes=4", "tags=[5]", "run_dir=."])))["tags"] == ["5"]
+    checked = check(plain(compose(["name=3", "data.root=2020", "run_dir=."])))
+    assert (checked["name"], checked["data"]["root"]) == ("3", "2020")
     assert "seed=True: Input should be a number" in problems("seed=true")
     assert "optimizer.lr=True: Input should be a number" in problems("optimizer.lr=true")
 

@@ -560,6 +560,31 @@ def test_a_failed_job_is_named_and_the_others_finish(write_ham: WriteHam, tmp_pa
 
 
 @pytest.mark.slow
+def test_interpolations_reach_the_jobs_as_they_were_planned(
+    write_ham: WriteHam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf/sweep").mkdir(parents=True)
+    (tmp_path / "conf/sweep/mine.yaml").write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {notes: '\"a\\${absent}\",b', seed: '${oc.env:SEEDS}'}}}"
+    )
+    words = [
+        "+sweep=mine",
+        f"hydra.searchpath=[file://{tmp_path / 'conf'}]",
+        "lr_reference_batch=${data.batch_size}",
+    ]
+    monkeypatch.setenv("SEEDS", "1,2")
+    out = finished(
+        sweep(*words, r"name='\${x}'", f"data.root={write_ham(20)}", "callbacks=minimal", cwd=tmp_path)
+    )
+    configs = [read(tmp_path / f"sweeps/first/{job}/job.json")["config"] for job in range(4)]
+    assert states(tmp_path / "sweeps/first") == ["done"] * 4, out
+    assert [(config["notes"], config["seed"]) for config in configs] == [
+        ("a${absent}", 1), ("a${absent}", 2), ("b", 1), ("b", 2),
+    ]  # fmt: skip
+    assert {(config["name"], config["lr_reference_batch"]) for config in configs} == {("${x}", 4)}
+
+
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(write_ham: WriteHam, tmp_path: Path) -> None:
     """In the folder of the first sweep, too, where the jobs' own files lie."""
     jobs = [f"data.root={write_ham(20)}", "callbacks=minimal", "seed=1,2"]

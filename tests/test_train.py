@@ -417,7 +417,7 @@ class TestResume:
     @pytest.mark.parametrize("again", ["stopped", "elsewhere"])
     @pytest.mark.parametrize("moment", ["step: 17", "validation: 3"])
     def test_metrics_are_those_of_the_whole_run(
-        self, train: Train, tmp_path: Path, moment: str, again: str
+        self, train: Train, tmp_path: Path, moment: str, again: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also where steps were logged that are trained again, as after a kill."""
         run = ("trainer.max_epochs=6", "callbacks=minimal", "test=false", "trainer.log_every_n_steps=2")
@@ -429,7 +429,8 @@ class TestResume:
         table.assign(step=table["step"] + 100).to_csv(metrics, mode="a", header=False, index=False)
         with metrics.open("a") as file:
             file.write("5,")  # torn by a full disk
-        resumed = train(*run, f"ckpt_path={tmp_path}/stopped/checkpoints/last.ckpt", run_dir=again)
+        monkeypatch.chdir(tmp_path / "stopped/checkpoints")
+        resumed = train(*run, "ckpt_path=last.ckpt", run_dir=again)
         # Not train/loss: that of the epoch in which a run was stopped is of the rest of it.
         names = ["epoch", "step", "train/loss_step", "val/loss", "val/dice"]
         expected, found = (

@@ -6,14 +6,22 @@ import csv
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
+
+from skinseg.record import replacing
+
+
+class _GoesOn(ExperimentWriter):
+    """Appends to the file that is there, which Lightning's would remove."""
+
+    def _check_log_dir_exists(self) -> None:
+        pass
 
 
 @rank_zero_only
 def go_on_from(logger: CSVLogger, checkpoint: Path, steps: int) -> None:
     """Begins a run's metrics with those of the run that it resumes.
-
-    Lightning's logger would remove the file in its folder, and the curves would begin at the resumption.
 
     Args:
         logger: Before its first row.
@@ -21,9 +29,24 @@ def go_on_from(logger: CSVLogger, checkpoint: Path, steps: int) -> None:
         steps: Optimizer steps that it has trained; what was logged after them is logged again.
     """
     try:
-        with (checkpoint.parents[1] / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a torn line has fewer
+        with (checkpoint.absolute().parents[1] / "metrics.csv").open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if _is_before(steps, row)]
     except FileNotFoundError:
         return
-    logger.experiment.metrics = [row for row in rows if int(row["step"]) < steps]
-    logger.experiment.save()
+    writer = _GoesOn(logger.log_dir)
+    writer.metrics_keys = list(reader.fieldnames or [])
+    with (
+        replacing(Path(writer.metrics_file_path)) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        table = csv.DictWriter(file, writer.metrics_keys)
+        table.writeheader()
+        table.writerows(rows)
+    logger._experiment = writer
+
+
+def _is_before(steps: int, row: dict[str, str | None]) -> bool:
+    """Whether a row is of an earlier step; one that a full disk has cut short is of none."""
+    step = row.get("step")
+    return None not in row.values() and step is not None and step.isdecimal() and int(step) < steps

@@ -108,7 +108,6 @@ def plateau(
     if patience < 0:
         raise ValueError(f"patience={patience}: expected a number of validations >= 0.")
     scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)
-    # Lightning keeps its state; it is stepped by StepAtValidation.
     return {"scheduler": scheduler, "interval": "epoch", "frequency": 1, "monitor": monitor, "strict": False}
 
 
@@ -123,8 +122,9 @@ class StepAtValidation(Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         for config in trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor is not None:
-                config.scheduler.step(float(trainer.callback_metrics[config.monitor]))
+            if config.reduce_on_plateau and config.monitor is not None:
+                scheduler: Any = config.scheduler
+                scheduler.step(float(trainer.callback_metrics[config.monitor]))
 
 
 def _each_step(scheduler: LambdaLR) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
@@ -240,16 +242,13 @@ class LesionSegmenter(L.LightningModule):
             schedule = self._scheduler(optimizer, max(1, int(steps)))
         except (TypeError, ValueError, RuntimeError) as error:
             raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
+        if isinstance(schedule.get("scheduler"), ReduceLROnPlateau) or schedule.get("reduce_on_plateau"):
+            schedule["frequency"] = sys.maxsize  # Lightning keeps its state; StepAtValidation steps it
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def configure_callbacks(self) -> list[Callback]:
         """Adds what steps a schedule that follows a score."""
         return [StepAtValidation()]
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Steps a schedule by steps; `StepAtValidation` those that follow a score."""
-        if metric is None:
-            scheduler.step()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         optimizer = self._optimizer(self.parameters())

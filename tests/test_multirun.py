@@ -565,7 +565,8 @@ def test_interpolations_reach_the_jobs_as_they_were_planned(
 ) -> None:
     (tmp_path / "conf/sweep").mkdir(parents=True)
     (tmp_path / "conf/sweep/mine.yaml").write_text(
-        "# @package _global_\nhydra: {sweeper: {params: {notes: '\"a\\${absent}\",b', seed: '${oc.env:SEEDS}'}}}"
+        "# @package _global_\n"
+        "hydra: {sweeper: {params: {notes: '\"a\\${absent}\",b', seed: '${oc.env:SEEDS}'}}}"
     )
     words = [
         "+sweep=mine",

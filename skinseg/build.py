@@ -210,14 +210,14 @@ def segmenter(config: Plain, record: dict[str, Any] | None = None) -> LesionSegm
 
 
 def check_start(config: Plain) -> None:
-    """Refuses weights to start from (`init_from`) that do not fit; takes a second where there are some.
+    """Refuses what cannot be trained, before any data are read: builds it once without fetching weights.
 
     Raises:
-        SkinsegError: They are of another architecture, or no checkpoint.
+        SkinsegError: Parts of the configuration do not go together, or `init_from` is of another architecture
+            or no checkpoint.
     """
-    if config["init_from"] is not None:
-        with torch.random.fork_rng(devices=[]):  # the network of the run is drawn as if there were no check
-            segmenter({**config, "model": _without_weights(config["model"])})
+    with torch.random.fork_rng(devices=[]):  # the network of the run is drawn as if there were no check
+        segmenter({**config, "model": _without_weights(config["model"])})
 
 
 def _take_weights(module: LesionSegmenter, checkpoint: dict[str, Any], *, key: str) -> None:

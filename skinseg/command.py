@@ -319,7 +319,12 @@ def explain(
         return problems
     if isinstance(error, OverrideParseException):
         key, equals, value = str(error.override).partition("=")
-        example = pasted(override(key, value) if equals else override("input", f"my {key}"))
+        if not equals:
+            needed = missing_keys(compose(_run_dir(schema), name))
+            keys = ", ".join(sorted(field.name for field in fields(schema)))
+            hint = f"such as {pasted(override(needed[0], key))}" if needed else f"with one of the keys {keys}"
+            return [f"The word {key!r} has no key; expected <key>=<value>, {hint}"]
+        example = pasted(override(key, value))
         return [
             f"The word {error.override!r} cannot be read as <key>=<value>. A value with a space, a comma, = "
             f"or a letter such as ü stands in quotes within quotes, such as {example}"
@@ -332,15 +337,18 @@ def explain(
     return [f"{error}{cause}"]
 
 
+def _run_dir(schema: type) -> list[str]:
+    """Returns an override of the run folder, where there is one; only a command knows its own."""
+    return ["run_dir=."] if "run_dir" in {field.name for field in fields(schema)} else []
+
+
 def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
     """Finds what is wrong with the overrides of one job; Hydra's own errors leave it."""
-    # Only a command knows its run folder.
-    folder = ["run_dir=."] if "run_dir" in {field.name for field in fields(schema)} else []
     problems, overrides, deleted = _readable(overrides)
     try:
         while True:
             try:
-                cfg = compose([*map(_forced, overrides), *folder], name)
+                cfg = compose([*map(_forced, overrides), *_run_dir(schema)], name)
                 problems += (problem for key in deleted for problem in _delete(cfg, key))
                 missing_values = missing_keys(cfg)
                 for key in missing_values:
@@ -415,10 +423,11 @@ def _unknown_to_hydra(key: str) -> str | None:
     for place, part in enumerate(parts):
         if not isinstance(node, DictConfig) or not is_dataclass(OmegaConf.get_type(node)):
             return None
-        if part not in node:
-            near = nearest(part, map(str, node))
+        known = sorted(map(str, node))  # those without a value, too
+        if part not in known:
+            near = nearest(part, known)
             meant = ".".join([first, *parts[:place], *near, *parts[place + 1 :]])
-            hint = f"did you mean {meant}?" if near else f"known: {', '.join(sorted(map(str, node)))}."
+            hint = f"did you mean {meant}?" if near else f"known: {', '.join(known)}."
             return f"{key}: unknown key of {'.'.join([first, *parts[:place]])}; {hint}"
         node = None if OmegaConf.is_missing(node, part) else node[part]
     return None

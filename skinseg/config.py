@@ -514,6 +514,8 @@ def _nested(path: str, value: object) -> Iterator[tuple[str, Node]]:
 
 def _type_problem(path: str, values: Plain, key: str, annotation: Any) -> Iterator[str]:
     """Yields what is wrong with a value; else the value is made one of its type."""
+    if values[key] == "":
+        return  # the rules say that it is empty
     try:
         values[key] = typed(values[key], annotation)
     except ValueTypeError as error:

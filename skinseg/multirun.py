@@ -10,8 +10,10 @@ import logging
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -51,7 +53,7 @@ from skinseg.sweep.jobs import (
     result_of,
     state_of,
 )
-from skinseg.sweep.stop import is_stopping, run_child, stop_at_interrupt
+from skinseg.sweep.stop import END, is_stopping, run_child, stop_at_interrupt
 from skinseg.trust import trusted
 from skinseg.written import clear
 
@@ -283,9 +285,12 @@ def _going_on(jobs: Sequence[Job], sweep: Path) -> list[Job]:
     jobs = [continued(job, before) for job in jobs]
     counts = {action: sum(job.action == action for job in jobs) for action in ("skip", "resume", "start")}
     if counts["start"] == len(jobs):
+        words = pasted(*before[0].overrides) if before else ""
+        other = f"; {counted(len(before), 'job')} there had other words, at last {words}" if before else ""
         log.warning(
-            "sweep.resume=true: no job of this sweep was started below %s; all are new.", sweep.parent
-        )
+            "sweep.resume=true: no job of this sweep was started below %s%s. All are new.",
+            sweep.parent, other,
+        )  # fmt: skip
     else:
         log.info("sweep.resume=true: %(skip)d done before, %(resume)d go on, %(start)d start.", counts)
     marks = {job.fingerprint for job in jobs}
@@ -480,6 +485,8 @@ def run_in_child(
         environment |= stack.enter_context(reserved(job.config["trainer"], stopping))
         if sweep is not None:
             return run_child(command, sweep=sweep, console=console, environment=environment, folder=cwd)
+        # No other thread than the main one gets to know of Ctrl-C.
+        hands_on = threading.current_thread() is threading.main_thread()
         # Side by side the jobs' progress bars would write over each other.
         output = None if alone else stack.enter_context(console.open("a"))
         child = stack.enter_context(
@@ -489,13 +496,21 @@ def run_in_child(
                 cwd=cwd,
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
+                # A terminal's Ctrl-C would reach it beside the signal below, and count as the second one.
+                start_new_session=hands_on,
             )
         )
         try:
             return child.wait()
         except KeyboardInterrupt:
-            # The job has got the signal too; it saves and says how to resume.
-            child.wait()
+            # The job saves and says how to resume; at a second Ctrl-C it ends at once.
+            if hands_on:
+                child.send_signal(END)
+            try:
+                child.wait()
+            except KeyboardInterrupt:
+                child.send_signal(signal.SIGINT)
+                child.wait()
             raise
 
 

@@ -56,6 +56,12 @@ def value_problems(config: Plain) -> Iterator[str]:
     if _is_number(threshold := config.get("threshold")) and not 0 < threshold < 1:
         yield f"threshold={threshold}: expected a probability between 0 and 1."
     yield from _missing_files(config)
+    size = _at(config, "data.image_size")
+    if isinstance(size, list) and any(_is_number(side) and side < 1 for side in size):
+        yield f"data.image_size={size}: expected a height and a width of 1 pixel or more."
+    fold, folds = _at(config, "data.split.fold"), _at(config, "data.split.folds")
+    if _is_number(fold) and _is_number(folds) and not 0 <= fold < folds:
+        yield f"data.split.fold={fold}: expected a number from 0 to {folds - 1}, of data.split.folds={folds}."
     for key in ("monitor", "scheduler.monitor"):
         if (score := _at(config, key)) is not None:
             yield from _monitor_problem(key, score)
@@ -113,6 +119,9 @@ def _trainer_problems(config: Plain) -> Iterator[str]:
     trainer = config["trainer"]
     if not isinstance(trainer, Mapping):
         return
+    for key in ("max_epochs", "max_steps"):
+        if trainer.get(key) == 0:
+            yield f"trainer.{key}=0: an untrained network would be scored; expected 1 or more."
     if trainer.get("limit_val_batches") == 0:
         yield (
             "trainer.limit_val_batches=0: the checkpoint is chosen on validation; leave it out, or take a "

@@ -311,7 +311,7 @@ def _fit_and_score(
     try:
         trainer.fit(segmenter, datamodule=data, ckpt_path=config["ckpt_path"])
         is_fit = True
-        fit_seconds = time.monotonic() - started
+        fit_seconds = segmenter.seconds_before + time.monotonic() - started
         known["checkpoint"], known["objective"] = best, objective = _kept(trainer)
 
         doing = "scoring the validation side"

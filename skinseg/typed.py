@@ -47,6 +47,8 @@ def typed(value: Any, annotation: Any) -> Any:
         return _read(value, adapter.validate_python(value))
     except pydantic.ValidationError as error:
         if whole and not isinstance(value, dict):  # of which parts may be filled in where it is used
+            if annotation == tuple[int, int]:
+                raise ValueTypeError("expected two whole numbers, such as [192,256]") from error
             expected = dict.fromkeys(detail["msg"] for detail in error.errors()[:3])
             raise ValueTypeError("; ".join(expected)) from error
         if isinstance(value, str) and _takes_no_text(annotation):

@@ -63,6 +63,12 @@ def test_all_problems_of_groups_and_of_keys_at_once() -> None:
     assert len(explain(HydraException(""), words)) == len(words)
 
 
+def test_a_run_folder_is_no_problem_beside_another() -> None:
+    for words in (["hydra.run.dir=x", "sead=1"], ["hydra.sweep.dir=x", "sead=1"]):
+        (problem,) = explain(HydraException(""), words)
+        assert problem.startswith("sead")
+
+
 def test_what_hydra_can_delete_is_no_problem() -> None:
     (problem,) = explain(HydraException(""), ["~logger.wandb", "~optimizer.lr", "sead=1"])
     assert problem.startswith("sead")
@@ -75,11 +81,23 @@ def test_an_option_that_is_there_once_already() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "example"),
-    [("ckpt=a(b", "\"ckpt='a(b'\""), ("run/best.ckpt", "\"input='my run/best.ckpt'\"")],
+    ("word", "command", "said"),
+    [
+        ("ckpt=a(b", "evaluate", "such as \"ckpt='a(b'\""),
+        (
+            "a run/best.ckpt",
+            "predict",
+            "has no key; expected <key>=<value>, such as \"ckpt='a run/best.ckpt'\"",
+        ),
+        (
+            "a run/best.ckpt",
+            "evaluate",
+            "has no key; expected <key>=<value>, with one of the keys calibration,",
+        ),
+    ],
 )
-def test_a_word_that_cannot_be_read_is_shown_in_its_quotes(word: str, example: str) -> None:
+def test_a_word_that_cannot_be_read_is_shown_in_its_quotes(word: str, command: str, said: str) -> None:
     error = OverrideParseException(word, "LexerNoViableAltException: (")
-    (problem,) = explain(error, [word], "evaluate", EvaluateConfig)
-    assert problem.endswith(f"such as {example}")
+    (problem,) = explain(error, [word], command, SCHEMAS[command])
+    assert said in problem
     assert "LexerNoViableAlt" not in problem

@@ -655,7 +655,8 @@ class KillOnce(Callback):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_lets_its_job_save_and_goes_on(write_ham: WriteHam, tmp_path: Path) -> None:
+@pytest.mark.parametrize("to", ["its group", "itself"])
+def test_a_killed_sweep_lets_its_job_save_and_goes_on(write_ham: WriteHam, tmp_path: Path, to: str) -> None:
     jobs = [f"data.root={write_ham(20)}", "callbacks=minimal", "seed=1,2", "logger=none", "test=false"]
     process = sweep(*jobs, "trainer.max_epochs=3000", cwd=tmp_path)
     first = tmp_path / "sweeps/first/0"
@@ -670,7 +671,7 @@ def test_a_killed_sweep_lets_its_job_save_and_goes_on(write_ham: WriteHam, tmp_p
     again = sweep(*jobs, "trainer.max_epochs=3000", "sweep.resume=true", cwd=tmp_path)
     aside, resumed = tmp_path / "sweeps/first/.interrupted/0-1", first / "train.log"
     wait_for(lambda: aside.is_dir() and resumed.is_file() and "epoch" in resumed.read_text(), again)
-    os.killpg(again.pid, signal.SIGINT)
+    (os.killpg if to == "its group" else os.kill)(again.pid, signal.SIGINT)
     out, _ = again.communicate(timeout=120)
     assert again.returncode == 130
     assert "0 done before, 1 go on, 1 start" in out

@@ -330,6 +330,9 @@ class TestResume:
             json.loads((run / "summary.json").read_text())["objective"] for run in (whole.parents[1], resumed)
         ]
         assert objectives[0] == objectives[1]
+        before = torch.load(tmp_path / f"short/checkpoints/{name}.ckpt", weights_only=True)["skinseg"]
+        training = json.loads((resumed / "summary.json").read_text())["training"]
+        assert training["seconds"] > before["seconds"] > 0, "of both parts"
 
     @pytest.mark.slow
     @pytest.mark.parametrize("end", ["trainer.max_steps=1000", "trainer.max_steps=30"])

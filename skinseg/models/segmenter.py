@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -202,6 +203,7 @@ class LesionSegmenter(L.LightningModule):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         self.counts = nn.ModuleDict({"val": ImageCounts(), "test": ImageCounts()})
         self.scores: dict[str, SideScores] = {}
+        self.seconds_before = 0.0  # of training, by the run that is resumed
         self.watch = LossWatch(every=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -359,6 +361,7 @@ class LesionSegmenter(L.LightningModule):
     def on_fit_start(self) -> None:
         """Decides how often to look at the losses: on the processor a look costs nothing."""
         self.watch = LossWatch(every=1 if self.device.type == "cpu" else _STEPS_BETWEEN_LOOKS)
+        self._fit_began = time.monotonic()
 
     def on_train_start(self) -> None:
         """Lays out an optimizer's loaded state as its weights are.
@@ -416,7 +419,9 @@ class LesionSegmenter(L.LightningModule):
                     f"The weights are not finite at epoch {self.current_epoch + 1}, step {self.global_step}; "
                     "this checkpoint is not written. Lower optimizer.lr or set trainer.gradient_clip_val."
                 )
-        checkpoint["skinseg"] = {**self.record, "world_size": self.trainer.world_size}
+        seconds = self.seconds_before + time.monotonic() - self._fit_began
+        record = {"world_size": self.trainer.world_size, "seconds": round(seconds, 1)}
+        checkpoint["skinseg"] = {**self.record, **record}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to go on within an epoch with batches that would not meet the rest of its images.
@@ -426,6 +431,7 @@ class LesionSegmenter(L.LightningModule):
         """
         if self.trainer.state.fn != TrainerFn.FITTING or "config" not in checkpoint["skinseg"]:
             return
+        self.seconds_before = checkpoint["skinseg"].get("seconds", 0.0)
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         if not progress["current"]["completed"] or progress["is_last_batch"]:
             return

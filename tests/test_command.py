@@ -87,12 +87,12 @@ def test_an_option_that_is_there_once_already() -> None:
         (
             "a run/best.ckpt",
             "predict",
-            "has no key; expected <key>=<value>, such as \"ckpt='a run/best.ckpt'\"",
+            "expected <key>=<value>, such as \"ckpt='a run/best.ckpt'\"",
         ),
         (
             "a run/best.ckpt",
             "evaluate",
-            "has no key; expected <key>=<value>, with one of the keys calibration,",
+            "expected <key>=<value>, with one of the keys bins, ckpt,",
         ),
     ],
 )

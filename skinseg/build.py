@@ -431,6 +431,8 @@ def _resume_between_steps(loop: _TrainingEpochLoop) -> None:
 
     def reset_to_steps() -> None:
         reset()
+        # Of a batch that had come when the checkpoint was saved, and comes again.
+        loop.batch_progress.total.ready = loop.batch_progress.total.completed
         # The step before a validation is counted after it.
         loop._batches_that_stepped = loop.global_step - validation.restarted_mid_evaluation
 

@@ -28,7 +28,7 @@ import torch
 from conftest import REPOSITORY, TINY, WriteHam
 from lightning.pytorch.callbacks import Callback
 
-KILLS = int(os.environ.get("SKINSEG_KILLS", "5"))
+KILLS = int(os.environ.get("SKINSEG_KILLS", "2"))
 SIGNALS = [signal.SIGKILL, signal.SIGTERM]
 STEPS = "+callbacks.steps={_target_: test_kills.Steps, path: '${run_dir}/steps.txt'}"
 EVERY = 3
@@ -178,7 +178,7 @@ def phase_of(steps: Sequence[str], last: int) -> tuple[str, int | None]:
              "trainer.accumulate_grad_batches=2"],
             id="workers-ema-accumulation",
         ),
-        pytest.param(["trainer.val_check_interval=0.5", "callbacks=minimal"], id="validation-within-epochs"),
+        pytest.param(["+trainer.val_check_interval=0.5", "callbacks=minimal"], id="validation-within-epochs"),
     ],
 )  # fmt: skip
 def test_a_training(

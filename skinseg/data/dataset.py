@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 # What a step and a checkpoint may take after a signal.
 _GRACE_S = 300
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 # OpenCV's own threads would compete with the loader's worker processes.
 cv2.setNumThreads(0)
@@ -360,7 +361,8 @@ class LateDataLoader(DataLoader[Any]):
         batches: Any = None
         before = set(active_children())
         try:
-            batches = super().__iter__()
+            with _signals_held_back():
+                batches = super().__iter__()
             yield from _one_ahead(batches) if self.ahead else batches
         except (SkinsegError, RuntimeError, OSError) as error:
             said = _said(error) if self.num_workers else None
@@ -411,6 +413,21 @@ def prepare_worker(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     can_end_later = hasattr(signal, "alarm")  # not on Windows
     signal.signal(signal.SIGTERM, _end_later if can_end_later else signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Lets loader processes start with signals held back: one that is not prepared yet would end by them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_later(*_: object) -> None:

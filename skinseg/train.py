@@ -58,6 +58,7 @@ def run(cfg: DictConfig) -> float:
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import finish, run_id
     from skinseg.checkpoint import check_resumable
+    from skinseg.data.dataset import end_loader_processes
     from skinseg.trust import trusted, trusted_checkpoint
 
     quiet()
@@ -118,6 +119,7 @@ def run(cfg: DictConfig) -> float:
         exit_code = InterruptedRunError.exit_code
         raise InterruptedRunError(_how_to_resume(run_dir)) from error
     finally:
+        end_loader_processes()
         seen_at = finish(exit_code)
         if seen_at is not None:
             log.info("Weights & Biases: %s", seen_at)

@@ -190,7 +190,7 @@ def _of_identity(catalog: Catalog) -> Iterator[Finding]:
             "note",
             "mask has its",
             "masks have their",
-            "image's proportions but another size, and is resized",
+            "image's proportions but another size, scaled to the image's",
         ),
         "turned": (
             "caution",
@@ -264,8 +264,8 @@ def _of_pictures(rows: pd.DataFrame) -> Iterator[Finding]:
     # has them too, and what it leaves out is at the edge.
     turned = (masked["lesion_corners"] == 4) & (masked["lesion_share"] < masked["edge_share"])
     part = turned.sum() / max(1, len(masked))
-    lighter = f"lighter than the skin around it ({light / max(1, len(masked)):.1%})"
-    faint = f"from the skin around it by less than {_LOW_CONTRAST:.0f} of 100 in lightness"
+    lighter = f"lighter than the surrounding skin ({light / max(1, len(masked)):.1%})"
+    faint = f"from the surrounding skin by less than {_LOW_CONTRAST:.0f} of 100 in lightness"
     broken = "damaged, and yet decodable: a part of the picture is grey, shifted or lost"
     broken += "".join(f" ({words})" for words in rows["damage"][damaged].head(1))
     inverted = "lesion in all four corners and skin within: lesion and skin may be swapped"

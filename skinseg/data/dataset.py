@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -428,6 +429,18 @@ def _signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_loader_processes() -> None:
+    """Ends the loader processes that are left, which take their time at the signal that Python would send."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # PyTorch's handler would take their end for a failure.
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread else None
+    for process in active_children():
+        process.kill()
+        process.join()
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _end_later(*_: object) -> None:

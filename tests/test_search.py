@@ -421,7 +421,7 @@ class TestGoneOnWith:
     def test_a_folder_that_another_command_writes(
         self, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(search, "_OTHERS_AGREE_S", 0.1)
+        monkeypatch.setattr(search, "AGREE_S", 0.1)
         (tmp_path / "search").mkdir()
         with (
             FileLock(tmp_path / "search" / LOCK),

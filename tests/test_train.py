@@ -649,7 +649,6 @@ def test_batch_size_one_where_it_cannot_be(train: Train) -> None:
         ("data.split.seed=-1", r"data\.split\.seed=-1: expected 0 or more"),
         ("callbacks.panels.every_n_epochs=0", r"callbacks\.panels.*every_n_epochs=0"),
         ("data.batch_size=0", r"data\.batch_size=0: expected 1 or more"),
-        ("data.image_size=[0,32]", r"data\.image_size\[0\]=0: expected 1 or more"),
         ("trainer.devices=0", r"trainer: lightning\.Trainer refused its arguments"),
         (
             "augment.transforms.horizontal_flip.p=2",

@@ -204,6 +204,7 @@ class LesionSegmenter(L.LightningModule):
         self.counts = nn.ModuleDict({"val": ImageCounts(), "test": ImageCounts()})
         self.scores: dict[str, SideScores] = {}
         self.seconds_before = 0.0  # of training, by the run that is resumed
+        self._fit_began = time.monotonic()
         self.watch = LossWatch(every=1)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,7 +238,7 @@ def test_a_training(
                 break
         assert_same_run(folder, whole)
         figures.chains += 1
-    figures.show(f"{request.node.name}")
+    figures.show(request.node.name)
 
 
 def killed(words: Sequence[str], number: signal.Signals, after: float | None, cwd: Path) -> int | None:
@@ -293,6 +293,24 @@ def brought_to_an_end(
         figures.note("somewhere")
 
 
+def chains(
+    words: Sequence[str], number: signal.Signals, root: Path, name: str
+) -> Iterator[tuple[Path, Path]]:
+    """Yields the folder of each command that was brought to its end, and that of one without a kill."""
+    reference = root / "reference"
+    reference.mkdir()
+    began = time.monotonic()
+    assert killed(words, number, None, reference) == 0, (reference / "out.txt").read_text()
+    seconds = time.monotonic() - began
+    figures = Figures()
+    while figures.kills < max(KILLS // 5, 1):
+        folder = root / f"chain_{figures.chains}"
+        folder.mkdir()
+        brought_to_an_end(words, number, seconds, figures, folder)
+        yield folder, reference
+    figures.show(name)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_sweep(
     number: signal.Signals, write_ham: WriteHam, tmp_path: Path, request: pytest.FixtureRequest
@@ -301,19 +319,9 @@ def test_a_sweep(
         "-m", *TINY, f"data.root={write_ham(20)}", "trainer.max_epochs=4", "callbacks=minimal", "seed=1,2",
         "sweep.resume=true", "hydra.sweep.dir=sweep",
     ]  # fmt: skip
-    reference = tmp_path / "reference"
-    reference.mkdir()
-    began = time.monotonic()
-    assert killed(words, number, None, reference) == 0, (reference / "out.txt").read_text()
-    seconds = time.monotonic() - began
-    figures = Figures()
-    while figures.kills < max(KILLS // 5, 1):
-        folder = tmp_path / f"chain_{figures.chains}"
-        folder.mkdir()
-        brought_to_an_end(words, number, seconds, figures, folder)
+    for folder, reference in chains(words, number, tmp_path, request.node.name):
         for job in (0, 1):
             assert_same_run(folder / f"sweep/{job}", reference / f"sweep/{job}")
-    figures.show(request.node.name)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -325,19 +333,9 @@ def test_a_search(
         "~search.space", "+search.space={optimizer.lr:{choices:[0.002]}}", "search.trials=2",
         "hydra.run.dir=search", "pruner@search.pruner=none",
     ]  # fmt: skip
-    reference = tmp_path / "reference"
-    reference.mkdir()
-    began = time.monotonic()
-    assert killed(words, number, None, reference) == 0, (reference / "out.txt").read_text()
-    seconds = time.monotonic() - began
-    figures = Figures()
-    while figures.kills < max(KILLS // 5, 1):
-        folder = tmp_path / f"chain_{figures.chains}"
-        folder.mkdir()
-        brought_to_an_end(words, number, seconds, figures, folder)
+    for folder, reference in chains(words, number, tmp_path, request.node.name):
         trials = [pd.read_csv(run / "search/trials.csv") for run in (folder, reference)]
         assert trials[0]["state"].tolist() == ["complete"] * 2
         assert trials[0]["score"].tolist() == trials[1]["score"].tolist()
         for ours, theirs in zip(trials[0]["trial"], trials[1]["trial"], strict=True):
             assert_same_run(folder / f"search/trials/{ours}", reference / f"search/trials/{theirs}")
-    figures.show(request.node.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from skinseg.errors import SkinsegError
 from skinseg.models.stored import NotReadableError, read_stored
 from skinseg.quoting import override, pasted
 from skinseg.record import replacing
+
+log = logging.getLogger(__name__)
 
 # How a step is computed, which no state holds.
 _HOW = frozenset({"fused", "foreach", "_partial_"})
@@ -79,7 +82,7 @@ def read_checkpoint(path: str | Path, *, key: str) -> dict[str, Any]:
     except NotReadableError as error:
         raise SkinsegError(
             f"{key}={path} ({path.stat().st_size} bytes) is not a whole checkpoint: {error}. "
-            "Take another one, e.g. last.ckpt or best.ckpt beside it."
+            "Take another one, e.g. last.ckpt or best.ckpt of a run."
         ) from error
     if not isinstance(checkpoint, dict) or not {"skinseg", "state_dict"} <= checkpoint.keys():
         raise SkinsegError(
@@ -158,6 +161,11 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
         )
     _check_same_optimization(record["config"], config)
     _check_not_beyond(checkpoint, config)
+    there, here = (c["trainer"].get("max_epochs") for c in (record["config"], config))
+    if there != here:
+        log.info(
+            "trainer.max_epochs: %s there, %s here; the schedule goes on along that of %s.", there, here, here
+        )
 
 
 def _check_same_optimization(theirs: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -481,11 +481,16 @@ class TestResume:
             train(*run, "trainer.max_epochs=2", f"ckpt_path={last}", *overrides, run_dir="again")
         train(*run, f"init_from={last}", *overrides, "trainer.max_steps=1", run_dir="from_weights")
 
-    def test_refuses_an_end_before_it_was_stopped(self, train: Train) -> None:
+    def test_another_end_is_told_and_refused_before_it_was_stopped(
+        self, train: Train, caplog: pytest.LogCaptureFixture
+    ) -> None:
         run = ("callbacks=minimal", "logger=none", "test=false")
         last = train(*run, "trainer.max_epochs=2") / "checkpoints/last.ckpt"
         with pytest.raises(SkinsegError, match=r"trainer\.max_epochs=1: .* has trained 2 epochs.*raise it"):
             train(*run, "trainer.max_epochs=1", f"ckpt_path={last}", run_dir="again")
+        with caplog.at_level("INFO"):
+            train(*run, "trainer.max_epochs=3", f"ckpt_path={last}", run_dir="longer")
+        assert "trainer.max_epochs: 2 there, 3 here; the schedule goes on along that of 3" in caplog.text
 
     def test_refuses_another_network_split_or_file(self, train: Train, tmp_path: Path) -> None:
         folder = train("test=false", "callbacks=minimal")

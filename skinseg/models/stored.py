@@ -45,7 +45,7 @@ def _reason(path: Path, error: Exception) -> str:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
                 return "it is a zip archive that PyTorch did not write"
     elif start[:1] != pickle.PROTO:
-        return "it is not a file that PyTorch wrote"
+        return "it is a file of another kind"
     if isinstance(error, pickle.UnpicklingError):
         return "it holds something else than tensors and plain values, whose loading could run any code"
     return "it is damaged"

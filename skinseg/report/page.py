@@ -354,7 +354,7 @@ def _stratum(
     dots = []
     for row in part["rows"]:
         small = bool(row.get("small"))
-        aside = f" ({wording.count(row.get('images'))})"
+        aside = f" ({wording.count(row.get('lesions'))})"
         dots.append(_dot(wording.heading(str(row["value"])), row["scores"].get(main), small, aside))
         rows.append(
             {

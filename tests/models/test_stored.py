@@ -33,14 +33,14 @@ def zipped() -> bytes:
 TENSORS = saved({"a": torch.zeros(1000)})
 FILES = {
     "empty": (b"", "it is empty"),
-    "text": (b"epoch 3, the best so far\n", "it is not a file that PyTorch wrote"),
-    "picture": (b"\xff\xd8\xff\xe0" + bytes(100), "it is not a file that PyTorch wrote"),
+    "text": (b"epoch 3, the best so far\n", "it is a file of another kind"),
+    "picture": (b"\xff\xd8\xff\xe0" + bytes(100), "it is a file of another kind"),
     "objects": (saved({"a": Path()}), "something else than tensors and plain values"),
     "old objects": (pickle.dumps({"a": Path()}), "something else than tensors and plain values"),
     "old cut": (saved({"a": torch.zeros(9)}, _use_new_zipfile_serialization=False)[:200], "it "),
     "cut short": (TENSORS[: len(TENSORS) // 2], "it is cut short"),
     "another archive": (zipped(), "it is a zip archive that PyTorch did not write"),
-    "page": (b"<!DOCTYPE html><html>404</html>", "it is not a file that PyTorch wrote"),
+    "page": (b"<!DOCTYPE html><html>404</html>", "it is a file of another kind"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +107,63 @@ def test_a_found_rate_is_not_scaled_again(train: Train) -> None:
         train(*RUN, "find=lr", "lr_scaling=linear")
 
 
-def test_learning_rate(train: Train) -> None:
-    folder = train(*RUN, "find=lr", "trainer.max_steps=1")
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [0.02, 2e-6])
+def test_a_found_rate_trains_no_worse_than_the_preset(
+    train: Train, preset: float, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A rate that hardly moves the weights is left behind; where none is better, the run is the same."""
+    caplog.set_level("INFO")
+    losses = {}
+    for find in ("null", "lr"):
+        folder = train(
+            *RUN[:1], "test=false", "logger=csv", "augment=none", f"find={find}", "trainer.max_epochs=4",
+            f"optimizer.lr={preset}", run_dir=find,
+        )  # fmt: skip
+        losses[find] = pd.read_csv(folder / "metrics.csv")["train/loss"].dropna().iloc[-1]
     rate = yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["lr"]
-    assert 1e-6 < rate < 0.1
-    assert rate != 0.002, "that of the command line"
-    state: dict[str, Any] = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    assert state["optimizer_states"][0]["param_groups"][0]["initial_lr"] == pytest.approx(rate)
-    assert not list(folder.glob(".lr_find*"))
+    without, searched = (
+        torch.load(tmp_path / find / "checkpoints/last.ckpt", weights_only=True) for find in ("null", "lr")
+    )
+    assert searched["optimizer_states"][0]["param_groups"][0]["initial_lr"] == pytest.approx(rate)
+    if preset < 1e-5:
+        assert rate > 50 * preset
+        assert losses["lr"] < losses["null"]
+    else:
+        assert rate == preset
+        assert "nothing better than" in caplog.text
+        for name, weight in without["state_dict"].items():
+            assert torch.equal(weight, searched["state_dict"][name]), name
+
+
+@pytest.mark.parametrize(("preset", "found"), [(0.3, 0.3), (0.1, 0.1), (1e-6, 0.1), (9.0, 0.9)])
+def test_the_search_goes_on_to_the_nearest_good_rate(
+    train: Train, monkeypatch: pytest.MonkeyPatch, preset: float, found: float
+) -> None:
+    """From far away, too."""
+    tried: list[float] = []
+
+    def loss_at(rate: float, *_: object) -> float:
+        tried.append(rate)
+        return 1 + abs(math.log10(rate / 0.3)) / 2
+
+    monkeypatch.setattr("skinseg.tuning._loss_at", loss_at)
+    folder = train(*RUN, "find=lr", "trainer.max_steps=1", f"optimizer.lr={preset}")
+    rate = yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["lr"]
+    assert rate == pytest.approx(found)
+    assert len(set(tried)) == len(tried)
+    assert 1e-7 <= min(tried) < max(tried) <= 10
+
+
+def test_a_rate_at_which_the_loss_is_not_finite_is_not_taken(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss_at(rate: float, *_: object) -> float:
+        return float("inf") if rate > 0.002 else 1.0 + rate
+
+    monkeypatch.setattr("skinseg.tuning._loss_at", loss_at)
+    folder = train(*RUN, "find=lr", "trainer.max_steps=1")
+    assert yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["lr"] == 0.002
 
 
 def test_a_search_is_for_one_device(train: Train) -> None:

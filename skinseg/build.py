@@ -13,6 +13,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loops.evaluation_loop import RestartStage
@@ -36,6 +37,7 @@ from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.ensemble import Ensemble, Member
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
+from skinseg.rules import HALF_PRECISIONS
 from skinseg.trust import trusted, trusted_checkpoint
 
 # Arguments by which a network fetches weights.
@@ -407,6 +409,10 @@ def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> 
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
     assert isinstance(built, L.Trainer)
+    if isinstance(built.accelerator, CPUAccelerator) and str(node.get("precision")) in HALF_PRECISIONS:
+        raise SkinsegError(  # Lightning would train with another one
+            f"trainer.precision={node['precision']}: PyTorch finds no GPU here; take bf16-mixed or 32-true."
+        )
     # With trainer.max_steps Lightning takes a checkpoint of an epoch's end for one of its middle, and counts
     # the finished epoch again without training in it.
     built.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]

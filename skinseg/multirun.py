@@ -106,6 +106,8 @@ def _announcement(plan: Plan) -> str:
     """Says how much a sweep is about to do."""
     left = len(_to_run(plan))
     done = len(plan.jobs) - left
+    if not left:
+        return f"Nothing to train, {counted(done, 'training')} done before; in {plan.folder}."
     what = counted(left, "training") + (f", {done} done before" if done else "")
     return f"The sweep starts: {what}; in {plan.folder}."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_CLOSE = 0.6
+_CLOSE = 0.65
 _SHORTEST = 3
 
 

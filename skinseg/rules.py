@@ -8,6 +8,9 @@ from typing import Any, TypeGuard
 
 from skinseg.nearest import nearest
 
+HALF_PRECISIONS = frozenset({"16", "16-mixed", "16-true"})
+"""Of `trainer.precision`: what only a GPU computes in."""
+
 Plain = Mapping[str, Any]
 
 _AT_LEAST = {
@@ -135,7 +138,7 @@ def _trainer_problems(config: Plain) -> Iterator[str]:
             "trainer=ddp."
         )
     precision = str(trainer.get("precision"))
-    if trainer.get("accelerator") == "cpu" and precision in ("16", "16-mixed", "16-true"):
+    if trainer.get("accelerator") == "cpu" and precision in HALF_PRECISIONS:
         yield f"trainer.precision={precision}: not on a processor; take bf16-mixed or 32-true."
 
 

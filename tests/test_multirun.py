@@ -159,6 +159,8 @@ def test_a_sweep_says_how_much_it_is_about_to_do(
     assert _announcement(planned) == f"The sweep starts: {trainings} trainings; in {tmp_path}."
     skipped = replace(planned, jobs=[replace(planned.jobs[0], action="skip"), *planned.jobs[1:]])
     assert f": {trainings - 1} trainings, 1 done before; in " in _announcement(skipped)
+    done = replace(planned, jobs=[replace(job, action="skip") for job in planned.jobs])
+    assert _announcement(done) == f"Nothing to train, {trainings} trainings done before; in {tmp_path}."
     monkeypatch.setattr(multirun, "_planned", [skipped])
     monkeypatch.setattr(multirun, "_paced", [])
     write(planned)

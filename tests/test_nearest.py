@@ -25,7 +25,8 @@ def test_what_was_meant(word: str, known: list[str], meant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "known"), [("drop_path", ["decoder_channels", "classes"]), ("x", ["model"])]
+    ("word", "known"),
+    [("drop_path", ["decoder_channels", "classes"]), ("x", ["model"]), ("workers", ["scores", "output"])],
 )
 def test_what_is_far(word: str, known: list[str]) -> None:
     assert nearest(word, known) == []

@@ -630,10 +630,15 @@ def test_nan_loss_names_the_images(train: Train) -> None:
         train("optimizer.lr=1e30", "trainer.gradient_clip_val=null", "trainer.max_epochs=50")
 
 
-def test_gpu_asked_for_where_there_is_none(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_asked_for_where_there_is_none(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SkinsegError, match=r"trainer\.accelerator=gpu: PyTorch finds no GPU.*trainer=cpu"):
         train("trainer=gpu")
+    with pytest.raises(SkinsegError, match=r"trainer\.precision=16-mixed: PyTorch finds no GPU.*bf16-mixed"):
+        train("trainer.accelerator=auto", "trainer.precision=16-mixed")
+    assert [path.name for path in tmp_path.iterdir()] == ["ham10000"], "no run folder"
 
 
 def test_image_size_that_the_stride_does_not_divide(train: Train) -> None:

@@ -37,7 +37,9 @@ from skinseg.sweep.jobs import Job, Plan, continued, earlier_jobs, entries_of, s
 from skinseg.train import _results_so_far
 
 SWEEPS = sorted({path.stem for path in (config_dir() / "sweep").glob("*.yaml")} - {"hpo"})  # no grid
-STUDIES = sorted(path.parents[1].name for path in (REPOSITORY / "experiments").glob("*/sweep/study.yaml"))
+STUDIES = sorted(
+    (path.parents[1].name, path.stem) for path in (REPOSITORY / "experiments").glob("*/sweep/*.yaml")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -123,11 +125,11 @@ def test_named_sweep_is_checked_whole(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", STUDIES)
-def test_sweep_of_a_study_is_checked_whole(study: str, tmp_path: Path) -> None:
-    found = plan("model.encoder_weights=null", "+sweep=study", folder=tmp_path / "sweep", study=study)
+@pytest.mark.parametrize(("study", "sweep"), STUDIES)
+def test_sweep_of_a_study_is_checked_whole(study: str, sweep: str, tmp_path: Path) -> None:
+    found = plan("model.encoder_weights=null", f"+sweep={sweep}", folder=tmp_path / "sweep", study=study)
     assert {job.config["seed"] for job in found.jobs} >= {0, 1, 2}
-    assert {job.config["name"] for job in found.jobs} == {study}
+    assert {job.config["name"] for job in found.jobs} == {study if sweep == "study" else f"{study}_{sweep}"}
 
 
 def test_the_study_of_pretraining_has_trainings_without(tmp_path: Path) -> None:

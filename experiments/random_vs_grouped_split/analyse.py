@@ -1,6 +1,6 @@
 """Sets the scores of the same test images under two splits side by side: one by lesion, one by image.
 
-python experiments/random_vs_grouped_split/analyse.py <folder of the sweep>
+python experiments/random_vs_grouped_split/analyse.py <folder of the sweep> <name of the files>
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ def interval(values: pd.Series[float], lesions: pd.Series[str]) -> list[float]:
 
 
 def main() -> None:
-    """Writes results.csv and figure.png beside this file."""
+    """Writes a table (.csv) and a figure (.png) of the given name beside this file."""
     scores, leaky = read(Path(sys.argv[1]))
+    target = Path(__file__).with_name(sys.argv[2])
     lesion = scores["lesion"][0]["group"]
     image = scores["image"][0]["group"]
     dice = {unit: sum(table["dice"] for table in tables) / len(tables) for unit, tables in scores.items()}
@@ -59,8 +60,8 @@ def main() -> None:
         rows.append([label, int(mask.sum()), *interval(gain[mask], group[mask])])
     table = pd.DataFrame(rows, columns=["what", "images", "dice", "low", "high"])
     table[["dice", "low", "high"]] = np.round(table[["dice", "low", "high"]], 5)
-    write_csv(Path(__file__).with_name("results.csv"), table)
-    draw(table, Path(__file__).with_name("figure.png"))
+    write_csv(target.with_suffix(".csv"), table)
+    draw(table, target.with_suffix(".png"))
     print(table.to_string(index=False))
 
 

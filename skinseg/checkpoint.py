@@ -22,7 +22,7 @@ _HOW = frozenset({"fused", "foreach", "_partial_"})
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the previous checkpoint and takes its place only when all of it is on the disk.
+    """Writes beside the previous checkpoint and takes its place only when all of it was written.
 
     What it reads is data: tensors and plain values, whatever the caller or the kind of path.
     """
@@ -126,8 +126,8 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
         fingerprint: Its split's.
 
     Raises:
-        SkinsegError: The network, what is supervised of it, the optimizer, the schedule or the split is
-            another one, or the run is to end before it was stopped.
+        SkinsegError: The network, what is supervised of it, the optimizer, the schedule, the budget or
+            the split is another one, or the run is to end before it was stopped.
     """
     record = checkpoint["skinseg"]
     theirs, ours = (dict(c["model"], encoder_weights=None) for c in (record["config"], config))
@@ -160,12 +160,7 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
             + _split_of(config["ckpt_path"])
         )
     _check_same_optimization(record["config"], config)
-    _check_not_beyond(checkpoint, config)
-    there, here = (c["trainer"].get("max_epochs") for c in (record["config"], config))
-    if there != here:
-        log.info(
-            "trainer.max_epochs: %s there, %s here; the schedule goes on along that of %s.", there, here, here
-        )
+    _check_end(checkpoint, config)
 
 
 def _check_same_optimization(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -175,25 +170,39 @@ def _check_same_optimization(theirs: dict[str, Any], ours: dict[str, Any]) -> No
         pair = [{k: v for k, v in c[group].items() if k not in _HOW} for c in (theirs, ours)]
         keys = sorted(k for k in pair[0].keys() | pair[1].keys() if pair[0].get(k) != pair[1].get(k))
         found += [f"{group}.{k}: {pair[0].get(k)!r} there, {pair[1].get(k)!r} here" for k in keys]
+    was, is_now = _budget(theirs), _budget(ours)
+    found += [f"budget.{k}: {was[k]} there, {is_now[k]} here" for k in was if was[k] != is_now[k]]
     found += [f"{k}: {theirs[k]} there, {ours[k]} here" for k in ("monitor", "mode") if theirs[k] != ours[k]]
     if found:
         raise SkinsegError(
-            f"ckpt_path={ours['ckpt_path']} goes on with the optimizer, schedule and best score that it was "
-            f"saved with, and these differ ({'; '.join(found)}). Leave them out to go on, or start anew from "
-            "its weights with init_from."
+            f"ckpt_path={ours['ckpt_path']} goes on with the optimizer, schedule, budget and best score that "
+            f"it was saved with, and these differ ({'; '.join(found)}). Leave them out to go on, or start "
+            "anew from its weights with init_from."
         )
 
 
-def _check_not_beyond(checkpoint: dict[str, Any], config: dict[str, Any]) -> None:
-    epochs = config["trainer"].get("max_epochs")
-    if epochs in (None, -1) or config["budget"]["steps"] or config["budget"]["minutes"]:
+def _check_end(checkpoint: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuses an end before the one at which the run was stopped, and tells of another one than it had."""
+    if any(_budget(config).values()):  # which is its end
         return
-    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    if done > epochs:
-        raise SkinsegError(
-            f"trainer.max_epochs={epochs}: ckpt_path={config['ckpt_path']} has trained "
-            f"{counted(done, 'epoch')}; it is the total, so raise it to go on."
-        )
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    for key, done, one in (("max_epochs", epochs, "epoch"), ("max_steps", checkpoint["global_step"], "step")):
+        before, end = (c["trainer"].get(key) for c in (checkpoint["skinseg"]["config"], config))
+        if end not in (None, -1) and done > end:
+            raise SkinsegError(
+                f"trainer.{key}={end}: ckpt_path={config['ckpt_path']} has trained {counted(done, one)}; it "
+                "is the total, so raise it to go on."
+            )
+        if end != before:
+            log.info(
+                "trainer.%s: %s there, %s here; a schedule that spans the run ends with it.", key, before, end
+            )
+
+
+def _budget(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns what limits a run beside its trainer; runs from before there were budgets have none."""
+    budget = config.get("budget") or {}
+    return {key: budget.get(key) for key in ("steps", "minutes")}
 
 
 def _split_of(ckpt_path: str) -> str:

@@ -24,7 +24,7 @@ AGREE_S = 60.0
 _PATIENCE_S = 1.0
 
 _claims: dict[Path, tuple[FileLock, list[Path]]] = {}
-"""Of this process: the lock of each folder and the folders that were made for it, the innermost first."""
+"""Of this process: by folder, links resolved: the lock, and the folders made for it, the innermost first."""
 
 
 def claim(folder: Path, *, patience_s: float | None = None) -> None:
@@ -38,8 +38,7 @@ def claim(folder: Path, *, patience_s: float | None = None) -> None:
     Raises:
         SkinsegError: Another process has it, or nothing can be written there.
     """
-    folder = folder.absolute()
-    if folder not in _claims:
+    if folder.resolve() not in _claims:
         with _told(folder):
             made = _missing(folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -63,8 +62,9 @@ def claim_new(folder: Path) -> Path:
     with _told(folder):
         for new in itertools.chain([folder], numbered):
             made = _missing(new)
+            new.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
-                new.mkdir(parents=True)  # of several processes one makes it
+                new.mkdir()  # of several processes one makes it
                 _lock(new, made)
                 return new
     raise AssertionError
@@ -73,7 +73,7 @@ def claim_new(folder: Path) -> Path:
 @contextmanager
 def claimed(folder: Path, *, patience_s: float | None = None) -> Iterator[None]:
     """Takes a folder for the time of a block. See `claim`."""
-    before = folder.absolute() in _claims
+    before = folder.resolve() in _claims
     claim(folder, patience_s=patience_s)
     try:
         yield
@@ -84,7 +84,7 @@ def claimed(folder: Path, *, patience_s: float | None = None) -> Iterator[None]:
 
 def release(folder: Path) -> None:
     """Gives a folder back, and removes it with those made for it where nothing has been written there."""
-    if (held := _claims.pop(folder.absolute(), None)) is None:
+    if (held := _claims.pop(folder.resolve(), None)) is None:
         return
     lock, made = held
     with suppress(OSError):
@@ -104,7 +104,7 @@ def release_all() -> None:
 
 def is_claimed(folder: Path) -> bool:
     """Returns whether a process, on whichever machine, has a folder."""
-    if folder.absolute() in _claims:
+    if folder.resolve() in _claims:
         return True
     if not (folder / LOCK).is_file():
         return False
@@ -124,7 +124,7 @@ def _lock(folder: Path, made: list[Path], patience_s: float | None = None) -> No
     timeout = _PATIENCE_S if patience_s is None else patience_s
     lock = FileLock(folder / LOCK, timeout=timeout, thread_local=False)
     lock.acquire()
-    _claims[folder] = lock, made
+    _claims[folder.resolve()] = lock, made
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from skinseg.config import (
     compose,
     config_dir,
     for_none,
+    incomplete,
     missing_keys,
     options_of,
     plain,
@@ -183,7 +184,11 @@ def errors_as_ends() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = error if isinstance(error, SkinsegError) else told(error, _folder())
+        said = told(error, _folder())
+        if isinstance(error, SkinsegError):
+            said = error
+        elif isinstance(error, (HydraException, OmegaConfBaseException)):
+            said = incomplete(error)
         if said is None:
             traceback.print_exc()
             sys.exit(1)
@@ -207,7 +212,7 @@ class RefuseEarly(Callback):
         before = HydraConfig.instance().cfg
         try:
             with errors_as_ends():
-                folder = Path(str(config.hydra.run.dir)).absolute()
+                folder = output_folder(config, "run")
                 own = checked(plain(as_the_job_sees_it(config, folder)))
                 _take_folders(config, own, _HOLDS[name](own))
         finally:
@@ -226,7 +231,7 @@ def _take_folders(config: DictConfig, own: Plain, hold: Hold) -> None:
         with read_write(config.hydra):
             config.hydra.output_subdir = None  # another process has written it
         return
-    folder, run_dir = Path(str(config.hydra.run.dir)).absolute(), Path(str(own["run_dir"])).absolute()
+    folder, run_dir = output_folder(config, "run"), Path(str(own["run_dir"])).absolute()
     if hold == "together":
         for place in {folder, run_dir}:
             with claimed(place, patience_s=AGREE_S):
@@ -235,6 +240,21 @@ def _take_folders(config: DictConfig, own: Plain, hold: Hold) -> None:
     take_output(config, "run")
     if run_dir != folder:
         claim(run_dir)
+
+
+def output_folder(config: DictConfig, mode: Literal["run", "sweep"]) -> Path:
+    """Returns Hydra's output folder.
+
+    Args:
+        config: What Hydra composed, with its own node.
+        mode: Which of its folders.
+
+    Raises:
+        SkinsegError: It has no name, which would be the current folder.
+    """
+    if not (named := str(config.hydra[mode].dir)):
+        raise SkinsegError(f"hydra.{mode}.dir is empty; name a folder, or leave it out.")
+    return Path(named).absolute()
 
 
 def take_output(config: DictConfig, mode: Literal["run", "sweep"]) -> None:
@@ -252,7 +272,7 @@ def take_output(config: DictConfig, mode: Literal["run", "sweep"]) -> None:
     """
     node = config.hydra[mode]
     named: Any = OmegaConf.to_container(node, resolve=False)
-    folder = Path(str(node.dir)).absolute()
+    folder = output_folder(config, mode)
     if "${now:" not in named["dir"] or any(name in os.environ for name in _RANKS):
         claim(folder)  # the other processes of a training call it as this one does
     elif (new := claim_new(folder)) != folder:

@@ -274,10 +274,15 @@ def plain(cfg: DictConfig) -> Plain:
     try:
         resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        where = f" ({key})" if key else ""
-        raise SkinsegError(f"The configuration is incomplete{where}: {_first_line(error)}.") from error
+        raise incomplete(error) from error
     return typing.cast(Plain, resolved)
+
+
+def incomplete(error: Exception) -> SkinsegError:
+    """Returns a message for an error of OmegaConf or Hydra: a value that leads nowhere, or cannot be read."""
+    key = getattr(error, "full_key", None)
+    where = f" ({key})" if key else ""
+    return SkinsegError(f"The configuration is incomplete{where}: {_first_line(error)}.")
 
 
 def preprocess_node(config: Plain) -> Node | None:

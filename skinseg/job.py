@@ -26,12 +26,11 @@ from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.names import ESCAPED, escape_output
 from skinseg.quoting import literal
 from skinseg.record import write_json
-from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, result_of
+from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, last_of, result_of
 from skinseg.sweep.stop import END
 from skinseg.train import RESULTS, is_first, run
 from skinseg.trust import check_stored
 
-_LAST = "checkpoints/last.ckpt"
 _ASIDE = "checkpoints.interrupted"
 
 
@@ -63,7 +62,7 @@ def _read(folder: Path, trust: list[str]) -> Job:
     job = Job.read(folder)
     check_stored(job.config, source=str(folder / JOB), trust=trust)
     config = {**job.config, "trust": trust}
-    if (last := folder / _LAST).is_file():
+    if (last := last_of(folder)).is_file():
         # A sweep's scheduler has stopped it, for another job or at the end of its time, or a user has.
         config["ckpt_path"] = str(last)
     return replace(job, config=config)
@@ -76,7 +75,7 @@ def _make_room(folder: Path) -> None:
     """
     checkpoints = folder / "checkpoints"
     results = [path for name in RESULTS if (path := folder / name).is_file()]
-    if (folder / _LAST).is_file() or result_of(folder) is not None:
+    if last_of(folder).is_file() or result_of(folder) is not None:
         return
     if not results and not any(checkpoints.glob("*.ckpt")):
         return

@@ -32,7 +32,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.claims import is_claimed
-from skinseg.command import RANK_VARIABLES, as_the_job_sees_it, errors_as_ends, explain, take_output
+from skinseg.command import (
+    RANK_VARIABLES,
+    as_the_job_sees_it,
+    errors_as_ends,
+    explain,
+    output_folder,
+    take_output,
+)
 from skinseg.config import ConfigurationError, Plain, check, compose, plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -92,7 +99,7 @@ class PlanSweep(Callback):
                 raise SkinsegError("search and --multirun: a search makes its own trials; give one of them.")
             take_output(config, "sweep")
             if config.hydra.launcher._target_ != _IN_TURN:
-                stop_at_interrupt(Path(str(config.hydra.sweep.dir)).absolute())
+                stop_at_interrupt(output_folder(config, "sweep"))
             if config.hydra.sweeper._target_ == _GRID:  # another one makes its jobs up as it goes
                 plan = plan_grid(config)
                 for job in plan.jobs:
@@ -154,7 +161,7 @@ def plan_grid(config: DictConfig) -> Plan:
     grid = _grid(config)
     if not grid:
         raise SkinsegError("The sweep is empty: one of its keys has no value. Give each key at least one.")
-    folder = Path(str(config.hydra.sweep.dir)).absolute()
+    folder = output_folder(config, "sweep")
     resume = bool(OmegaConf.select(config, "sweep.resume"))
     if (folder / PLAN).exists() and not resume:
         raise _holds_a_sweep(folder)

@@ -56,6 +56,7 @@ def value_problems(config: Plain) -> Iterator[str]:
     for key in _ABOVE_ZERO:
         if _is_number(value := _at(config, key)) and value <= 0:
             yield f"{key}={value}: expected more than 0."
+    yield from _rate_problem(config)
     if _is_number(threshold := config.get("threshold")) and not 0 < threshold < 1:
         yield f"threshold={threshold}: expected a probability between 0 and 1."
     yield from _missing_files(config)
@@ -63,6 +64,8 @@ def value_problems(config: Plain) -> Iterator[str]:
     if isinstance(size, list) and any(_is_number(side) and side < 1 for side in size):
         yield f"data.image_size={size}: expected a height and a width of 1 pixel or more."
     fold, folds = _at(config, "data.split.fold"), _at(config, "data.split.folds")
+    if fold and folds is None and _at(config, "data.split.file") is None:
+        yield f"data.split.fold={fold}: there are no folds; set data.split.folds to their number."
     if _is_number(fold) and _is_number(folds) and not 0 <= fold < folds:
         yield f"data.split.fold={fold}: expected a number from 0 to {folds - 1}, of data.split.folds={folds}."
     for key in ("monitor", "scheduler.monitor"):
@@ -77,6 +80,17 @@ def value_problems(config: Plain) -> Iterator[str]:
     if "trainer" in config:
         yield from _trainer_problems(config)
         yield from _sharding_problems(config)
+
+
+def _rate_problem(config: Plain) -> Iterator[str]:
+    optimizer = config.get("optimizer")
+    if not isinstance(optimizer, Mapping) or "lr" not in optimizer:
+        return
+    rate = optimizer["lr"]
+    if rate is None or isinstance(rate, list):
+        yield f"optimizer.lr={'null' if rate is None else rate}: expected a number."
+    elif rate == 0 and config.get("find") == "lr":
+        yield "optimizer.lr=0: find=lr looks for better rates around it; expected more than 0."
 
 
 def _at(config: Plain, key: str) -> Any:

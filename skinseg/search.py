@@ -462,9 +462,10 @@ def _reasons(trials: Sequence[FrozenTrial]) -> str:
 
 def _free(parent: Path, number: int) -> Path:
     """Makes a folder for a trial; what an earlier study of the same folder has left stays."""
+    parent.mkdir(parents=True, exist_ok=True)
     for again in itertools.count():
         with contextlib.suppress(FileExistsError):
             folder = parent / (f"{number}-{again}" if again else str(number))
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
     raise AssertionError

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.machine import told
 from skinseg.multirun import conclude, run_job
 from skinseg.quoting import command_line, literal, override, pasted
+from skinseg.sweep.jobs import last_of
 
 if TYPE_CHECKING:
     import lightning as L
@@ -71,6 +73,7 @@ def run(cfg: DictConfig) -> float:
     so_far = _results_so_far(run_dir, config["ckpt_path"])
     build.check_start(config)
     exit_code = 1
+    others = active_children()
     try:
         data = build.datamodule(config)
         data.try_changes()
@@ -81,9 +84,9 @@ def run(cfg: DictConfig) -> float:
         if config["budget"]["minutes"] is not None:
             data = build.datamodule(config)
         test_data = build.test_datamodule(config, data)
-        _write_record(run_dir, config, data, test_data)
         if resumed is not None:
             check_resumable(resumed, config, data.split.fingerprint)
+        _write_record(run_dir, config, data, test_data)
         for path in so_far:
             path.unlink()
         # Before the fit, at whose end a full disk would cost the test side's scores.
@@ -119,7 +122,7 @@ def run(cfg: DictConfig) -> float:
         exit_code = InterruptedRunError.exit_code
         raise InterruptedRunError(_how_to_resume(run_dir)) from error
     finally:
-        end_loader_processes()
+        end_loader_processes(but=others)
         seen_at = finish(exit_code)
         if seen_at is not None:
             log.info("Weights & Biases: %s", seen_at)
@@ -199,7 +202,7 @@ def _said(config: Plain, error: Exception) -> SkinsegError | None:
 
 def _out_of_memory(config: Plain, error: Exception) -> SkinsegError:
     size = pasted(override("data.image_size", config["data"]["image_size"]))
-    reason = str(error).strip().split(". ")[0].splitlines()[0]
+    reason = (str(error).strip() or type(error).__name__).split(". ")[0].splitlines()[0]
     return SkinsegError(
         f"The device's memory does not hold this run ({reason}). Lower one of: "
         f"data.batch_size={config['data']['batch_size']} (with trainer.accumulate_grad_batches="
@@ -242,15 +245,17 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
             f"hydra.run.dir={run_dir} holds what another command wrote, e.g. {others[0].name}, which would "
             "pass for something of this training. Leave hydra.run.dir out or name another folder."
         )
+    last = last_of(run_dir)
     kept = sorted((run_dir / "checkpoints").glob("*.ckpt"))
     there = [path for name in RESULTS if (path := run_dir / name).is_file()]
     if not kept and run_dir / "summary.json" not in there:
         return []
     if ckpt_path is None or Path(ckpt_path).expanduser().resolve() not in [path.resolve() for path in kept]:
+        to_go_on = next(iter([last] if last in kept else kept), None)
+        way_out = "" if to_go_on is None else f"; to go on with it: {pasted(override('ckpt_path', to_go_on))}"
         raise SkinsegError(
             f"hydra.run.dir={run_dir} holds another training, e.g. {(kept + there)[0].name}, of which a part "
-            "would stay beside this one. Leave hydra.run.dir out or name another folder; to go on with that "
-            f"training: {pasted(override('ckpt_path', run_dir / 'checkpoints' / 'last.ckpt'))}"
+            f"would stay beside this one. Leave hydra.run.dir out or name another folder{way_out}"
         )
     return there
 
@@ -460,7 +465,7 @@ def _unfinished(
         }
         with suppress(SkinsegError):  # a full disk may be what failed
             write_json(run_dir / "summary.json", content)
-    kept = (known["checkpoint"], run_dir / "checkpoints" / "last.ckpt")
+    kept = (known["checkpoint"], last_of(run_dir))
     checkpoint = next((path for path in kept if path is not None and path.is_file()), None)
     way_out = "There is no checkpoint to score."
     if checkpoint is not None:
@@ -469,7 +474,7 @@ def _unfinished(
 
 
 def _how_to_resume(run_dir: Path) -> str:
-    last = run_dir / "checkpoints" / "last.ckpt"
+    last = last_of(run_dir)
     if last.is_file():
         word = pasted(override("ckpt_path", last))
         return f"Interrupted; nothing was scored. To go on, add to the same command: {word}"

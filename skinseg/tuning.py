@@ -124,20 +124,27 @@ def find_lr(config: Plain, data: LesionDataModule) -> float:
 def _loss_at(rate: float, config: Plain, data: LesionDataModule) -> float:
     """Returns the mean loss of the last steps of a short run, infinite where it is not finite."""
     config = {**config, "optimizer": {**config["optimizer"], "lr": rate}, "compile": None, "find": "lr"}
+    accumulated = config["trainer"].get("accumulate_grad_batches", 1)
     losses = _Losses()
     L.seed_everything(config["seed"], verbose=False)  # the same initial weights for all rates
-    trainer = _trainer(config, max_steps=_TRIAL_STEPS, limit_val_batches=0, callbacks=[losses])
+    trainer = _trainer(
+        config,
+        max_steps=_TRIAL_STEPS,
+        limit_val_batches=0,
+        accumulate_grad_batches=accumulated,
+        callbacks=[losses],
+    )
     try:
         trainer.fit(build.segmenter(config), datamodule=data)
     except NonFiniteLossError:
         return float("inf")
-    loss = float(torch.stack(losses.values[-_JUDGED_STEPS:]).mean())
+    loss = float(torch.stack(losses.values[-_JUDGED_STEPS * accumulated :]).mean())
     log.info("find=lr: loss %.4f with optimizer.lr=%.2e.", loss, rate)
     return loss
 
 
 class _Losses(L.Callback):
-    """Keeps the loss of each step."""
+    """Keeps the loss of each batch."""
 
     def __init__(self) -> None:
         self.values: list[torch.Tensor] = []

@@ -74,7 +74,9 @@ def _read(value: Any, taken: Any) -> Any:
     if isinstance(value, list) and isinstance(taken, list | tuple) and len(value) == len(taken):
         return [_read(*pair) for pair in zip(value, taken, strict=True)]
     kind, wanted = type(value), type(taken)
-    if wanted is str and kind in (int, float):
+    if wanted is str and kind is float:  # of 1e3 nothing is left but 1000.0
+        raise ValueTypeError("expected text; in two pairs of quotes a number stays what it is: \"'1e3'\"")
+    if wanted is str and kind is int:
         return taken
     if wanted not in _NUMBERS or kind not in {*_NUMBERS, str} or (kind, wanted) == (int, float):
         return value

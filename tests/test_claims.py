@@ -269,6 +269,24 @@ class TestClaim:
         release_all()
         assert list(folder.parent.iterdir()) == [folder], "what nothing was written into goes"
 
+    def test_one_folder_by_two_names(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        link = tmp_path / "link"
+        link.symlink_to(tmp_path / "real")
+        claim(tmp_path / "real")
+        claim(link)
+        claim(tmp_path / "real/../link")
+        assert is_claimed(link)
+        release(link)
+        assert not is_claimed(tmp_path / "real")
+
+    @pytest.mark.parametrize("take", [claim, claim_new])
+    def test_below_a_link_to_nothing(self, take: Callable[[Path], Any], tmp_path: Path) -> None:
+        """Such as outputs on a disk that has been cleaned."""
+        (tmp_path / "outputs").symlink_to(tmp_path / "gone")
+        with pytest.raises(SkinsegError, match=r"outputs/1: nothing can be written there \("):
+            take(tmp_path / "outputs/1")
+
     def test_a_folder_that_was_there_stays(self, tmp_path: Path) -> None:
         claim(tmp_path)
         release(tmp_path)

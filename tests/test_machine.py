@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import gc
 import pwd
+import time
+from multiprocessing import Process, active_children
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from skinseg.data.dataset import LateDataLoader, prepare_worker
+from skinseg.data.dataset import LateDataLoader, end_loader_processes, prepare_worker
 from skinseg.errors import SkinsegError
 from skinseg.machine import told
 
@@ -85,6 +87,21 @@ class FullLater(TensorDataset):
         if row:
             raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
         return super().__getitem__(row)
+
+
+def test_loader_processes_do_not_outlive_a_run() -> None:
+    """What a program has started beside the run stays."""
+    other = Process(target=time.sleep, args=(60,), daemon=True)
+    other.start()
+    before = active_children()
+    batches = iter(
+        LateDataLoader(TensorDataset(torch.zeros(4)), num_workers=1, worker_init_fn=prepare_worker)
+    )
+    next(batches)
+    assert len(active_children()) == len(before) + 1
+    end_loader_processes(but=before)
+    assert set(active_children()) == set(before)
+    other.kill()
 
 
 def test_loader_processes_of_another_loader_stay() -> None:

@@ -22,12 +22,14 @@ import torch
 import yaml
 from conftest import REPOSITORY, TINY, Train, WriteHam, train_tiny, write_image, write_mask
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from skinseg import build
 from skinseg.callbacks import panels
+from skinseg.callbacks.metrics_file import go_on_from
 from skinseg.checkpoint import WholeCheckpointIO
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -57,6 +59,10 @@ def test_a_folder_with_another_training_is_refused(train: Train, tmp_path: Path)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(SkinsegError, match=r"holds another training.*ckpt_path=.*last\.ckpt"):
         train("seed=1")
+    (folder / "checkpoints/last.ckpt").rename(tmp_path / "last.ckpt")
+    with pytest.raises(SkinsegError, match=r"holds another training.*ckpt_path=.*best\.ckpt"):
+        train("seed=1")
+    (tmp_path / "last.ckpt").rename(folder / "checkpoints/last.ckpt")
     with pytest.raises(SkinsegError, match="holds another training"):
         train(f"ckpt_path={shutil.copy(folder / 'checkpoints/last.ckpt', tmp_path / 'moved.ckpt')}")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -430,8 +436,9 @@ class TestResume:
         metrics = tmp_path / "stopped/metrics.csv"
         table = pd.read_csv(metrics)
         table.assign(step=table["step"] + 100).to_csv(metrics, mode="a", header=False, index=False)
+        first = metrics.read_text().splitlines()[1]
         with metrics.open("a") as file:
-            file.write("5,")  # torn by a full disk
+            file.write(first)  # torn by a full disk, perhaps within its last number
         monkeypatch.chdir(tmp_path / "stopped/checkpoints")
         resumed = train(*run, "ckpt_path=last.ckpt", run_dir=again)
         # Not train/loss: that of the epoch in which a run was stopped is of the rest of it.
@@ -470,6 +477,7 @@ class TestResume:
             (("scheduler.warmup=0.5",), r"scheduler\.warmup: 0\.05 there, 0\.5 here"),
             (("scheduler=none",), r"scheduler\._target_: "),
             (("monitor=val/jaccard",), r"monitor: val/dice there, val/jaccard here"),
+            (("budget.steps=8",), r"budget\.steps: None there, 8 here"),
         ],
     )
     def test_refuses_what_the_restored_state_would_replace(
@@ -477,9 +485,20 @@ class TestResume:
     ) -> None:
         run = ("callbacks=minimal", "logger=none", "test=false")
         last = train(*run) / "checkpoints/last.ckpt"
-        with pytest.raises(SkinsegError, match=f"{found}.*start anew from its weights with init_from"):
-            train(*run, "trainer.max_epochs=2", f"ckpt_path={last}", *overrides, run_dir="again")
+        record = (last.parents[1] / "config.yaml").read_bytes()
+        for folder in ("again", "run"):
+            with pytest.raises(SkinsegError, match=f"{found}.*start anew from its weights with init_from"):
+                train(*run, "trainer.max_epochs=2", f"ckpt_path={last}", *overrides, run_dir=folder)
+        assert (last.parents[1] / "config.yaml").read_bytes() == record, "nothing was trained"
         train(*run, f"init_from={last}", *overrides, "trainer.max_steps=1", run_dir="from_weights")
+
+    def test_metrics_of_a_run_whose_file_is_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "metrics.csv").touch()
+        logger = CSVLogger(tmp_path / "again", name="", version="")
+        go_on_from(logger, tmp_path / "checkpoints/last.ckpt", steps=3)
+        logger.log_metrics({"val/dice": 0.5}, step=3)
+        logger.save()
+        assert len(pd.read_csv(tmp_path / "again/metrics.csv")) == 1
 
     def test_another_end_is_told_and_refused_before_it_was_stopped(
         self, train: Train, caplog: pytest.LogCaptureFixture
@@ -490,7 +509,13 @@ class TestResume:
             train(*run, "trainer.max_epochs=1", f"ckpt_path={last}", run_dir="again")
         with caplog.at_level("INFO"):
             train(*run, "trainer.max_epochs=3", f"ckpt_path={last}", run_dir="longer")
-        assert "trainer.max_epochs: 2 there, 3 here; the schedule goes on along that of 3" in caplog.text
+            train(*run, "trainer.max_steps=99", "trainer.max_epochs=2", f"ckpt_path={last}", run_dir="steps")
+        assert (
+            "trainer.max_epochs: 2 there, 3 here; a schedule that spans the run ends with it" in caplog.text
+        )
+        assert "trainer.max_steps: -1 there, 99 here; a schedule" in caplog.text
+        with pytest.raises(SkinsegError, match=r"trainer\.max_steps=1: .* has trained \d+ steps; it is the"):
+            train(*run, "trainer.max_steps=1", "trainer.max_epochs=2", f"ckpt_path={last}", run_dir="again")
 
     def test_refuses_another_network_split_or_file(self, train: Train, tmp_path: Path) -> None:
         folder = train("test=false", "callbacks=minimal")
@@ -766,6 +791,27 @@ class TestCommandLine:
         assert done.returncode == 2
         assert "unetplusplus" in done.stderr
         assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("seed=1 hydra.run.dir=", "hydra.run.dir is empty"),
+            (
+                "seed=1 hydra.run.dir=x/${oc.env:SKINSEG_UNSET}",
+                "Environment variable 'SKINSEG_UNSET' not found",
+            ),
+            ("-m seed=1,2 hydra.sweep.dir=", "hydra.sweep.dir is empty"),
+            ("-m seed=1,2 hydra.sweep.dir=x/${nothing}", "'nothing' not found"),
+        ],
+    )
+    def test_a_folder_that_has_no_name(self, line: str, said: str, tmp_path: Path) -> None:
+        """Such as one of a variable that is not set."""
+        words = [sys.executable, "-m", "skinseg.train", *line.split(" "), *TINY]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.slow
     def test_no_data(self, tmp_path: Path) -> None:

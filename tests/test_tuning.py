@@ -20,6 +20,15 @@ from skinseg.tuning import Budget, divide
 RUN = ("callbacks=minimal", "logger=none", "test=false")
 
 
+def test_a_full_memory_without_a_word(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(LesionSegmenter, "forward", fail)
+    with pytest.raises(SkinsegError, match=r"\(OutOfMemoryError\)\. Lower one of: data\.batch_size=4"):
+        train(*RUN)
+
+
 def limit_memory(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
     forward = LesionSegmenter.forward
 
@@ -153,6 +162,23 @@ def test_the_search_goes_on_to_the_nearest_good_rate(
     assert rate == pytest.approx(found)
     assert len(set(tried)) == len(tried)
     assert 1e-7 <= min(tried) < max(tried) <= 10
+
+
+def test_the_rate_is_for_the_batches_of_the_run(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of a search is over as many images as one of the run."""
+    monkeypatch.setattr("skinseg.tuning._TRIAL_STEPS", 2)
+    monkeypatch.setattr("skinseg.tuning._JUDGED_STEPS", 1)
+    batches = 0
+    training_step = LesionSegmenter.training_step
+
+    def counted(self: LesionSegmenter, *arguments: Any) -> torch.Tensor:
+        nonlocal batches
+        batches += self.trainer.global_step < 2
+        return training_step(self, *arguments)
+
+    monkeypatch.setattr(LesionSegmenter, "training_step", counted)
+    train(*RUN, "find=lr", "trainer.max_steps=1", "trainer.accumulate_grad_batches=3")
+    assert batches >= 5 * 2 * 3 + 3
 
 
 def test_a_rate_at_which_the_loss_is_not_finite_is_not_taken(

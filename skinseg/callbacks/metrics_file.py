@@ -29,13 +29,16 @@ def go_on_from(logger: CSVLogger, checkpoint: Path, steps: int) -> None:
         steps: Optimizer steps that it has trained; what was logged after them is logged again.
     """
     try:
-        with (checkpoint.absolute().parents[1] / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if _is_before(steps, row)]
+        text = (checkpoint.absolute().parents[1] / "metrics.csv").read_text("utf-8")
     except FileNotFoundError:
         return
+    # A full disk may have cut the last one short, perhaps within a number.
+    reader = csv.DictReader(line for line in text.splitlines(keepends=True) if line.endswith("\n"))
+    if reader.fieldnames is None:
+        return
+    rows = [row for row in reader if _is_before(steps, row)]
     writer = _GoesOn(logger.log_dir)
-    writer.metrics_keys = list(reader.fieldnames or [])
+    writer.metrics_keys = list(reader.fieldnames)
     with (
         replacing(Path(writer.metrics_file_path)) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
@@ -47,6 +50,6 @@ def go_on_from(logger: CSVLogger, checkpoint: Path, steps: int) -> None:
 
 
 def _is_before(steps: int, row: dict[str, str | None]) -> bool:
-    """Whether a row is of an earlier step; one that a full disk has cut short is of none."""
+    """Whether a row is of an earlier step; one with values that are missing is of none."""
     step = row.get("step")
     return None not in row.values() and step is not None and step.isdecimal() and int(step) < steps

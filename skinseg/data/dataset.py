@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import cv2
@@ -431,12 +432,17 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_loader_processes() -> None:
-    """Ends the loader processes that are left, which take their time at the signal that Python would send."""
+def end_loader_processes(but: Sequence[BaseProcess] = ()) -> None:
+    """Ends the loader processes that are left, which take their time at the signal that Python would send.
+
+    Args:
+        but: Children of this process that are somebody else's.
+    """
     in_main_thread = threading.current_thread() is threading.main_thread()
-    # PyTorch's handler would take their end for a failure.
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread else None
-    for process in active_children():
+    # PyTorch's handler would take their end for a failure. Windows has no such signal.
+    handled = in_main_thread and hasattr(signal, "SIGCHLD")
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if handled else None
+    for process in set(active_children()).difference(but):
         process.kill()
         process.join()
     if before is not None:

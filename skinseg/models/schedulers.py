@@ -16,6 +16,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from skinseg.errors import SkinsegError
+
 
 def constant(optimizer: Optimizer, total_steps: int) -> dict[str, Any]:
     """Keeps the learning rate.
@@ -122,9 +124,14 @@ class StepAtValidation(Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         for config in trainer.lr_scheduler_configs:
-            if config.reduce_on_plateau and config.monitor is not None:
-                scheduler: Any = config.scheduler
-                scheduler.step(float(trainer.callback_metrics[config.monitor]))
+            if not config.reduce_on_plateau or config.monitor is None:
+                continue
+            score = trainer.callback_metrics.get(config.monitor)
+            if score is None:
+                known = ", ".join(sorted(trainer.callback_metrics))
+                raise SkinsegError(f"scheduler.monitor={config.monitor} is not logged; there are {known}.")
+            scheduler: Any = config.scheduler
+            scheduler.step(float(score))
 
 
 def _each_step(scheduler: LambdaLR) -> dict[str, Any]:

@@ -245,7 +245,12 @@ class LesionSegmenter(L.LightningModule):
             schedule = self._scheduler(optimizer, max(1, int(steps)))
         except (TypeError, ValueError, RuntimeError) as error:
             raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
-        if isinstance(schedule.get("scheduler"), ReduceLROnPlateau) or schedule.get("reduce_on_plateau"):
+        if not isinstance(schedule, dict) or "scheduler" not in schedule:
+            raise SkinsegError(
+                f"scheduler: {type(schedule).__name__} is no schedule; expected a dictionary with a key "
+                "scheduler, such as those of skinseg.models.schedulers."
+            )
+        if isinstance(schedule["scheduler"], ReduceLROnPlateau) or schedule.get("reduce_on_plateau"):
             schedule["frequency"] = sys.maxsize  # Lightning keeps its state; StepAtValidation steps it
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

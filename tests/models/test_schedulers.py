@@ -11,13 +11,17 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from conftest import Train
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR
 
 from skinseg.config import compose
+from skinseg.errors import SkinsegError
 from skinseg.models import schedulers
+from skinseg.models.schedulers import StepAtValidation
 
 LR = 0.1
 Factory = Callable[[Optimizer, int], dict[str, Any]]
@@ -265,3 +269,29 @@ def test_options_in_a_run() -> None:
 def test_plateau_follows_the_score_of_the_run() -> None:
     node = compose(["scheduler=plateau", "monitor=val/loss", "mode=min", "run_dir=."]).scheduler
     assert (node.monitor, node.mode) == ("val/loss", "min")
+
+
+def test_a_score_that_nothing_logs() -> None:
+    class Stepped(Line):
+        def configure_callbacks(self) -> list[Callback]:
+            return [StepAtValidation()]
+
+    module = Stepped("optimizer=sgd", "scheduler=plateau", "monitor=val/jaccard")
+    loader = torch.utils.data.DataLoader(torch.ones(6, 1), batch_size=1)
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    with pytest.raises(
+        SkinsegError, match=r"scheduler\.monitor=val/jaccard is not logged; there are val/dice"
+    ):
+        trainer.fit(module, loader, loader)
+
+
+def test_a_schedule_that_lightning_takes_and_we_do_not(train: Train) -> None:
+    own = [
+        "scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR",
+        "~scheduler.warmup",
+        "~scheduler.final",
+    ]
+    with pytest.raises(
+        SkinsegError, match="scheduler: CosineAnnealingLR is no schedule; expected a dictionary"
+    ):
+        train(*own)

@@ -293,7 +293,13 @@ def _going_on(jobs: Sequence[Job], sweep: Path) -> list[Job]:
     before = list(earlier_jobs(sweep))
     jobs = [continued(job, before) for job in jobs]
     counts = {action: sum(job.action == action for job in jobs) for action in ("skip", "resume", "start")}
-    if counts["start"] == len(jobs):
+    marks = {job.fingerprint for job in jobs}
+    known = [job for job in before if job.fingerprint in marks]
+    if counts["start"] == len(jobs) and known:
+        log.warning(
+            "sweep.resume=true: no job below %s has reached a checkpoint. All start anew.", sweep.parent
+        )
+    elif counts["start"] == len(jobs):
         words = pasted(*before[0].overrides) if before else ""
         other = f"; {counted(len(before), 'job')} there had other words, at last {words}" if before else ""
         log.warning(
@@ -302,8 +308,7 @@ def _going_on(jobs: Sequence[Job], sweep: Path) -> list[Job]:
         )  # fmt: skip
     else:
         log.info("sweep.resume=true: %(skip)d done before, %(resume)d go on, %(start)d start.", counts)
-    marks = {job.fingerprint for job in jobs}
-    group = next((job.config["group"] for job in before if job.fingerprint in marks), None)
+    group = next((job.config["group"] for job in known), None)
     return [_resuming(_with_room(_in_group(job, group), sweep)) for job in jobs]
 
 

@@ -39,7 +39,7 @@ from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.multirun import named, run_in_child
 from skinseg.quoting import command_line, literal, override
 from skinseg.record import write_csv, write_text
-from skinseg.sweep.jobs import Job, fingerprint, last_of, state_of
+from skinseg.sweep.jobs import Job, fingerprint, last_of, reached_by, state_of
 from skinseg.sweep.space import ends, short, suggest, value_of
 from skinseg.sweep.study import (
     PRUNED,
@@ -307,8 +307,8 @@ class _Search:
     def _job(self, trial: Trial, values: Mapping[str, Any], folder: Path, earlier: Path | None) -> Job:
         overrides = [override(*item) for item in values.items()]
         words = [short(*item) for item in values.items()]
-        last = None if earlier is None else last_of(earlier)
-        resuming = [override("ckpt_path", str(last))] if last is not None and last.is_file() else []
+        place = None if earlier is None else reached_by(earlier)
+        resuming = [] if place is None else [override("ckpt_path", str(last_of(place)))]
         config = _compose([*overrides, *resuming], words, folder, f"search_{self.options['study']}")
         reporter = {
             "_target_": "skinseg.callbacks.pruning.ReportTrial",
@@ -320,7 +320,7 @@ class _Search:
         config["callbacks"] = {**(config["callbacks"] or {}), "trial": reporter}
         config = check(config)
         job = Job(trial.number, overrides, words, folder, fingerprint(config), "start", None, config)
-        return replace(job, action="resume", earlier=earlier) if resuming else job
+        return job if place is None else replace(job, action="resume", earlier=place)
 
     def _stored(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]

@@ -363,6 +363,25 @@ def test_a_sweep_that_was_moved_with_its_earlier_one_knows_it(tmp_path: Path) ->
     assert Job.read(tmp_path / "elsewhere/0").scores == tmp_path / "there/first/0"
 
 
+def test_a_job_that_is_killed_again_before_a_checkpoint_of_its_own(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """However often: what its first part has reached is not lost."""
+    write(plan("model=tiny", "seed=1,2", folder=tmp_path / "sweep"))
+    write(plan("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "sweep"))
+    assert "has reached a checkpoint. All start anew." in caplog.text
+    reached = tmp_path / "sweep/0/checkpoints/last.ckpt"
+    reached.parent.mkdir()
+    reached.write_text("reached")
+    for _ in range(3):
+        again = plan("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "sweep")
+        write(again)
+        assert [job.action for job in again.jobs] == ["resume", "start"]
+        assert Path(again.jobs[0].config["ckpt_path"]).read_text() == "reached"
+    elsewhere = plan("model=tiny", "seed=1,2", "sweep.resume=true", folder=tmp_path / "other")
+    assert elsewhere.jobs[0].config["ckpt_path"] == again.jobs[0].config["ckpt_path"]
+
+
 @pytest.mark.parametrize(
     ("kept", "goes_on", "left"),
     [([], False, []), (["best.ckpt"], False, []), (["best.ckpt", "epoch=1.ckpt"], False, []),

@@ -361,14 +361,16 @@ class TestGoneOnWith:
         with pytest.raises(InterruptedRunError, match="to go on, run the same command"):
             start(interrupted, "search.trials=3")
         assert table(tmp_path)["trial"].tolist() == [0]
+        with pytest.raises(InterruptedRunError):  # once more, before a checkpoint of its own
+            start(lambda job: InterruptedRunError.exit_code, "search.trials=3")
         later = start(rate, "search.trials=3").jobs
-        assert [job.number for job in later] == [2, 3]
+        assert [job.number for job in later] == [3, 4]
         before = Job.read(tmp_path / "search/trials/1")
         assert later[0].overrides == before.overrides
         assert later[0].action == "resume"
         assert later[0].config["ckpt_path"] == str(before.folder / "checkpoints/last.ckpt")
         assert later[1].config["ckpt_path"] is None
-        assert table(tmp_path)["trial"].tolist() == [0, 2, 3]
+        assert table(tmp_path)["trial"].tolist() == [0, 3, 4]
 
     def test_a_trial_that_had_ended_before_its_search_was_killed(self, start: Start, tmp_path: Path) -> None:
         """Its result counts, although nobody has recorded it."""

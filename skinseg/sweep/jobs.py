@@ -155,6 +155,28 @@ def last_of(folder: Path) -> Path:
     return folder / "checkpoints" / "last.ckpt"
 
 
+def reached_by(folder: Path) -> Path | None:
+    """Returns the folder with the last checkpoint that a job has reached, None where it has reached none.
+
+    That is the job's own or, where it was killed before its first checkpoint, the one from which it was to go
+    on.
+
+    Args:
+        folder: Of the job.
+    """
+    seen: set[Path] = set()
+    while not last_of(folder).is_file():
+        seen.add(folder)
+        try:
+            job = Job.read(folder)
+        except SkinsegError:
+            return None
+        if job.action != "resume" or job.earlier is None or job.earlier in seen:
+            return None
+        folder = job.earlier
+    return folder
+
+
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Returns 12 hexadecimal digits that name all of a configuration that a job's result depends on.
 
@@ -296,8 +318,8 @@ def continued(job: Job, before: Sequence[Job]) -> Job:
                 f"sweep.resume=true: {other.label} is still running, in {other.folder}. Wait for it, or stop "
                 "it."
             )
-        if last_of(other.folder).is_file():
-            return replace(job, action="resume", earlier=other.folder)
+        if (place := reached_by(other.folder)) is not None:
+            return replace(job, action="resume", earlier=place)
     return job
 
 

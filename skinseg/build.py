@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loops.evaluation_loop import RestartStage
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -33,6 +33,7 @@ from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.data.splits import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
+from skinseg.machine import check_folder
 from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.ensemble import Ensemble, Member
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
@@ -215,11 +216,31 @@ def check_start(config: Plain) -> None:
     """Refuses what cannot be trained, before any data are read: builds it once without fetching weights.
 
     Raises:
-        SkinsegError: Parts of the configuration do not go together, or `init_from` is of another architecture
-            or no checkpoint.
+        SkinsegError: Parts of the configuration do not go together or refuse their arguments, `init_from` is
+            of another architecture or no checkpoint, or a folder cannot be written.
     """
     with torch.random.fork_rng(devices=[]):  # the network of the run is drawn as if there were no check
-        segmenter({**config, "model": _without_weights(config["model"])})
+        module = segmenter({**config, "model": _without_weights(config["model"])})
+        module.check_optimization()
+        _check_sizes(callbacks(config), module, config)
+    for key, folder in _written_folders(config):
+        check_folder(key, folder)
+
+
+def _written_folders(config: Plain) -> Iterator[tuple[str, Path]]:
+    """Yields the folders that a run writes to beside its own, and the keys that name them."""
+    run_dir = Path(config["run_dir"]).absolute()
+    for group in ("data", "test_data"):
+        if (config[group] or {}).get("cache") == "memmap" and "cache_dir" in config[group]:
+            yield f"{group}.cache_dir", Path(config[group]["cache_dir"]).expanduser()
+    for group, names in (("callbacks", ("dirpath", "path")), ("logger", ("save_dir",))):
+        for member, node in (config[group] or {}).items():
+            for name in names:
+                value = (node or {}).get(name)
+                if isinstance(value, str) and "://" not in value:
+                    folder = Path(value).absolute() if name != "path" else Path(value).absolute().parent
+                    if not folder.is_relative_to(run_dir):
+                        yield f"{group}.{member}.{name}", folder
 
 
 def _take_weights(module: LesionSegmenter, checkpoint: dict[str, Any], *, key: str) -> None:
@@ -333,13 +354,25 @@ def callbacks(config: Plain) -> list[Callback]:
     for callback in built:
         if isinstance(callback, BestAndLast) and config["ckpt_path"] is not None:
             callback.resumed_from = Path(config["ckpt_path"]).expanduser()
+        if isinstance(callback, EarlyStopping):
+            _keep_patience(callback)
     if any((config["logger"] or {}).values()):
         return built
     # Lightning refuses it where nothing could take its numbers.
     return [callback for callback in built if not isinstance(callback, LearningRateMonitor)]
 
 
-def check_sizes(callbacks: Iterable[Callback], segmenter: LesionSegmenter, config: Plain) -> None:
+def _keep_patience(callback: EarlyStopping) -> None:
+    """Lets a resumed run wait as long as it is told to; Lightning takes the first one's patience."""
+    patience, load_state_dict = callback.patience, callback.load_state_dict
+
+    def load_all_else(state_dict: dict[str, Any]) -> None:
+        load_state_dict({**state_dict, "patience": patience})
+
+    callback.load_state_dict = load_all_else  # type: ignore[method-assign]
+
+
+def _check_sizes(callbacks: Iterable[Callback], segmenter: LesionSegmenter, config: Plain) -> None:
     """Refuses a size of progressive resizing that the network does not train at.
 
     Raises:
@@ -371,8 +404,8 @@ def loggers(config: Plain, resumed: Mapping[str, Any] | None = None) -> list[Log
     return built
 
 
-def settle_rank(config: Plain | None = None) -> None:
-    """Makes this process the rank that the trainer takes it for.
+def settle_rank(config: Plain | None = None) -> int:
+    """Makes this process the rank that the trainer takes it for, and returns how many processes there are.
 
     Lightning's helpers and loggers go by RANK, LOCAL_RANK or SLURM_PROCID, which may be left over from
     another program; a process that they take for a second one writes no file and no metric.
@@ -381,8 +414,12 @@ def settle_rank(config: Plain | None = None) -> None:
         config: The resolved configuration of a training. None: of a command without a trainer, the only
             process.
     """
-    rank = 0 if config is None else trainer(config, [], []).global_rank
+    rank, processes = 0, 1
+    if config is not None:
+        asked = trainer(config, [], [])
+        rank, processes = asked.global_rank, asked.world_size
     rank_zero_only.rank = rank  # type: ignore[attr-defined]  # where Lightning keeps it
+    return processes
 
 
 def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> L.Trainer:

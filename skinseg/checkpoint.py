@@ -71,8 +71,7 @@ def read_checkpoint(path: str | Path, *, key: str) -> dict[str, Any]:
         raise SkinsegError(f"{key} is empty; expected a file of <run folder>/checkpoints/.")
     path = Path(path).expanduser()
     if path.is_dir():
-        best = pasted(override(key, path / "checkpoints" / "best.ckpt"))
-        raise SkinsegError(f"{key}={path} is a folder; did you mean {best}?")
+        raise SkinsegError(f"{key}={path} is a folder; {_within(path, key)}")
     if not path.is_file():
         raise SkinsegError(
             f"{key}={path}: no such file. A run keeps its checkpoints in <run folder>/checkpoints/."
@@ -89,6 +88,16 @@ def read_checkpoint(path: str | Path, *, key: str) -> dict[str, Any]:
             f"{key}={path} was not written by skinseg; expected a file of <run folder>/checkpoints/."
         )
     return checkpoint
+
+
+def _within(folder: Path, key: str) -> str:
+    """Says which checkpoint of a folder is likely to be meant, of those that are there."""
+    names = ("last.ckpt", "best.ckpt") if key == "ckpt_path" else ("best.ckpt", "last.ckpt")
+    for below in ("", "checkpoints/", "*/checkpoints/"):
+        for name in names:
+            if found := sorted(folder.glob(below + name)):
+                return f"did you mean {pasted(override(key, found[0]))}?"
+    return "expected a file of <run folder>/checkpoints/, and there is none in it."
 
 
 def load_weights(network: torch.nn.Module, checkpoint: dict[str, Any], *, key: str) -> None:
@@ -117,17 +126,18 @@ def load_weights(network: torch.nn.Module, checkpoint: dict[str, Any], *, key: s
     network.load_state_dict(state)
 
 
-def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerprint: str) -> None:
-    """Refuses to resume what would not be the same run.
+def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], processes: int) -> None:
+    """Refuses to resume what would not be the same run, as far as it is known before data are read.
 
     Args:
         checkpoint: What `read_checkpoint` returned.
-        config: The resolved configuration of the run that resumes.
-        fingerprint: Its split's.
+        config: The resolved configuration of the run that resumes, with what `find` has found.
+        processes: How many train together.
 
     Raises:
-        SkinsegError: The network, what is supervised of it, the optimizer, the schedule, the budget or
-            the split is another one, or the run is to end before it was stopped.
+        SkinsegError: The network, what is supervised of it, the optimizer, the schedule, the steps of an
+            epoch, the budget or what chooses the best checkpoint is another one, or the run is to end before
+            it was stopped.
     """
     record = checkpoint["skinseg"]
     theirs, ours = (dict(c["model"], encoder_weights=None) for c in (record["config"], config))
@@ -153,32 +163,79 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], fingerpr
             f"ckpt_path={config['ckpt_path']} holds averaged weights; go on with the same callbacks=ema or "
             "swa, or take the averaged weights as a start with init_from."
         )
-    if record["split"] != fingerprint:
-        raise SkinsegError(
-            f"ckpt_path={config['ckpt_path']} was trained on the split {record['split']}, this run has "
-            f"{fingerprint}: images that it was trained on might be tested on. Use the run's split: "
-            + _split_of(config["ckpt_path"])
-        )
-    _check_same_optimization(record["config"], config)
+    _check_same_optimization(record, config, processes)
     _check_end(checkpoint, config)
 
 
-def _check_same_optimization(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Refuses values that the restored state of the optimizer and of its schedule would silently replace."""
+def check_same_split(checkpoint: dict[str, Any], config: dict[str, Any], fingerprint: str) -> None:
+    """Refuses to resume on another split.
+
+    Args:
+        checkpoint: What `read_checkpoint` returned.
+        config: The resolved configuration of the run that resumes.
+        fingerprint: Its split's.
+
+    Raises:
+        SkinsegError: It is another one.
+    """
+    there = checkpoint["skinseg"]["split"]
+    if there != fingerprint:
+        raise SkinsegError(
+            f"ckpt_path={config['ckpt_path']} was trained on the split {there}, this run has "
+            f"{fingerprint}: images that it was trained on might be tested on. Use the run's split: "
+            + _split_of(config["ckpt_path"])
+        )
+
+
+def _check_same_optimization(record: dict[str, Any], ours: dict[str, Any], processes: int) -> None:
+    """Refuses values that the restored state would silently replace, or that it would not go with."""
+    theirs = record["config"]
     found = []
     for group in ("optimizer", "scheduler"):
         pair = [{k: v for k, v in c[group].items() if k not in _HOW} for c in (theirs, ours)]
         keys = sorted(k for k in pair[0].keys() | pair[1].keys() if pair[0].get(k) != pair[1].get(k))
         found += [f"{group}.{k}: {pair[0].get(k)!r} there, {pair[1].get(k)!r} here" for k in keys]
-    was, is_now = _budget(theirs), _budget(ours)
-    found += [f"budget.{k}: {was[k]} there, {is_now[k]} here" for k in was if was[k] != is_now[k]]
-    found += [f"{k}: {theirs[k]} there, {ours[k]} here" for k in ("monitor", "mode") if theirs[k] != ours[k]]
+    for settings in (_budget, _choice):
+        found += _differing(settings(theirs), settings(ours))
+    found += _differing(_pace(theirs, record.get("world_size", 1)), _pace(ours, processes))
     if found:
         raise SkinsegError(
             f"ckpt_path={ours['ckpt_path']} goes on with the optimizer, schedule, budget and best score that "
             f"it was saved with, and these differ ({'; '.join(found)}). Leave them out to go on, or start "
             "anew from its weights with init_from."
         )
+
+
+def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    return [f"{key}: {there[key]} there, {here[key]} here" for key in there if there[key] != here[key]]
+
+
+def _choice(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the best score so far was measured by."""
+    choice = {key: config[key] for key in ("monitor", "mode", "threshold")}
+    return {**choice, "loss": config["loss"] if str(config["monitor"]).endswith("/loss") else None}
+
+
+def _pace(config: dict[str, Any], processes: int) -> dict[str, Any]:
+    """Returns what the rate and the steps of an epoch follow from; older runs have no word of some.
+
+    A step's images may be shared out otherwise, to more processes with smaller batches for instance.
+    """
+    data, trainer = config["data"], config["trainer"]
+    batch = data["batch_size"] * processes
+    limit, scaling = trainer.get("limit_train_batches"), config.get("lr_scaling", "none")
+    budget = any(_budget(config).values())  # which divides the epochs
+    limited = f"{limit} of {batch} images" if isinstance(limit, int) else 1.0 if limit is None else limit
+    return {
+        "images of a step (data.batch_size times trainer.accumulate_grad_batches times processes)": (
+            batch * (trainer.get("accumulate_grad_batches") or 1)
+        ),
+        "trainer.limit_train_batches": None if budget else limited,
+        "budget.validations": config["budget"]["validations"] if budget else None,
+        "data.overfit": data.get("overfit"),
+        "lr_scaling": scaling,
+        "lr_reference_batch": config["lr_reference_batch"] if scaling != "none" else None,
+    }
 
 
 def _check_end(checkpoint: dict[str, Any], config: dict[str, Any]) -> None:
@@ -202,7 +259,7 @@ def _check_end(checkpoint: dict[str, Any], config: dict[str, Any]) -> None:
 def _budget(config: dict[str, Any]) -> dict[str, Any]:
     """Returns what limits a run beside its trainer; runs from before there were budgets have none."""
     budget = config.get("budget") or {}
-    return {key: budget.get(key) for key in ("steps", "minutes")}
+    return {f"budget.{key}": budget.get(key) for key in ("steps", "minutes")}
 
 
 def _split_of(ckpt_path: str) -> str:

@@ -23,6 +23,26 @@ def why(error: OSError) -> str:
     return f"the disk is full ({reason})" if error.errno == errno.ENOSPC else reason
 
 
+def check_folder(key: str, folder: Path) -> None:
+    """Makes a folder that is to be written much later.
+
+    Args:
+        key: The config key that names it, for the message.
+        folder: The same.
+
+    Raises:
+        SkinsegError: It cannot be made or not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise SkinsegError(
+            f"{key}: {folder} cannot be written: {why(error)}. Name another folder."
+        ) from error
+
+
 def told(error: BaseException, folder: Path) -> SkinsegError | None:
     """Returns a message for an error of the machine that nothing closer to it has told; None for any other.
 

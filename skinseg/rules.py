@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from skinseg.nearest import nearest
 
-HALF_PRECISIONS = frozenset({"16", "16-mixed", "16-true"})
+HALF_PRECISIONS = frozenset({"16", "16-mixed"})
 """Of `trainer.precision`: what only a GPU computes in."""
 
 Plain = Mapping[str, Any]
@@ -28,13 +28,20 @@ _AT_LEAST = {
     "optimizer.weight_decay": 0,
     "optimizer.momentum": 0,
     "trainer.accumulate_grad_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.gradient_clip_val": 0,
+    "trainer.log_every_n_steps": 0,
+    "trainer.num_sanity_val_steps": -1,
+    "callbacks.early_stopping.patience": 0,
 }
 _ABOVE_ZERO = (
     "budget.steps", "budget.minutes", "budget.validations", "search.trials", "search.jobs",
     "data.max_megapixels", "test_data.max_megapixels", "max_megapixels",
+    "data.cache_limit_gb", "test_data.cache_limit_gb", "trainer.val_check_interval",
 )  # fmt: skip
-_FILES = ("init_from", "data.same_lesion", "data.split.file", "model.encoder_weights")
+_FILES = ("ckpt_path", "init_from", "data.same_lesion", "data.split.file", "model.encoder_weights")
 _FOLDERS = ("data.masks",)
+_HIGHEST_SEED = 2**32 - 1  # that NumPy's older generators take
 # Names and notes for loggers, which are left out where they are empty.
 _MAY_BE_EMPTY = ("logger", "group", "notes")
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
@@ -53,6 +60,9 @@ def value_problems(config: Plain) -> Iterator[str]:
     for key, least in _AT_LEAST.items():
         if _is_number(value := _at(config, key)) and value < least:
             yield f"{key}={value}: expected {least} or more."
+    for key in ("seed", "data.split.seed"):
+        if _is_number(seed := _at(config, key)) and seed > _HIGHEST_SEED:
+            yield f"{key}={seed}: expected {_HIGHEST_SEED} or less."
     for key in _ABOVE_ZERO:
         if _is_number(value := _at(config, key)) and value <= 0:
             yield f"{key}={value}: expected more than 0."
@@ -74,6 +84,11 @@ def value_problems(config: Plain) -> Iterator[str]:
     yield from _mode_problem(config.get("monitor"), config.get("mode"))
     if "trainer" in config and isinstance(config.get("data"), Mapping) and "batch_size" not in config["data"]:
         yield "data.batch_size: missing; networks and searches are prepared for it."
+    if config.get("ckpt_path") is not None and config.get("init_from") is not None:
+        yield (
+            f"ckpt_path={config['ckpt_path']} and init_from={config['init_from']}: the first goes on with a "
+            "run, the second starts anew from its weights; set one of them."
+        )
     steps, minutes = _at(config, "budget.steps"), _at(config, "budget.minutes")
     if steps is not None and minutes is not None:
         yield f"budget.steps={steps} and budget.minutes={minutes}: set one of them."
@@ -136,9 +151,12 @@ def _trainer_problems(config: Plain) -> Iterator[str]:
     trainer = config["trainer"]
     if not isinstance(trainer, Mapping):
         return
-    for key in ("max_epochs", "max_steps"):
-        if trainer.get(key) == 0:
-            yield f"trainer.{key}=0: an untrained network would be scored; expected 1 or more."
+    for key in ("max_epochs", "max_steps", "limit_train_batches"):
+        if _is_number(value := trainer.get(key)) and value == 0:
+            yield f"trainer.{key}={value}: an untrained network would be scored; expected more than 0."
+    if _is_no_time(time := trainer.get("max_time")):
+        yield f"trainer.max_time={time}: an untrained network would be scored; expected more than 0 seconds."
+    yield from _end_problems(config)
     if trainer.get("limit_val_batches") == 0:
         yield (
             "trainer.limit_val_batches=0: the checkpoint is chosen on validation; leave it out, or take a "
@@ -152,8 +170,36 @@ def _trainer_problems(config: Plain) -> Iterator[str]:
             "trainer=ddp."
         )
     precision = str(trainer.get("precision"))
+    if precision in ("16-true", "bf16-true"):
+        yield (
+            f"trainer.precision={precision}: weights of 16 bits are too coarse for the small steps of an "
+            f"optimizer or an average; take {precision.removesuffix('-true')}-mixed."
+        )
     if trainer.get("accelerator") == "cpu" and precision in HALF_PRECISIONS:
         yield f"trainer.precision={precision}: not on a processor; take bf16-mixed or 32-true."
+
+
+def _is_no_time(duration: object) -> bool:
+    """Returns whether a duration, as Lightning's Timer takes it, is none at all."""
+    if isinstance(duration, Mapping):
+        return not any(duration.values())
+    return isinstance(duration, str) and bool(duration) and set(duration) <= {"0", ":"}
+
+
+def _end_problems(config: Plain) -> Iterator[str]:
+    """A run needs an end, and a validation before it."""
+    trainer = config["trainer"]
+    if trainer.get("fast_dev_run") or any(_at(config, f"budget.{key}") for key in ("steps", "minutes")):
+        return
+    epochs, every = trainer.get("max_epochs"), trainer.get("check_val_every_n_epoch")
+    if epochs in (None, -1) and trainer.get("max_steps") in (None, -1):
+        found = "missing" if epochs is None else "no end"
+        yield f"trainer.max_epochs: {found}; a schedule needs one: set it, trainer.max_steps or budget.steps."
+    if _is_number(epochs) and _is_number(every) and every > epochs > 0:
+        yield (
+            f"trainer.check_val_every_n_epoch={every}: the checkpoint is chosen on validation, and there is "
+            f"none within trainer.max_epochs={epochs}; expected {epochs} or less."
+        )
 
 
 def _monitor_problem(key: str, monitor: object) -> Iterator[str]:

@@ -6,6 +6,7 @@ python -m skinseg.train +experiment=unet_resnet34
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -59,33 +60,36 @@ def run(cfg: DictConfig) -> float:
     from skinseg import build
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import finish, run_id
-    from skinseg.checkpoint import check_resumable
+    from skinseg.checkpoint import check_resumable, check_same_split
     from skinseg.data.dataset import end_loader_processes
     from skinseg.trust import trusted, trusted_checkpoint
 
     quiet()
     _prepare_torch(config)
-    build.settle_rank(config)
+    processes = build.settle_rank(config)
     run_dir = Path(config["run_dir"])
     resumed = None
     if config["ckpt_path"] is not None:
         resumed = trusted_checkpoint(config["ckpt_path"], key="ckpt_path", trust=trusted(config))
     so_far = _results_so_far(run_dir, config["ckpt_path"])
     build.check_start(config)
+    if resumed is not None:
+        config = _with_found_before(config, resumed)
+        check_resumable(resumed, config, processes)
     exit_code = 1
     others = active_children()
     try:
         data = build.datamodule(config)
         data.try_changes()
-        if config["find"] is not None:
-            config = _with_found(config, data, resumed)
+        if config["find"] is not None and resumed is None:
+            config = _with_found(config, data)
             data = build.datamodule(config)
         steps = _budget_steps(config, data, resumed)
         if config["budget"]["minutes"] is not None:
             data = build.datamodule(config)
         test_data = build.test_datamodule(config, data)
         if resumed is not None:
-            check_resumable(resumed, config, data.split.fingerprint)
+            check_same_split(resumed, config, data.split.fingerprint)
         _write_record(run_dir, config, data, test_data)
         for path in so_far:
             path.unlink()
@@ -103,12 +107,12 @@ def run(cfg: DictConfig) -> float:
             carried["budget_steps"] = steps
         segmenter = build.segmenter(config, carried)
         callbacks = build.callbacks(config)
-        build.check_sizes(callbacks, segmenter, config)
         loggers = build.loggers(config, resumed)
         carried["wandb_run"] = run_id(loggers)
         trainer = build.trainer(config, callbacks, loggers)
         if steps is not None:
             _limit(trainer, steps, data, config)
+        _check_batches(trainer, data, test_data if config["test"] else None)
         for logger in loggers:
             logger.log_hyperparams({**config, "stamps": stamps} if stamps else config)
         objective = _fit_and_score(trainer, segmenter, data, test_data, config)
@@ -129,29 +133,30 @@ def run(cfg: DictConfig) -> float:
     return objective
 
 
-def _with_found(config: Plain, data: LesionDataModule, resumed: Plain | None) -> Plain:
-    """Returns the configuration with what `find` found in it, so that all records say what was used.
-
-    A resumed run takes what the first one found.
-    """
+def _with_found(config: Plain, data: LesionDataModule) -> Plain:
+    """Returns the configuration with what `find` found in it, so that all records say what was used."""
     from skinseg.tuning import find_batch_size, find_lr
 
     if config["find"] == "batch_size":
-        found = (
-            find_batch_size(config, data) if resumed is None else _found_before(resumed, "data", "batch_size")
-        )
-        log.info("find=batch_size: data.batch_size=%d.", found)
-        return {**config, "data": {**config["data"], "batch_size": found}}
-    rate = find_lr(config, data) if resumed is None else _found_before(resumed, "optimizer", "lr")
-    log.info("find=lr: optimizer.lr=%.2e.", rate)
-    return {**config, "optimizer": {**config["optimizer"], "lr": rate}}
+        return _with_value(config, "data", "batch_size", find_batch_size(config, data))
+    return _with_value(config, "optimizer", "lr", find_lr(config, data))
 
 
-def _found_before(resumed: Plain, group: str, key: str) -> Any:
+def _with_found_before(config: Plain, resumed: Plain) -> Plain:
+    """Returns the configuration with what `find` found in the run that is resumed."""
+    if config["find"] is None:
+        return config
+    group, key = {"batch_size": ("data", "batch_size"), "lr": ("optimizer", "lr")}[config["find"]]
     value = resumed["skinseg"]["config"][group][key]
     if not isinstance(value, int | float):
         raise SkinsegError(f"ckpt_path: its {group}.{key} is {value!r}; expected a number.")
-    return value
+    return _with_value(config, group, key, value)
+
+
+def _with_value(config: Plain, group: str, key: str, value: float) -> Plain:
+    shown = value if isinstance(value, int) else f"{value:.2e}"
+    log.info("find=%s: %s.%s=%s.", config["find"], group, key, shown)
+    return {**config, group: {**config[group], key: value}}
 
 
 def _budget_steps(config: Plain, data: LesionDataModule, resumed: Plain | None) -> int | None:
@@ -180,6 +185,28 @@ def _limit(trainer: L.Trainer, steps: int, data: LesionDataModule, config: Plain
     log.info("Budget: %s, %s.", counted(budget.steps, "step"), counted(budget.epochs, "validation"))
     trainer.fit_loop.max_epochs = budget.epochs
     trainer.limit_train_batches = budget.batches
+
+
+def _check_batches(trainer: L.Trainer, data: LesionDataModule, test_data: LesionDataModule | None) -> None:
+    """Refuses limits that leave no batch, and validations that never come; a test's only after the fit."""
+    batches = {"train": data.train_batches(trainer.world_size)}
+    for side, module in (("val", data), ("test", test_data)):
+        if module is not None:
+            batches[side] = module.scored_batches(side, trainer.world_size)
+    for side, number in batches.items():
+        limit = getattr(trainer, f"limit_{side}_batches")
+        left = int(number * limit) if isinstance(limit, float) else min(number, limit)
+        if number and not left:
+            raise SkinsegError(
+                f"trainer.limit_{side}_batches={limit}: of {counted(number, 'batch', 'batches')} it leaves "
+                f"none; expected a share of {math.ceil(100 / number) / 100} or more, or a whole number."
+            )
+        every = trainer.val_check_interval
+        if side == "train" and isinstance(every, int) and trainer.check_val_every_n_epoch and every > left:
+            raise SkinsegError(
+                f"trainer.val_check_interval={every}: an epoch has only {counted(left, 'batch', 'batches')}; "
+                "lower it, or set trainer.check_val_every_n_epoch=null to count through the epochs."
+            )
 
 
 def _said(config: Plain, error: Exception) -> SkinsegError | None:

@@ -77,6 +77,29 @@ def test_the_default_has_no_problem() -> None:
             "trainer.limit_val_batches=0",
             "trainer.limit_val_batches=0: the checkpoint is chosen on validation",
         ),
+        ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0: an untrained network"),
+        ("trainer.limit_train_batches=0.0", "trainer.limit_train_batches=0.0: an untrained network"),
+        ("trainer.max_time='00:00:00:00'", "trainer.max_time=00:00:00:00: an untrained network"),
+        ("trainer.max_time={minutes:0}", "trainer.max_time={'minutes': 0}: an untrained network"),
+        ("trainer.precision=16-true", "trainer.precision=16-true: weights of 16 bits"),
+        ("trainer.precision=bf16-true", "an optimizer or an average; take bf16-mixed."),
+        ("+trainer.val_check_interval=0", "trainer.val_check_interval=0: expected more than 0"),
+        ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0: expected 1 or more"),
+        (
+            "trainer.check_val_every_n_epoch=5 trainer.max_epochs=2",
+            "trainer.check_val_every_n_epoch=5: the checkpoint is chosen on validation, and there",
+        ),
+        ("trainer.max_epochs=-1", "trainer.max_epochs: no end; a schedule needs one: set it, trainer.max"),
+        ("~trainer.max_epochs", "trainer.max_epochs: missing; a schedule"),
+        ("trainer.log_every_n_steps=-5", "trainer.log_every_n_steps=-5: expected 0 or more"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: expected 0 or more"),
+        ("trainer.num_sanity_val_steps=-5", "trainer.num_sanity_val_steps=-5: expected -1 or more"),
+        ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience=-1: expected 0 or more"),
+        ("data.cache_limit_gb=-1", "data.cache_limit_gb=-1: expected more than 0"),
+        ("seed=99999999999", "seed=99999999999: expected 4294967295 or less"),
+        ("data.split.seed=99999999999", "data.split.seed=99999999999: expected 4294967295 or less"),
+        ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
+        ("ckpt_path=. init_from=.", "ckpt_path=. and init_from=.: the first goes on with a run"),
         ("trainer.limit_test_batches=0", "to leave the test out, set test=false"),
         ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: the weights would stay in processes"),
         ("trainer=cpu trainer.precision=16-mixed", "trainer.precision=16-mixed: not on a processor"),
@@ -238,6 +261,21 @@ def test_names_of_loggers_may_be_empty() -> None:
     check(plain(compose(["logger=[csv,tensorboard]", "run_dir=.", "notes=''"])))
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "trainer.max_epochs=-1 trainer.max_steps=5",
+        "~trainer.max_epochs budget.steps=5",
+        "trainer.max_epochs=2 trainer.check_val_every_n_epoch=2",
+        "trainer.check_val_every_n_epoch=null +trainer.val_check_interval=0.5",
+        "trainer.max_time='00:00:00:01' trainer.log_every_n_steps=0 trainer.precision=64-true",
+        "trainer.max_time=null trainer.gradient_clip_val=0 callbacks.early_stopping.patience=0",
+    ],
+)
+def test_values_at_the_edge_of_what_is_refused(overrides: str) -> None:
+    check(plain(compose([*overrides.split(), "run_dir=."])))
+
+
 def test_all_problems_at_once() -> None:
     message = problems("+sead=1", "+model.encoder_nam=x", "data.batch_size=eight")
     assert message.startswith("3 problems")
@@ -255,7 +293,6 @@ def test_all_problems_at_once() -> None:
             "trainer.precision=16-mixed",
             "trainer.precision=16-mixed: with trainer=fsdp expected bf16-mixed",
         ),
-        ("trainer.precision=bf16-true", "trainer.precision=bf16-true: with trainer=fsdp expected"),
         ("trainer.sync_batchnorm=true", "trainer.sync_batchnorm=true: not with trainer=fsdp"),
         ("callbacks=ema", "callbacks.weight_average: weights that are sharded cannot be averaged"),
         ("callbacks=swa", "callbacks.weight_average: weights that are sharded cannot be averaged"),

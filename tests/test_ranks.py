@@ -277,7 +277,8 @@ def test_sigterm_to_one_rank_stops_all_after_the_same_step(
 def test_checkpoints_move_between_two_processes_and_one(write_ham: WriteHam, tmp_path: Path) -> None:
     run = [*TINY, f"data.root={write_ham(20)}", "callbacks=minimal", "logger=none"]
     call(*run, *TWO, f"hydra.run.dir={tmp_path / 'two'}", cwd=tmp_path)
-    for number, (name, devices) in enumerate((("one", ()), ("again", TWO)), start=2):
+    one = ("data.batch_size=8",)  # as many images a step as two processes take
+    for number, (name, devices) in enumerate((("one", one), ("again", TWO)), start=2):
         last = tmp_path / ("two" if name == "one" else "one") / "checkpoints/last.ckpt"
         call(
             *run, *devices, f"hydra.run.dir={tmp_path / name}", f"ckpt_path={last}",

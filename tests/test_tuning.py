@@ -108,7 +108,10 @@ def test_a_resumed_run_takes_what_the_first_one_found(
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     with pytest.raises(SkinsegError, match=r"middle of an epoch with data\.batch_size=8 on 1 processes"):
-        train(*RUN, "trainer.max_epochs=2", f"ckpt_path={last}", run_dir="other")
+        train(
+            *RUN, "trainer.max_epochs=2", "data.batch_size=4", "trainer.accumulate_grad_batches=2",
+            f"ckpt_path={last}", run_dir="other",
+        )  # fmt: skip
 
 
 def test_a_found_rate_is_not_scaled_again(train: Train) -> None:

@@ -291,6 +291,11 @@ class LesionDataModule(L.LightningDataModule):
         """Returns how many batches an epoch has in each of so many processes."""
         return max(1, -(-len(self.dataset("train")) // world_size) // self.batch_size)
 
+    def scored_batches(self, side: str, world_size: int) -> int:
+        """Returns how many batches "val" or "test" has in each of so many processes."""
+        per_rank = -(-len(self.dataset(side)) // world_size)
+        return -(-per_rank // self.batch_size)
+
     def val_dataloader(self) -> DataLoader[Any]:
         """Returns validation batches in order, with masks at native size."""
         return self._scored_loader("val")

@@ -18,13 +18,13 @@ def network_cost(network: nn.Module, input_size: tuple[int, int]) -> dict[str, f
         parameters, and gflops: 10^9 operations for one image's forward pass, a multiplication with its
         addition as two (PyTorch's FlopCounterMode: convolutions, products of matrices and attention).
     """
-    device = next(network.parameters()).device
+    weight = next(network.parameters())
     training = network.training
     network.eval()
     # Of a compiled network the counter would see next to nothing.
     eager = torch.compiler.set_stance("force_eager")
     with eager, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, *input_size, device=device))
+        network(weight.new_zeros(1, 3, *input_size))
     network.train(training)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return {"parameters": parameters, "gflops": round(counter.get_total_flops() / 1e9, 3)}

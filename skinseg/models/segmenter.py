@@ -239,10 +239,25 @@ class LesionSegmenter(L.LightningModule):
             raise SkinsegError(
                 "trainer.max_epochs=-1 without trainer.max_steps: the schedule needs an end; set one."
             )
+        optimizer, schedule = self._optimization(max(1, int(steps)), self._make_optimizer)
+        if isinstance(schedule["scheduler"], ReduceLROnPlateau) or schedule.get("reduce_on_plateau"):
+            schedule["frequency"] = sys.maxsize  # Lightning keeps its state; StepAtValidation steps it
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def check_optimization(self) -> None:
+        """Builds optimizer and schedule once, before there are data or a trainer.
+
+        Raises:
+            SkinsegError: One of them refuses its arguments.
+        """
+        self._optimization(1000, lambda: self._optimizer(self.parameters()))
+
+    def _optimization(
+        self, steps: int, make_optimizer: Callable[[], torch.optim.Optimizer]
+    ) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
         try:
-            optimizer = self._make_optimizer()
-            self._scale_lr(optimizer)
-            schedule = self._scheduler(optimizer, max(1, int(steps)))
+            optimizer = make_optimizer()
+            schedule = self._scheduler(optimizer, steps)
         except (TypeError, ValueError, RuntimeError) as error:
             raise SkinsegError(f"optimizer or scheduler: arguments refused: {error}") from error
         if not isinstance(schedule, dict) or "scheduler" not in schedule:
@@ -250,9 +265,7 @@ class LesionSegmenter(L.LightningModule):
                 f"scheduler: {type(schedule).__name__} is no schedule; expected a dictionary with a key "
                 "scheduler, such as those of skinseg.models.schedulers."
             )
-        if isinstance(schedule["scheduler"], ReduceLROnPlateau) or schedule.get("reduce_on_plateau"):
-            schedule["frequency"] = sys.maxsize  # Lightning keeps its state; StepAtValidation steps it
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return optimizer, schedule
 
     def configure_callbacks(self) -> list[Callback]:
         """Adds what steps a schedule that follows a score."""
@@ -269,6 +282,7 @@ class LesionSegmenter(L.LightningModule):
             # A fused step would unscale fp16 gradients itself, after they were clipped, for which Lightning
             # refuses to clip in all mixed precisions. Without this mark they are unscaled before.
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        self._scale_lr(optimizer)
         return optimizer
 
     def _scale_lr(self, optimizer: torch.optim.Optimizer) -> None:

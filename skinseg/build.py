@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,10 @@ _FETCHED = frozenset({"encoder_weights", "pretrained"})
 
 # What constructors raise for arguments that they do not like.
 _REFUSALS = (TypeError, ValueError, KeyError, UserWarning, NotImplementedError, MisconfigurationException)
+
+# Where Lightning reads the variables of Slurm, torchrun and others, and what it raises about them.
+_ENVIRONMENTS = "lightning.fabric.plugins.environments."
+_LAUNCH_ERRORS = (RuntimeError, ValueError, KeyError)
 
 
 def instance(key: str, node: Node, **extra: Any) -> Any:
@@ -426,7 +432,8 @@ def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> 
     """Builds the trainer.
 
     Raises:
-        SkinsegError: A GPU is asked for where there is none, or the options contradict each other.
+        SkinsegError: A GPU is asked for where there is none, the options contradict each other, or what has
+            started the processes has started others than the options say.
     """
     node = config["trainer"]
     if node.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
@@ -435,17 +442,19 @@ def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> 
             f"`nvidia-smi` lists one and that PyTorch ({torch.__version__}) was built for CUDA "
             f"(here: {torch.version.cuda})."
         )
-    built = instance(
-        "trainer",
-        node,
-        callbacks=callbacks,
-        logger=loggers or False,
-        plugins=[WholeCheckpointIO()],
-        # Lightning would add its own where the configuration names none.
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-    )
+    with _launch_told(node):
+        built = instance(
+            "trainer",
+            node,
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[WholeCheckpointIO()],
+            # Lightning would add its own where the configuration names none.
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        )
     assert isinstance(built, L.Trainer)
+    _check_processes(built, node)
     if isinstance(built.accelerator, CPUAccelerator) and str(node.get("precision")) in HALF_PRECISIONS:
         raise SkinsegError(  # Lightning would train with another one
             f"trainer.precision={node['precision']}: PyTorch finds no GPU here; take bf16-mixed or 32-true."
@@ -455,6 +464,67 @@ def trainer(config: Plain, callbacks: list[Callback], loggers: list[Logger]) -> 
     built.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     _resume_between_steps(built.fit_loop.epoch_loop)
     return built
+
+
+@contextmanager
+def _launch_told(node: Node) -> Iterator[None]:
+    """Says what Lightning finds wrong with the variables by which a process learns which of several it is.
+
+    Args:
+        node: Of the trainer.
+
+    Raises:
+        SkinsegError: In place of an error about them.
+    """
+    try:
+        yield
+    except (SkinsegError, *_LAUNCH_ERRORS) as error:
+        cause = error.__cause__ or error
+        names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(cause.__traceback__)]
+        launcher = next((name for name in names if name.startswith(_ENVIRONMENTS)), None)
+        if launcher is None:
+            raise
+        raise _wrongly_launched(launcher, cause, node) from error
+
+
+def _check_processes(trainer: L.Trainer, node: Node) -> None:
+    """Refuses processes that Slurm or torchrun has started otherwise than the trainer is told.
+
+    Lightning asks only where it starts them itself. Those that are missing would be waited for without end,
+    or their share of the images be left out.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment is None:  # a single process
+        return
+    try:
+        environment.validate_settings(trainer.num_devices, trainer.num_nodes)
+        started, meant = environment.world_size(), trainer.num_devices * trainer.num_nodes
+        if started != meant:
+            raise ValueError(f"there are {started} and not {meant}")
+    except _LAUNCH_ERRORS as error:
+        raise _wrongly_launched(type(environment).__module__, error, node) from error
+
+
+def _wrongly_launched(launcher: str, error: BaseException, node: Node) -> SkinsegError:
+    """Returns the message for processes that were not started as the trainer needs them.
+
+    Args:
+        launcher: The module of Lightning that knows what has started them.
+        error: What it has raised.
+        node: Of the trainer.
+    """
+    reason = f"{error} is not set" if isinstance(error, KeyError) else str(error).partition(" HINT: ")[0]
+    asked = f"trainer.devices={node.get('devices', 'auto')} and trainer.num_nodes={node.get('num_nodes', 1)}"
+    way_out = "Start with torchrun --nproc-per-node=<trainer.devices> --nnodes=<trainer.num_nodes>."
+    if launcher.endswith(".slurm"):
+        way_out = (
+            "In a Slurm job with #SBATCH --ntasks-per-node=<trainer.devices> and --nodes=<trainer.num_nodes> "
+            "(not --ntasks) start by srun, or take docs/slurm.sbatch. For a process of its own, or where the "
+            "variables are left over: env -u SLURM_NTASKS <command>."
+        )
+    return SkinsegError(
+        f"The processes of this training were not started for {asked} ({reason.rstrip('.')}). {way_out}"
+    )
 
 
 def _resume_between_steps(loop: _TrainingEpochLoop) -> None:

@@ -120,7 +120,7 @@ def main_of(
         logging.raiseExceptions = False  # a full disk would be told with a traceback for each line of the log
         escape_output()
         try:
-            _refuse_pickled(sys.argv[1:])
+            _refuse_options(sys.argv[1:])
             task()
         except SkinsegError as error:
             print(error, file=sys.stderr)
@@ -153,10 +153,24 @@ def _folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else ".").absolute()
 
 
-def _refuse_pickled(arguments: Sequence[str]) -> None:
+def _refuse_options(arguments: Sequence[str]) -> None:
+    """Refuses options that are none of Hydra's, or that Hydra would run code for."""
     from hydra._internal.utils import get_args_parser
 
-    if get_args_parser().parse_known_args(list(arguments))[0].experimental_rerun is not None:
+    parser = get_args_parser()
+    parsed, rest = parser.parse_known_args(list(arguments))
+    known = [name for action in parser._actions for name in action.option_strings]
+    problems = []
+    for option in (word.partition("=")[0] for word in rest if word.startswith("-")):
+        near = nearest(option, (name for name in known if name.startswith("--")))
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
+        problems.append(f"{option}: no such option; {hint}")
+    if rest and not problems:  # argparse takes the words up to the next option, and no more
+        options = ", ".join(word for word in arguments if word.startswith("-"))
+        problems.append(f"{pasted(*rest)}: the words stand together; write {options} before all of them.")
+    if problems:
+        raise SkinsegError("\n".join(problems))
+    if parsed.experimental_rerun is not None:
         raise SkinsegError(
             "--experimental-rerun unpickles a file, which runs whatever code is in it. A run is repeated by "
             "the command in its provenance.json."
@@ -252,7 +266,7 @@ def output_folder(config: DictConfig, mode: Literal["run", "sweep"]) -> Path:
     Raises:
         SkinsegError: It has no name, which would be the current folder.
     """
-    if not (named := str(config.hydra[mode].dir)):
+    if not (named := str(config.hydra[mode].dir)).strip():
         raise SkinsegError(f"hydra.{mode}.dir is empty; name a folder, or leave it out.")
     return Path(named).absolute()
 
@@ -364,7 +378,7 @@ def _run_dir(schema: type) -> list[str]:
 
 def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
     """Finds what is wrong with the overrides of one job; Hydra's own errors leave it."""
-    problems, overrides, deleted = _readable(overrides)
+    problems, overrides, deleted = _readable(overrides, schema)
     try:
         while True:
             try:
@@ -395,7 +409,7 @@ def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
     return problems
 
 
-def _readable(overrides: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+def _readable(overrides: Sequence[str], schema: type) -> tuple[list[str], list[str], list[str]]:
     """Sorts out the words at which Hydra stops without a near one, of groups and of its own keys.
 
     Returns:
@@ -404,6 +418,7 @@ def _readable(overrides: Sequence[str]) -> tuple[list[str], list[str], list[str]
     problems: list[str] = []
     left: list[str] = []
     deleted: list[str] = []
+    composed = {field.name for field in fields(schema)} - ADDED
     for text in overrides:
         word = OverridesParser.create().parse_override(text)
         key = str(word.key_or_group)
@@ -415,6 +430,10 @@ def _readable(overrides: Sequence[str]) -> tuple[list[str], list[str], list[str]
         elif group and key in ADDED and plain_value:
             problems.append(f"{text}: an option that is added; did you mean {pasted(f'+{text}')}?")
             left.append(f"+{text}")
+        elif group and key in composed and (word.is_add() or word.is_force_add()):
+            bare = text.lstrip("+")
+            problems.append(f"{text}: there is one already; did you mean {pasted(bare)}?")
+            left.append(bare)
         elif "/" in key and not group and (near := nearest(key, _groups())) and near[0] != key:
             problems.append(f"{key}: no such group; did you mean {near[0]}?")
         elif key.startswith("hydra.") and plain_value and (problem := _unknown_to_hydra(key)):
@@ -529,9 +548,10 @@ def _no_such_option(missing: MissingConfigException, asking: Sequence[str]) -> s
     # Files named base are parts of options.
     options = sorted(name for name in there if not name.startswith("base"))
     near = nearest(option, options)
-    known = f"Known: {', '.join(options)}." if options else "There are no options of that name."
+    known = f"known: {', '.join(options)}." if options else "there are no options of that name."
     hint = ""
     if near:
+        known = known[0].upper() + known[1:]
         key, _, value = (asking or [f"{group}={option}"])[0].partition("=")
         meant = re.sub(rf"(?<![\w-]){re.escape(option)}(?![\w-])", near[0], value)
         hint = f"did you mean {pasted(f'{key}={meant}')}? "

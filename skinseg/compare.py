@@ -100,8 +100,15 @@ def run(cfg: DictConfig) -> Comparison:
     build.settle_rank()
     if config["metric"] not in METRICS:
         raise SkinsegError(f"metric={config['metric']}: unknown; known: {', '.join(METRICS)}.")
-    if config["draws"] < 100 or config["gallery"] < 0 or not 0.5 <= config["level"] < 1:
-        raise SkinsegError("Expected draws of 100 or more, gallery of 0 or more, level from 0.5 to below 1.")
+    ranges = (
+        ("draws", config["draws"] >= 100, "100 or more"),
+        ("gallery", config["gallery"] >= 0, "0 or more"),
+        ("level", 0.5 <= config["level"] < 1, "from 0.5 to below 1"),
+    )
+    if wrong := [
+        f"{key}={config[key]}: expected {expected}." for key, is_within, expected in ranges if not is_within
+    ]:
+        raise SkinsegError("\n".join(wrong))
     folder = Path(config["run_dir"])
     entries = [config["runs"]] if isinstance(config["runs"], str) else config["runs"]
     entries = [

@@ -396,7 +396,7 @@ def _problems(config: Plain, schema: type, signature: Callable[[str], Signature]
             elif kind == Node | Changes | None and isinstance(value, dict):
                 continue  # whoever knows the node refuses what it does not take
             else:
-                yield f"{key}: no _target_ (found {value!r}); choose an option, e.g. {_options(key)}."
+                yield f"{key}: no _target_ (found {_shown(value)}); choose an option, e.g. {_options(key)}."
         elif kind == dict[str, Node | None] | None:
             yield from _collection_problems(key, value or {}, signature)
         elif kind == SearchConfig | None:
@@ -413,7 +413,7 @@ def _group_problems(
     key: str, values: object, types: Mapping[str, Any], others: Collection[str] = ()
 ) -> Iterator[str]:
     if not isinstance(values, dict):
-        yield f"{key}={values!r}: expected {', '.join(f'{key}.{name}' for name in types)}."
+        yield f"{key}={_shown(values)}: expected {', '.join(f'{key}.{name}' for name in types)}."
         return
     known = {f"{key}.{name}" for name in types}
     for name in sorted(values.keys() - types - set(others)):
@@ -429,12 +429,16 @@ def _search_problems(config: Plain) -> Iterator[str]:
     if importlib.util.find_spec("optuna") is None:
         yield "search: Optuna is not installed; pip install 'skinseg[search]'"
         return
-    from skinseg.sweep.space import problems_of
+    from skinseg.sweep.space import BOUNDS, problems_of
 
     search = config["search"]
     types = typing.get_type_hints(SearchConfig)
     nodes = {name: types.pop(name) for name in ("sampler", "pruner")}
     problems = list(_group_problems("search", search, types, others=nodes))
+    if not problems:
+        for key, spec in search["space"].items():
+            for name in spec.keys() & BOUNDS:
+                problems += _type_problem(f"search.space.{key}.{name}", spec, name, BOUNDS[name])
     yield from problems
     if problems:
         return
@@ -461,7 +465,7 @@ def _search_problems(config: Plain) -> Iterator[str]:
             # Optuna's decorators hide arguments from who reads the source; its import is a short one.
             yield from _node_problems(f"search.{name}", node, imported_signature)
         elif node or kind == Node or name not in search:
-            found_there = f"={node!r}: no _target_" if name in search else ": missing"
+            found_there = f"={_shown(node)}: no _target_" if name in search else ": missing"
             yield f"search.{name}{found_there}; choose an option, e.g. {_options(name)}."
 
 
@@ -494,6 +498,7 @@ def _node_problems(path: str, node: Node, signature: Callable[[str], Signature])
                 continue
             yield _unknown(f"{path}.{key}", {f"{path}.{name}" for name in takes.named}, where=target)
             continue
+        yield from _strays(f"{path}.{key}", value)
         nested = list(_nested(f"{path}.{key}", value))
         for nested_path, child in nested:
             yield from _node_problems(nested_path, child, signature)
@@ -517,14 +522,29 @@ def _nested(path: str, value: object) -> Iterator[tuple[str, Node]]:
             yield from _nested(f"{path}[{index}]", child)
 
 
+def _strays(path: str, value: object) -> Iterator[str]:
+    """Yields what is said of keys without a constructor among those with one: a misspelt transform."""
+    if not isinstance(value, dict) or "_target_" in value:
+        return
+    proper = [name for name, child in value.items() if isinstance(child, dict) and "_target_" in child]
+    for name, child in value.items():
+        if proper and isinstance(child, dict) and not list(_nested("", child)):
+            yield _unknown(f"{path}.{name}", {f"{path}.{other}" for other in proper}, where=path)
+
+
 def _type_problem(path: str, values: Plain, key: str, annotation: Any) -> Iterator[str]:
     """Yields what is wrong with a value; else the value is made one of its type."""
-    if values[key] == "":
+    if isinstance(values[key], str) and not values[key].strip():
         return  # the rules say that it is empty
     try:
         values[key] = typed(values[key], annotation)
     except ValueTypeError as error:
-        yield f"{path}={values[key]!r}: {error}."
+        yield f"{path}={_shown(values[key])}: {error}."
+
+
+def _shown(value: object) -> str:
+    """Writes a value for a message; what is none as a configuration has it."""
+    return "null" if value is None else repr(value)
 
 
 def _unknown_at_root(key: str, config: Plain, types: Mapping[str, Any], schema: type) -> str:

@@ -63,6 +63,8 @@ def run(cfg: DictConfig) -> list[Path]:
     """
     config = plain(cfg)
     config = check(config, DownloadConfig)
+    if not config["parts"]:
+        raise SkinsegError("parts=[]: there is nothing to download; expected images, masks or both.")
 
     from skinseg.data.sources import SOURCES
 

@@ -71,7 +71,7 @@ def run(cfg: DictConfig) -> Path:
     if len({path.resolve() for path in paths}) < len(paths):
         raise SkinsegError("runs: a checkpoint is named twice; it would have two votes.")
     if len(paths) < 2:
-        raise SkinsegError(f"runs: found {len(paths)} checkpoint; an ensemble needs two or more.")
+        raise SkinsegError(f"runs: found {counted(len(paths), 'checkpoint')}; an ensemble needs two or more.")
     folder = Path(config["run_dir"])
     _refuse_taken(folder)
     members = {str(path): trusted_checkpoint(path, key="runs", trust=config["trust"]) for path in paths}

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -107,6 +108,8 @@ class PlanSweep(Callback):
                 plan.write()
                 _planned.append(plan)
                 print(_announcement(plan), flush=True)
+                if not _to_run(plan):  # Hydra would say that it launches them
+                    logging.getLogger(_IN_TURN.rpartition(".")[0]).setLevel(logging.WARNING)
 
 
 def _announcement(plan: Plan) -> str:
@@ -166,7 +169,9 @@ def plan_grid(config: DictConfig) -> Plan:
     if (folder / PLAN).exists() and not resume:
         raise _holds_a_sweep(folder)
     differing = [len(set(values)) > 1 for values in zip(*grid, strict=True)]
-    words = [[word for word, differs in zip(job, differing, strict=True) if differs] for job in grid]
+    words = [
+        [_as_typed(word) for word, differs in zip(job, differing, strict=True) if differs] for job in grid
+    ]
     composed = _compose_all(config, grid, words)
     jobs = _jobs(grid, words, composed, folder, f"{config.name}_{folder.name}")
     _check_folders(jobs)
@@ -203,6 +208,11 @@ def _grid(config: DictConfig) -> list[list[str]]:
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
+def _as_typed(word: str) -> str:
+    """Returns a job's override for people: Hydra writes ${...} with a backslash before each of its marks."""
+    return re.sub(r"\\(.)", r"\1", word) if "$\\{" in word else word
+
+
 def _compose_all(
     config: DictConfig, grid: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
 ) -> list[DictConfig]:
@@ -226,7 +236,8 @@ def _compose_all(
 def _refuse(problems: dict[str, list[str]], jobs: int) -> None:
     if not problems:
         return
-    lines = [f"The sweep is refused; none of its {counted(jobs, 'job')} was started."]
+    none = f"none of its {counted(jobs, 'job')} was" if jobs > 1 else "its job was not"
+    lines = [f"The sweep is refused; {none} started."]
     for problem, of in problems.items():
         which = "all jobs" if len(of) == jobs else f"{len(of)} jobs, e.g. {of[0]}" if len(of) > 1 else of[0]
         lines.append(f"- {problem}" + (f" ({which})" if jobs > 1 else ""))

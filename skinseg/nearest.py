@@ -32,7 +32,7 @@ def _bare(word: str) -> str:
 def _likeness(word: str, other: str) -> float:
     if word == other:
         return 1.0
-    if len(word) >= _SHORTEST and sorted(word) == sorted(other):  # letters in another order
+    if len(word) > 1 and sorted(word) == sorted(other):  # letters in another order
         return 0.99
     ratio = difflib.SequenceMatcher(None, other, word).ratio()
     first = other.split("_")[0]  # of ckpt_path

@@ -43,7 +43,7 @@ _FILES = ("ckpt_path", "init_from", "data.same_lesion", "data.split.file", "mode
 _FOLDERS = ("data.masks",)
 _HIGHEST_SEED = 2**32 - 1  # that NumPy's older generators take
 # Names and notes for loggers, which are left out where they are empty.
-_MAY_BE_EMPTY = ("logger", "group", "notes")
+_MAY_BE_EMPTY = ("logger", "notes")
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -126,7 +126,10 @@ def _empty_values(value: object, path: str = "") -> Iterator[str]:
         for key, child in value.items():
             if path or key not in _MAY_BE_EMPTY:
                 yield from _empty_values(child, f"{path}.{key}" if path else str(key))
-    elif value == "":
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _empty_values(child, f"{path}[{index}]")
+    elif isinstance(value, str) and not value.strip():
         yield f"{path} is empty; give it a value, or leave it out."
 
 

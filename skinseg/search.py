@@ -52,6 +52,7 @@ from skinseg.sweep.study import (
     give_back,
     note_place,
     open_storage,
+    settle,
     table,
     told,
     without_password,
@@ -137,11 +138,12 @@ def compose_ends(config: Plain) -> dict[str, Plain]:
         SkinsegError: Trials would be refused; all problems are named.
     """
     composed: dict[str, Plain] = {}
+    folder, group = Path(config["run_dir"]), f"search_{config['search']['study']}"
     problems: dict[str, list[str]] = {}
     for key, spec in config["search"]["space"].items():
         for word in (override(key, value) for value in ends(spec)):
             try:
-                composed[word] = check(_compose([word], [], Path(config["run_dir"]), ""))
+                composed[word] = check(_compose([word], [], folder, group))
             except SkinsegError as error:
                 for problem in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
                     problems.setdefault(problem, []).append(word)
@@ -258,9 +260,9 @@ class _Search:
         trials = self.options["trials"]
         self._settle_abandoned()
         log.info(
-            "Search %s in %s: %d of %s so far.",
-            self.options["study"], without_password(self.where), len(counted(self.study)),
-            counting.counted(trials, "trial"),
+            "Search %s in %s: %s so far; search.trials=%d.",
+            self.options["study"], without_password(self.where),
+            counting.counted(len(counted(self.study)), "trial"), trials,
         )  # fmt: skip
         while (left := trials - len(counted(self.study))) > 0:
             self.study.optimize(
@@ -363,7 +365,7 @@ class _Search:
                 pass
             except KeyboardInterrupt:
                 give_back(self.study, trial)
-            self.study.tell(trial.number, score, state)
+            settle(self.study, trial, score, state)
 
     def _written(self, folder: Path) -> Job:
         """Reads a trial's job.

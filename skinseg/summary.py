@@ -126,6 +126,7 @@ def show(summary: dict[str, Any], run_dir: Path) -> None:
         )
     for stamp in protocol["stamps"]:
         console.print(stamp, style="bold yellow")
+    run_dir = run_dir.absolute()
     console.print(f"\nRun folder: {run_dir}")
     picture = run_dir / "predictions.png"
     if picture.is_file():

@@ -454,11 +454,12 @@ def _validate(
         # Scores of validation are those of these weights, not of the last epoch's.
         trainer.validate(segmenter, datamodule=data, ckpt_path=str(best), verbose=False)
         return best, score, f"{best.name}, best {monitor} on validation"
-    log.info("The fit ended before its first validation; validating the last step's weights.")
+    keeper = None if config["trainer"].get("fast_dev_run") else _keeper(trainer)
+    why = "The fit ended before its first validation" if keeper is not None else "No checkpoint was kept"
+    log.info("%s; validating the last step's weights.", why)
     trainer.validate(segmenter, datamodule=data, verbose=False)
     objective = float(trainer.callback_metrics[monitor])
-    keeper = _keeper(trainer)
-    if keeper is None or keeper.dirpath is None or config["trainer"].get("fast_dev_run"):
+    if keeper is None or keeper.dirpath is None:
         return None, objective, "those of the last step (no checkpoint was kept)"
     best = Path(keeper.dirpath) / "best.ckpt"
     trainer.save_checkpoint(best)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from typing import Any
 
@@ -16,7 +17,7 @@ def typed(value: Any, annotation: Any) -> Any:
     """Returns a value as its annotation takes it, checked.
 
     What comes from the environment (`${oc.env:SEED}`) is text, and a whole number may have been written as
-    1e1. Where a number or a truth value is expected and no text, the text becomes one.
+    1e1. Where a number, a truth value or a list of them is expected and no text, the text becomes one.
 
     Args:
         value: Plain.
@@ -24,7 +25,7 @@ def typed(value: Any, annotation: Any) -> Any:
             value, but a text may still become a number by it.
 
     Returns:
-        The value, with numbers and truth values for what stands for them, and otherwise as it was.
+        The value, with numbers, truth values and lists for what stands for them, and otherwise as it was.
 
     Raises:
         ValueTypeError: It is not of that type.
@@ -46,6 +47,8 @@ def typed(value: Any, annotation: Any) -> Any:
     try:
         return _read(value, adapter.validate_python(value))
     except pydantic.ValidationError as error:
+        if whole and isinstance(value, str) and (listed := _as_list(value)) is not None:
+            return typed(listed, annotation)
         if whole and not isinstance(value, dict):  # of which parts may be filled in where it is used
             if annotation == tuple[int, int]:
                 raise ValueTypeError("expected two whole numbers, such as [192,256]") from error
@@ -58,6 +61,15 @@ def typed(value: Any, annotation: Any) -> Any:
         raise
     except Exception:  # a validator of another library's type
         return value
+
+
+def _as_list(text: str) -> list[Any] | None:
+    """Reads a list of numbers or truth values, such as "[192, 256]"; None where the text is none."""
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        return None
+    return listed if isinstance(listed, list) else None
 
 
 def _takes_no_text(annotation: Any) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hydra.errors import HydraException, OverrideParseException
 
-from skinseg.command import explain
+from skinseg.command import _refuse_options, explain
 from skinseg.config import RootConfig
+from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig
 from skinseg.predict import PredictConfig
 
@@ -39,6 +40,13 @@ SCHEMAS = {"train": RootConfig, "evaluate": EvaluateConfig, "predict": PredictCo
         ("train ~logger.wandbb", "did you mean ~logger.wandb?"),
         ("train ~callbacks.worst_images.image", "did you mean ~callbacks.worst_images.images?"),
         ("train ~seed.x", "~seed.x: no such key; known: none."),
+        ("train +loss=dice", "+loss=dice: there is one already; did you mean loss=dice?"),
+        ("train ++model=unett", "did you mean model=unet?"),
+        ("train +experiment=demo augment.transforms.affin.p=0.1", "did you mean augment.transforms.affine?"),
+        ("train model=unett", "model=unett: no such option; did you mean model=unet? Known: "),
+        ("train model=zzzzz", "model=zzzzz: no such option; known: "),
+        ("train optimizer.rl=0.1", "did you mean optimizer.lr?"),
+        ("train name=null sead=1", "name=null: Input should be a valid string."),
         ("train experiment=demo", "did you mean +experiment=demo?"),
         ("train sweep=losses", "did you mean +sweep=losses?"),
         ("train +experiment=dmeo", "no such option; did you mean +experiment=demo?"),
@@ -56,6 +64,27 @@ def test_what_was_meant(line: str, said: str) -> None:
     problems = explain(HydraException("In Hydra's own words."), words, command, SCHEMAS[command])
     assert [problem for problem in problems if said in problem], problems
     assert "In Hydra's own words." not in problems
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("a=b -m seed=1,2", "seed=1,2: the words stand together; write -m before all of them."),
+        ("a=b --multi-run seed=1,2", "--multi-run: no such option; did you mean --multirun?"),
+        ("--config-dri=x", "--config-dri: no such option; did you mean --config-dir?"),
+        ("--zzz", "--zzz: no such option; known: --help, -h,"),
+        ("--experimental-rerun x", "--experimental-rerun unpickles a file"),
+    ],
+)
+def test_options_that_are_none(line: str, said: str) -> None:
+    with pytest.raises(SkinsegError) as refused:
+        _refuse_options(line.split(" "))
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize("line", ["-m a=b seed=1,2", "a=b seed=1,2 --multirun", "--cfg job a=b", ""])
+def test_options_where_they_are_taken(line: str) -> None:
+    _refuse_options(line.split())
 
 
 def test_all_problems_of_groups_and_of_keys_at_once() -> None:

@@ -180,8 +180,28 @@ def test_numbers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("data.image_size", "[32, 48]", [32, 48]),
+        ("deep_supervision", "[1,5e-1]", [1, 0.5]),
+        ("trust", "[1]", "[1]"),  # may be a text
+    ],
+)
+def test_lists_from_the_environment(
+    key: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALUE", text)
+    checked: Any = check(plain(compose([f"{key}=${{oc.env:VALUE}}", "run_dir=."])))
+    for part in key.split("."):
+        checked = checked[part]
+    assert checked == value
+
+
+@pytest.mark.parametrize(
     ("key", "text", "message"),
     [
+        ("data.image_size", "32,32", "data.image_size='32,32': expected two whole numbers"),
+        ("data.image_size", "[32]", "data.image_size='[32]': expected two whole numbers"),
         ("seed", "-1", "seed=-1: expected 0 or more"),
         ("test", "yes", "test='yes': Input should be true or false"),
         ("test", "1", "test='1': Input should be true or false"),
@@ -251,6 +271,14 @@ def test_an_empty_value_is_not_the_current_folder(command: str, keys: tuple[str,
         check(config, schema)
     for key in keys:
         assert f"{key} is empty; give it a value" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("group=", "group"), ("data.root='  '", "data.root"), ("tags=[a,'']", r"tags[1]")],
+)
+def test_a_blank_text_is_empty(override: str, key: str) -> None:
+    assert problems(override).splitlines()[1:] == [f"  {key} is empty; give it a value, or leave it out."]
 
 
 def test_a_tolerance_may_be_none_at_all() -> None:

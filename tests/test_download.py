@@ -168,6 +168,12 @@ def test_nothing_to_download(tmp_path: Path) -> None:
         run(compose([f"data.root={tmp_path}", "data=synthetic"], "download"))
 
 
+def test_no_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SkinsegError, match=r"parts=\[\]: there is nothing to download"):
+        run(compose([f"data.root={tmp_path}", "parts=[]"], "download"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_archives_unpack_to_where_masks_are_looked_for() -> None:
     for name, source in SOURCES.items():
         for archive in source.archives.get("masks", ()):

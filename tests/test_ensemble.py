@@ -47,6 +47,11 @@ def ensemble(folder: Path, runs: str, *overrides: str) -> Path:
     return run(compose([f"runs={runs}", f"run_dir={folder}", *overrides], "ensemble"))
 
 
+def test_nothing_is_no_ensemble(tmp_path: Path) -> None:
+    with pytest.raises(SkinsegError, match="found 0 checkpoints; an ensemble needs two"):
+        ensemble(tmp_path / "ensemble", "[]")
+
+
 def probabilities(path: Path, files: list[str]) -> np.ndarray:
     predictor = build.predictor(build.load_segmenter(str(path)), PREDICTING)
     return np.stack([prediction.probability for prediction in predictor(files)])

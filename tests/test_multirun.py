@@ -189,6 +189,13 @@ def test_a_sweep_says_how_much_it_is_about_to_do(
     assert said == f"The first training took 4 min; at its pace the other {left} take {left * 4} min.\n"
 
 
+def test_words_show_an_interpolation_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEED", "3")
+    found = plan("model=tiny", "seed=${oc.env:SEED},7", folder=tmp_path / "now")
+    assert [job.words for job in found.jobs] == [["seed=${oc.env:SEED}"], ["seed=7"]]
+    assert [job.config["seed"] for job in found.jobs] == [3, 7]
+
+
 def test_an_escaped_interpolation_stays_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However it was given; one that is meant is filled in."""
     (tmp_path / "conf/sweep").mkdir(parents=True)
@@ -232,6 +239,7 @@ def test_all_problems_before_the_first_job(tmp_path: Path) -> None:
     assert "seed=-1: expected 0 or more" in said
     said = refused("model=tiny", "seed=0,1", "+optimizer.lrr=1,2", folder=folder)
     assert "did you mean optimizer.lr? (all jobs)" in said
+    assert "refused; its job was not started." in refused("model=tiny", "seed=-1", folder=folder)
     assert not folder.exists()
 
 
@@ -621,6 +629,7 @@ def test_what_is_done_is_not_done_again(write_ham: WriteHam, tmp_path: Path) -> 
         out = finished(sweep(*jobs, "sweep.resume=true", cwd=tmp_path))
         assert "2 done before, 0 go on, 0 start" in out
         assert out.count("has finished before") == 2
+        assert "Launching" not in out
         assert [path.stat().st_mtime_ns for path in left] == before
         assert states(folder) == ["done", "done"]
         assert read(folder / "comparison/comparison.json")["runs"][0]["members"] == 2

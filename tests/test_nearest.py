@@ -17,6 +17,7 @@ from skinseg.nearest import nearest
         ("opt", ["loss", "optimizer"], "optimizer"),
         ("learning_rate", ["lr", "lr_scaling"], "lr"),
         ("Batch-Size", ["batch_size"], "batch_size"),
+        ("rl", ["eps", "lr"], "lr"),
         ("seed", ["sead", "seed"], "seed"),
     ],
 )

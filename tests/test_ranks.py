@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import torch
 import yaml
 from conftest import REPOSITORY, TINY, WriteHam
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 
-from skinseg import build
+from skinseg import build, command
 from skinseg.callbacks.scores import score_table
 from skinseg.config import compose, plain
+from skinseg.errors import SkinsegError
 from skinseg.scoring.overlap import OVERLAP_METRICS
 
 CPUS = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true")
@@ -400,3 +403,64 @@ class ImagesOf(Callback):
     ) -> None:
         with (self.folder / f"images{trainer.global_rank}.txt").open("a") as file:
             file.writelines(f"{image_id}\n" for image_id in batch["image_id"])
+
+
+RANK = "RANK=0 LOCAL_RANK=0 GROUP_RANK=0 WORLD_SIZE=2 LOCAL_WORLD_SIZE=2"
+TORCHRUN = f"{RANK} TORCHELASTIC_RUN_ID=1 MASTER_ADDR=127.0.0.1 MASTER_PORT=1"
+STEP = "SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0"
+SBATCH = "env -u SLURM_NTASKS"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Callable[..., L.Trainer]:
+    """Builds a trainer as a process with these variables does."""
+    for name in {*command.RANK_VARIABLES, *(name for name in os.environ if name.startswith("SLURM_"))}:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # put back at the end
+
+    def start(variables: str, *overrides: str) -> L.Trainer:
+        for word in variables.split():
+            monkeypatch.setenv(*word.split("="))
+        return build.trainer(plain(compose([*TINY, *overrides, "run_dir=."])), [], [])
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("variables", "overrides", "said", "way_out"),
+    [
+        ("SLURM_NTASKS=2", ["trainer=cpu"], "`--ntasks=2`", SBATCH),
+        ("SLURM_NTASKS=two", ["trainer=cpu"], "'two'", SBATCH),
+        ("SLURM_NTASKS=2", TWO, "`--ntasks=2`", SBATCH),
+        ("SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2", TWO, "SLURM_NODEID' is not set", SBATCH),
+        (f"SLURM_NTASKS=1 {STEP}", TWO, "there are 1 and not 2", SBATCH),
+        (f"SLURM_NTASKS=4 SLURM_NTASKS_PER_NODE=4 {STEP}", TWO, "`--ntasks-per-node=4`", SBATCH),
+        (
+            f"SLURM_NTASKS=4 SLURM_NTASKS_PER_NODE=2 SLURM_NNODES=2 {STEP}", TWO, "`--nodes=2`", SBATCH,
+        ),
+        (TORCHRUN, [*TWO, "trainer.devices=1"], r"world size \(2\)", "--nproc-per-node"),
+    ],
+)  # fmt: skip
+def test_processes_that_were_started_otherwise_than_the_trainer_is_told(
+    started: Callable[..., L.Trainer], variables: str, overrides: Sequence[str], said: str, way_out: str
+) -> None:
+    with pytest.raises(SkinsegError, match=said) as refused:
+        started(variables, *overrides)
+    assert way_out in str(refused.value)
+    assert "HINT" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "overrides", "processes"),
+    [
+        ("SLURM_NTASKS=1", ["trainer=cpu"], 1),
+        ("SLURM_NTASKS=2 SLURM_JOB_NAME=bash", ["trainer=cpu"], 1),
+        (f"SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2 {STEP}", TWO, 2),
+        (TORCHRUN, TWO, 2),
+        (f"{TORCHRUN} SLURM_NTASKS=1 {STEP}", TWO, 2),  # as docs/slurm.sbatch starts them
+    ],
+)
+def test_processes_that_the_trainer_is_told_of(
+    started: Callable[..., L.Trainer], variables: str, overrides: Sequence[str], processes: int
+) -> None:
+    assert started(variables, *overrides).world_size == processes

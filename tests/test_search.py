@@ -107,7 +107,7 @@ class Children:
 
 def summary(score: float) -> dict[str, Any]:
     """What a trial leaves; its test side holds nothing that a search may use."""
-    training = {"steps": 1, "seconds": 1.0}
+    training = {"steps": 1, "seconds": 17.5}
     return {"objective": {"value": score}, "training": training, "scores": {"test": {"dice": 1 - score}}}
 
 
@@ -166,6 +166,15 @@ class TestRefused:
             (["search.pruner._target_=optuna.pruners.Medium"], r"search\.pruner\._target_"),
             (["~search.pruner"], r"search\.pruner: missing; choose an option, e\.g\. .*none"),
             (["search.trails=1"], "did you mean search.trials"),
+            (
+                ["++search.space={seed:{low:1,high:many}}"],
+                r"search\.space\.seed\.high='many': Input should be",
+            ),
+            (
+                ["++search.space.optimizer.lr.low=1e-5"],
+                r"space\.optimizer\.lr: a key with dots.*\{optimizer\.lr:\{",
+            ),
+            (["++search.space.data.split.seed.low=1"], r"space\.data\.split\.seed: a key with dots"),
         ],
     )
     def test_with_a_message(self, prepare: Prepare, overrides: list[str], says: str) -> None:
@@ -175,6 +184,15 @@ class TestRefused:
         with pytest.raises(SkinsegError, match=says) as refused:
             train._check_whole(config)
         assert "Traceback" not in str(refused.value)
+
+    def test_bounds_from_the_environment(self, prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, text in (("LOW", "1e-4"), ("HIGH", "1e-2"), ("LOG", "true"), ("SEEDS", "5")):
+            monkeypatch.setenv(name, text)
+        rate = "optimizer.lr:{low:${oc.env:LOW},high:${oc.env:HIGH},log:${oc.env:LOG}}"
+        config = plain(prepare(f"++search.space={{{rate},seed:{{low:1,high:${{oc.env:SEEDS}}}}}}"))
+        space = train._check_whole(config)["search"]["space"]
+        assert space["optimizer.lr"] == {"low": 1e-4, "high": 1e-2, "log": True}
+        assert repr(space["seed"]) == "{'low': 1, 'high': 5}"
 
     def test_an_empty_space(self, prepare: Prepare) -> None:
         config = plain(prepare())
@@ -388,6 +406,8 @@ class TestGoneOnWith:
         assert study_of(str(tmp_path / "search/journal.log")).trials[0].state == TrialState.RUNNING
         start(lambda job: 0.5, "search.trials=2")
         assert table(tmp_path)["score"].tolist() == [0.75, 0.5]
+        seconds = summary(0.75)["training"]["seconds"]
+        assert table(tmp_path)["seconds"][0] == seconds, "of the training, not until it was recorded"
 
     @pytest.mark.slow
     @pytest.mark.parametrize("torn", ["", '{"number": 0, "ov', "[]", "5"])

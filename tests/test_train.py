@@ -29,6 +29,7 @@ from PIL import Image
 
 from skinseg import build
 from skinseg.callbacks import panels
+from skinseg.callbacks.checkpoint import BestAndLast
 from skinseg.callbacks.metrics_file import go_on_from
 from skinseg.checkpoint import WholeCheckpointIO
 from skinseg.data.datamodule import LesionDataModule
@@ -36,6 +37,7 @@ from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import confusion_counts
 from skinseg.record import write_text
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
+from skinseg.summary import show
 from skinseg.written import RECORD, afresh
 
 
@@ -190,13 +192,46 @@ def test_test_side_only_on_request(train: Train) -> None:
     ],
 )
 def test_runs_that_keep_no_best_checkpoint(
-    train: Train, overrides: list[str], checkpoint: bool, weights_scored: str
+    train: Train,
+    caplog: pytest.LogCaptureFixture,
+    overrides: list[str],
+    checkpoint: bool,
+    weights_scored: str,
 ) -> None:
+    caplog.set_level("INFO", "skinseg")
     folder = train(*overrides)
+    assert ("before its first validation" in caplog.text) == checkpoint
+    assert ("No checkpoint was kept" in caplog.text) != checkpoint
     assert (folder / "checkpoints/best.ckpt").is_file() == checkpoint
     assert (folder / "scores.csv").is_file()
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["protocol"]["weights"].startswith(weights_scored)
+
+
+def test_a_resume_with_nothing_left_to_train_has_the_last_checkpoint_too(tmp_path: Path) -> None:
+    trainer: Any = L.Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+    earlier = tmp_path / "earlier.ckpt"
+    earlier.write_text("trained")
+    keeper = BestAndLast(str(tmp_path / "checkpoints"), "val/dice", "max")
+    module: Any = None
+    keeper.on_fit_end(trainer, module)
+    assert not keeper.last_path.exists(), "nothing was resumed"
+    keeper.resumed_from = earlier
+    keeper.on_fit_end(trainer, module)
+    assert keeper.last_path.read_text() == "trained"
+    keeper.last_path.write_text("of an epoch more")
+    keeper.on_fit_end(trainer, module)
+    assert keeper.last_path.read_text() == "of an epoch more"
+
+
+def test_the_run_folder_is_shown_as_a_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    protocol = dict.fromkeys(("averaging", "resolution", "threshold", "threshold_origin", "split"), "")
+    protocol |= {"group_key": "", "weights": ""}
+    show({"name": "run", "scores": {}, "protocol": {**protocol, "stamps": []}}, Path("here"))
+    assert f"Run folder: {tmp_path / 'here'}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

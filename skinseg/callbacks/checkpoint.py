@@ -29,7 +29,8 @@ class BestAndLast(ModelCheckpoint):
     step. Lightning would pair the weights of each epoch's end with the most recent score.
 
     `last.ckpt` is written at the end of each epoch, and within an epoch as often as asked for. Lightning
-    writes it only together with a new best.
+    writes it only together with a new best. A run that resumes and finds nothing left to train has a copy of
+    the one that it resumed from.
 
     A run that resumes goes on with the best checkpoint beside the one that it resumes from (`resumed_from`,
     which `build` sets), and copies it into its own folder: Lightning would forget it, and the best of the
@@ -118,6 +119,13 @@ class BestAndLast(ModelCheckpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves nothing: the last epoch's end has done so."""
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes over what was resumed from as `last.ckpt`, where nothing was left to train."""
+        there = self.resumed_from
+        if there is not None and first_rank() and not (_is_dev_run(trainer) or self.last_path.is_file()):
+            with replacing(self.last_path) as temporary:
+                shutil.copyfile(there, temporary)
 
     def _save_best(self, trainer: L.Trainer) -> None:
         self._validated = False

@@ -14,6 +14,9 @@ from skinseg.quoting import hydra_value, override
 Spec = Mapping[str, Any]
 """Either `choices`, or `low` and `high` with `log` or `step`: arguments of one of Optuna's distributions."""
 
+BOUNDS: Mapping[str, Any] = {"low": int | float, "high": int | float, "step": int | float | None, "log": bool}
+"""What is given for a range, with its types."""
+
 # With what lies below each.
 _FIXED = {
     "search": "a search does not search itself",
@@ -85,6 +88,13 @@ def problems_of(space: Mapping[str, Spec]) -> Iterator[str]:
             "'++search.space={optimizer.lr:{low:1e-5,high:1e-2,log:true}}'."
         )
     for key, spec in space.items():
+        if spec and all(isinstance(child, Mapping) for child in spec.values()):
+            path = _down_to_range(key, spec)
+            yield (
+                f"search.space.{path}: a key with dots stands between braces, such as "
+                f"'++search.space={{{path}:{{low:1e-5,high:1e-2}}}}', and in a file on one line."
+            )
+            continue
         bare = key.lstrip("+")
         reasons = [why for fixed, why in _FIXED.items() if f"{bare}.".startswith(f"{fixed}.")]
         if bare == "data":  # what lies below, such as data.batch_size, may be searched
@@ -99,6 +109,14 @@ def problems_of(space: Mapping[str, Spec]) -> Iterator[str]:
                 f"search.space.{key}={dict(spec)}: {reason.rstrip('.')}. Expected {{choices: [...]}}, or "
                 "{low: ..., high: ...} with log: true or step: ..."
             )
+
+
+def _down_to_range(key: str, spec: Spec) -> str:
+    """Returns the dotted key of the first range within keys that Hydra took apart at their dots."""
+    name, child = next(iter(spec.items()))
+    path = f"{key}.{name}"
+    deeper = isinstance(child, Mapping) and child and all(isinstance(c, Mapping) for c in child.values())
+    return _down_to_range(path, child) if deeper else path
 
 
 def _storable(choice: Any) -> bool | int | float | str | None:

@@ -26,6 +26,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from skinseg.errors import SkinsegError
+from skinseg.sweep.jobs import result_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,7 @@ _TORN = ".torn"
 # How Optuna begins each line of a journal.
 _LINE = b'{"op_code":'
 _PLACE = "place"
+_SECONDS = "seconds"
 _IDENTITY = "search"
 _NAMED = 5
 _ENOUGH = 10
@@ -263,6 +265,22 @@ def note_place(trial: Trial, folder: Path) -> FileLock:
     return lock
 
 
+def settle(study: Study, trial: FrozenTrial, score: float | None, state: TrialState) -> None:
+    """Records the end of a trial whose search is gone.
+
+    Args:
+        study: Of the trial.
+        trial: Counts as running.
+        score: None of a failed one.
+        state: How it has ended.
+    """
+    folder = folder_of(trial)
+    result = None if folder is None else result_of(folder)
+    if result is not None:  # the time between its beginning and now is that of the wait, too
+        Trial(study, trial._trial_id).set_user_attr(_SECONDS, result["seconds"])
+    study.tell(trial.number, score, state)
+
+
 def folder_of(trial: FrozenTrial | Trial) -> Path | None:
     """Returns the folder that a trial runs or has run in, or that of the trial that it goes on from."""
     place = trial.user_attrs.get(_PLACE)
@@ -305,13 +323,21 @@ def table(study: Study) -> pd.DataFrame:
             "state": trial.state.name.lower(),
             "score": trial.value if trial.values else None,
             "validations": len(trial.intermediate_values),
-            "seconds": None if trial.duration is None else round(trial.duration.total_seconds(), 1),
+            "seconds": _seconds(trial),
             "error": trial.user_attrs.get("error"),
             **{key: trial.user_attrs.get(_PLACE, {}).get(key) for key in ("host", "folder")},
             **trial.params,
         }
         for trial in counted(study)
     )
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    """Returns how long a trial took: as noted where its end was recorded late, else by its two times."""
+    noted: float | None = trial.user_attrs.get(_SECONDS)
+    if noted is not None or trial.duration is None:
+        return noted
+    return round(trial.duration.total_seconds(), 1)
 
 
 def draw(study: Study, folder: Path, monitor: str) -> None:

@@ -24,7 +24,8 @@ def network_cost(network: nn.Module, input_size: tuple[int, int]) -> dict[str, f
     # Of a compiled network the counter would see next to nothing.
     eager = torch.compiler.set_stance("force_eager")
     with eager, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(weight.new_zeros(1, 3, *input_size))
+        # Not weight.new_zeros, which of sharded weights makes a sharded image.
+        network(torch.zeros(1, 3, *input_size, device=weight.device, dtype=weight.dtype))
     network.train(training)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return {"parameters": parameters, "gflops": round(counter.get_total_flops() / 1e9, 3)}

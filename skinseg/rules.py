@@ -86,8 +86,8 @@ def value_problems(config: Plain) -> Iterator[str]:
         yield "data.batch_size: missing; networks and searches are prepared for it."
     if config.get("ckpt_path") is not None and config.get("init_from") is not None:
         yield (
-            f"ckpt_path={config['ckpt_path']} and init_from={config['init_from']}: the first goes on with a "
-            "run, the second starts anew from its weights; set one of them."
+            "ckpt_path and init_from: the first goes on with a run, the second starts anew from its weights; "
+            "set one of them."
         )
     steps, minutes = _at(config, "budget.steps"), _at(config, "budget.minutes")
     if steps is not None and minutes is not None:

@@ -99,7 +99,7 @@ def test_the_default_has_no_problem() -> None:
         ("seed=99999999999", "seed=99999999999: expected 4294967295 or less"),
         ("data.split.seed=99999999999", "data.split.seed=99999999999: expected 4294967295 or less"),
         ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
-        ("ckpt_path=. init_from=.", "ckpt_path=. and init_from=.: the first goes on with a run"),
+        ("ckpt_path=. init_from=.", "ckpt_path and init_from: the first goes on with a run"),
         ("trainer.limit_test_batches=0", "to leave the test out, set test=false"),
         ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: the weights would stay in processes"),
         ("trainer=cpu trainer.precision=16-mixed", "trainer.precision=16-mixed: not on a processor"),

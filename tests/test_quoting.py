@@ -128,11 +128,12 @@ def nasty(tmp_path: Path) -> Path:
 def test_a_folder_in_place_of_its_checkpoint(nasty: Path) -> None:
     from skinseg.checkpoint import read_checkpoint
 
+    best = nasty / "checkpoints/best.ckpt"
+    best.parent.mkdir()
+    best.touch()
     with pytest.raises(SkinsegError) as refused:
         read_checkpoint(nasty, key="ckpt")
-    assert given(hint(str(refused.value), "did you mean "), "evaluate")["ckpt"] == str(
-        nasty / "checkpoints/best.ckpt"
-    )
+    assert given(hint(str(refused.value), "did you mean "), "evaluate")["ckpt"] == str(best)
 
 
 def test_how_to_resume(nasty: Path) -> None:
@@ -145,7 +146,7 @@ def test_how_to_resume(nasty: Path) -> None:
         _results_so_far(nasty, None)
     for line in (
         hint(_how_to_resume(nasty), "the same command: "),
-        hint(str(refused.value), "with that training: "),
+        hint(str(refused.value), "to go on with it: "),
     ):
         assert given(line, "train")["ckpt_path"] == str(last)
 

@@ -147,7 +147,10 @@ def test_sharded_checkpoints_resume_anywhere(write_ham: WriteHam, tmp_path: Path
         *TINY, f"data.root={write_ham(20)}", "callbacks=minimal", "logger=none", "test=false",
         "scheduler=none",
     ]  # fmt: skip
-    one = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.precision=32-true")
+    alone = ("data.batch_size=8",)  # as many images a step as two processes take
+    sharded_alone = (
+        *alone, "trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.precision=32-true",
+    )  # fmt: skip
 
     def train(name: str, devices: tuple[str, ...], epochs: int, after: str | None = None) -> dict[str, Any]:
         resumed = [] if after is None else [f"ckpt_path={tmp_path / after}/checkpoints/last.ckpt"]
@@ -164,8 +167,8 @@ def test_sharded_checkpoints_resume_anywhere(write_ham: WriteHam, tmp_path: Path
     assert_close(whole["state_dict"], train("resumed", SHARDED, 2, "first")["state_dict"], 0)
     # The moments too: with those of nothing, or in another order, the weights would be others.
     assert_close(whole["state_dict"], train("ddp", TWO, 2, "first")["state_dict"], 1e-3)
-    alone = train("alone", (), 2, "first")
-    assert_close(alone["state_dict"], train("sharded_alone", one, 2, "first")["state_dict"], 1e-3)
+    one = train("alone", alone, 2, "first")
+    assert_close(one["state_dict"], train("sharded_alone", sharded_alone, 2, "first")["state_dict"], 1e-3)
     after_ddp = train("after_ddp", TWO, 3, "ddp")
     assert_close(after_ddp["state_dict"], train("fsdp_after_ddp", SHARDED, 3, "ddp")["state_dict"], 1e-3)
 

@@ -116,7 +116,9 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "losses" else pytest.mark.slow) for name in SWEEPS]
+)
 def test_named_sweep_is_checked_whole(name: str, tmp_path: Path) -> None:
     """Each of its jobs is composed and compared with the constructors."""
     found = plan("model.encoder_weights=null", f"+sweep={name}", folder=tmp_path / "sweep")

@@ -422,6 +422,7 @@ class TestResume:
         assert resumed == whole
         assert whole[0]["_last_lr"][0] < 1e-5, "a score did not get better"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("augment", ["none", "light_device"])
     def test_within_an_epoch_of_batches_that_are_copied(
         self, train: Train, augment: str, tmp_path: Path
@@ -430,6 +431,7 @@ class TestResume:
         options = ("trainer.max_epochs=3", f"augment={augment}", "data.cache=memmap")
         self.stopped_and_resumed(train, tmp_path, "step: 9", *options)
 
+    @pytest.mark.slow
     def test_in_another_memory_layout(self, train: Train, tmp_path: Path) -> None:
         """A fused step of weights and moments in different layouts would pair the wrong ones."""
         last = train(*self.RUN, "trainer.max_epochs=1", "channels_last=false") / "checkpoints/last.ckpt"
@@ -522,6 +524,7 @@ class TestResume:
         logger.save()
         assert len(pd.read_csv(tmp_path / "again/metrics.csv")) == 1
 
+    @pytest.mark.slow
     def test_another_end_is_told_and_refused_before_it_was_stopped(
         self, train: Train, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -767,6 +770,7 @@ def test_without_a_logger(train: Train) -> None:
     assert (train("logger=none") / "scores.csv").is_file()
 
 
+@pytest.mark.slow
 def test_plateau_counts_validations(train: Train) -> None:
     """Each validation improves, so the rate must stay, however many epochs lie between two of them."""
     folder = train(

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _TRIAL_STEPS, _JUDGED_STEPS = 50, 15
 _LOWEST_RATE, _HIGHEST_RATE = 1e-7, 10.0
-_AS_GOOD = 1.25  # of the lowest loss; seeds of one rate differ by as much after so few steps
+_AS_GOOD = 1.25  # of the lowest loss, so that the noise of so few steps does not decide
 _WARM_UP_STEPS, _TIMED_STEPS = 5, 20
 
 
@@ -138,13 +138,14 @@ def _loss_at(rate: float, config: Plain, data: LesionDataModule) -> float:
         trainer.fit(build.segmenter(config), datamodule=data)
     except NonFiniteLossError:
         return float("inf")
-    loss = float(torch.stack(losses.values[-_JUDGED_STEPS * accumulated :]).mean())
+    # Lightning hands each batch's loss on as its share of the step's.
+    loss = accumulated * float(torch.stack(losses.values[-_JUDGED_STEPS * accumulated :]).mean())
     log.info("find=lr: loss %.4f with optimizer.lr=%.2e.", loss, rate)
     return loss
 
 
 class _Losses(L.Callback):
-    """Keeps the loss of each batch."""
+    """Keeps what Lightning hands on as the loss of each batch."""
 
     def __init__(self) -> None:
         self.values: list[torch.Tensor] = []

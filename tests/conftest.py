@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -173,6 +174,18 @@ def ask_scorer(tmp_path_factory: pytest.TempPathFactory) -> AskScorer:
         return json.loads(output.read_text(encoding="utf-8"))
 
     return ask
+
+
+def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns a copy with other values at dotted keys."""
+    config = copy.deepcopy(config)
+    for path, value in changes.items():
+        *groups, key = path.split(".")
+        node = config
+        for group in groups:
+            node = node[group]
+        node[key] = value
+    return config
 
 
 class InterruptAt(Callback):

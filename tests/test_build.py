@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, changed
 
 from skinseg import build, train
 from skinseg.config import Plain, check, compose, plain
@@ -22,18 +21,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Plain:
     folder = tmp_path_factory.mktemp("run")
     overrides = ["logger=[csv,tensorboard]", "data.cache=memmap", "callbacks=ema", "callbacks.scores=null"]
     return check(plain(compose([*TINY, *overrides, f"run_dir={folder}", f"data.cache_dir={folder}"])))
-
-
-def changed(config: Plain, changes: Plain) -> Plain:
-    """Returns a copy with other values at dotted keys."""
-    config = copy.deepcopy(config)
-    for path, value in changes.items():
-        *groups, key = path.split(".")
-        node = config
-        for group in groups:
-            node = node[group]
-        node[key] = value
-    return config
 
 
 @pytest.mark.parametrize(

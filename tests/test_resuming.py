@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import shlex
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, changed
 from lightning.pytorch.callbacks import EarlyStopping
 
 from skinseg import build
@@ -19,18 +18,6 @@ from skinseg.errors import SkinsegError
 @pytest.fixture(scope="module")
 def config() -> Plain:
     return check(plain(compose([*TINY, "run_dir=."])))
-
-
-def changed(config: Plain, changes: Plain) -> Plain:
-    """Returns a copy with other values at dotted keys."""
-    config = copy.deepcopy(config)
-    for path, value in changes.items():
-        *groups, key = path.split(".")
-        node = config
-        for group in groups:
-            node = node[group]
-        node[key] = value
-    return config
 
 
 def resume(config: Plain, there: Plain, here: Plain, processes: tuple[int, int] = (1, 1)) -> None:

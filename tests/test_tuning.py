@@ -167,7 +167,9 @@ def test_the_search_goes_on_to_the_nearest_good_rate(
     assert 1e-7 <= min(tried) < max(tried) <= 10
 
 
-def test_the_rate_is_for_the_batches_of_the_run(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_is_for_the_batches_of_the_run(
+    train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A step of a search is over as many images as one of the run."""
     monkeypatch.setattr("skinseg.tuning._TRIAL_STEPS", 2)
     monkeypatch.setattr("skinseg.tuning._JUDGED_STEPS", 1)
@@ -177,11 +179,13 @@ def test_the_rate_is_for_the_batches_of_the_run(train: Train, monkeypatch: pytes
     def counted(self: LesionSegmenter, *arguments: Any) -> torch.Tensor:
         nonlocal batches
         batches += self.trainer.global_step < 2
-        return training_step(self, *arguments)
+        return 0 * training_step(self, *arguments) + 2
 
     monkeypatch.setattr(LesionSegmenter, "training_step", counted)
+    caplog.set_level("INFO")
     train(*RUN, "find=lr", "trainer.max_steps=1", "trainer.accumulate_grad_batches=3")
     assert batches >= 5 * 2 * 3 + 3
+    assert "find=lr: loss 2.0000 with" in caplog.text
 
 
 def test_a_rate_at_which_the_loss_is_not_finite_is_not_taken(

@@ -139,7 +139,7 @@ def _loss_at(rate: float, config: Plain, data: LesionDataModule) -> float:
     except NonFiniteLossError:
         return float("inf")
     # Lightning hands each batch's loss on as its share of the step's.
-    loss = accumulated * float(torch.stack(losses.values[-_JUDGED_STEPS * accumulated :]).mean())
+    loss: float = accumulated * float(torch.stack(losses.values[-_JUDGED_STEPS * accumulated :]).mean())
     log.info("find=lr: loss %.4f with optimizer.lr=%.2e.", loss, rate)
     return loss
 

@@ -38,7 +38,7 @@ from skinseg.config import (
     missing_keys,
     options_of,
     plain,
-    problems_in_source,
+    problems_without_import,
 )
 from skinseg.errors import SkinsegError
 from skinseg.machine import told
@@ -391,7 +391,7 @@ def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
                 config = plain(cfg)
                 if problems:  # reason enough; what only an import can tell has time
                     about = tuple(f"{key}{mark}" for key in missing_values for mark in ":= ")
-                    found = problems_in_source(config, schema)
+                    found = problems_without_import(config, schema)
                     problems += [problem for problem in found if not problem.startswith(about)]
                 else:
                     check(config, schema)

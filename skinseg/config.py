@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from skinseg.errors import SkinsegError
 from skinseg.nearest import nearest
 from skinseg.rules import value_problems
-from skinseg.signatures import KNOWN_LIBRARIES, NotFollowedError, Signature, TargetError, read_signature
+from skinseg.signatures import KNOWN_LIBRARIES, NotInTableError, Signature, TargetError, listed_signature
 from skinseg.typed import ValueTypeError, typed
 
 log = logging.getLogger(__name__)
@@ -312,8 +312,8 @@ def check(config: Plain, schema: type = RootConfig) -> Plain:
     reported at once: unknown keys with the nearest known one, values of the wrong type, missing arguments,
     targets that cannot be imported.
 
-    The source of the constructors is looked at first. If it shows a problem, and all of them could be
-    followed, nothing is imported; a configuration without a problem is checked against what is imported.
+    The table of signatures is looked at first. If it shows a problem, and has all of the constructors,
+    nothing is imported; a configuration without a problem is checked against what is imported.
 
     Args:
         config: What `plain` returned.
@@ -329,7 +329,7 @@ def check(config: Plain, schema: type = RootConfig) -> Plain:
         ConfigurationError: There is a problem.
     """
     # Where PyTorch is there, the rest is imported at once.
-    problems = [] if "torch" in sys.modules else problems_in_source(config, schema)
+    problems = [] if "torch" in sys.modules else problems_without_import(config, schema)
     checked = copy.deepcopy(config)
     problems = problems or list(_problems(checked, schema, imported_signature))
     if problems:
@@ -344,7 +344,7 @@ def check_changes(path: str, changes: Plain, target: str) -> Plain:
         path: Where they stand.
         changes: Values by argument. Whether it has such an argument is left to whoever reads the node, and
             so is what lies within a node.
-        target: Dotted path of the constructor, whose source can be followed.
+        target: Dotted path of the constructor.
 
     Returns:
         The changes, with numbers for texts as `check` returns them.
@@ -352,7 +352,7 @@ def check_changes(path: str, changes: Plain, target: str) -> Plain:
     Raises:
         ConfigurationError: A value is not of its type.
     """
-    types, changed = read_signature(target).types, dict(changes)
+    types, changed = known_signature(target).types, dict(changes)
     known = [key for key, value in changes.items() if key in types and not isinstance(value, dict)]
     problems = [
         problem for key in known for problem in _type_problem(f"{path}.{key}", changed, key, types[key])
@@ -362,7 +362,7 @@ def check_changes(path: str, changes: Plain, target: str) -> Plain:
     return changed
 
 
-def problems_in_source(config: Plain, schema: type = RootConfig) -> list[str]:
+def problems_without_import(config: Plain, schema: type = RootConfig) -> list[str]:
     """Finds what is wrong with a configuration without importing the constructors that it names.
 
     Args:
@@ -370,11 +370,11 @@ def problems_in_source(config: Plain, schema: type = RootConfig) -> list[str]:
         schema: Likewise.
 
     Returns:
-        All problems that `check` finds; none where the source does not show all of them for certain.
+        All problems that `check` finds; none where the table of signatures lacks a constructor.
     """
     try:
-        return list(_problems(copy.deepcopy(config), schema, read_signature))
-    except NotFollowedError as error:
+        return list(_problems(copy.deepcopy(config), schema, listed_signature))
+    except NotInTableError as error:
         log.debug("Not to be told without an import: %s.", error)
         return []
 
@@ -624,6 +624,14 @@ def reason_of_import(error: BaseException) -> str:
     where = next((name for name in modules if name.split(".")[0] not in _IMPORTERS), None)
     reason = f"{type(error).__name__}: {_first_line(error)}"
     return reason if where is None else f"in {where}: {reason}"
+
+
+def known_signature(target: str) -> Signature:
+    """Returns a target's signature from the table, else from an import; raises as `imported_signature`."""
+    try:
+        return listed_signature(target)
+    except NotInTableError:
+        return imported_signature(target)
 
 
 def imported_signature(target: str) -> Signature:

@@ -114,7 +114,7 @@ def tensors(value: Any, where: str = "") -> dict[str, Any]:
     )
     found: dict[str, Any] = {}
     for key, child in items:
-        if not re.search(r"Timer|Throughput|skinseg$|best_k_models|^loops$", str(key)):
+        if not re.search(r"Timer|Throughput|skinseg$|best_k_models", str(key)):
             found |= tensors(child, f"{where}/{key}")
     return found
 

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import inspect
 import logging
+import pkgutil
 import sys
 import traceback
 import typing
@@ -608,7 +609,20 @@ def imported(target: str) -> Any:
     try:
         return get_object(target)
     except Exception as error:  # whatever an import may raise belongs to the user's target
-        raise TargetError(f"cannot be imported ({reason_of_import(error)})") from error
+        raise TargetError(f"cannot be imported ({reason_of_import(error)}){_proposal(target)}") from error
+
+
+def _proposal(target: str) -> str:
+    """Returns a near name for the first part of a target that is not there, once its import was tried."""
+    parts = target.split(".")
+    depth = next((n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in sys.modules), 0)
+    known: Iterable[str] = KNOWN_LIBRARIES
+    if depth:
+        module = sys.modules[".".join(parts[:depth])]
+        submodules = pkgutil.iter_modules(getattr(module, "__path__", ()))
+        known = {*vars(module), *(found.name for found in submodules)}
+    near = nearest(parts[depth], known) if parts[depth] not in known else []
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def reason_of_import(error: BaseException) -> str:

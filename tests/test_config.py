@@ -235,6 +235,20 @@ def test_changes_of_a_checkpoints_data_from_the_environment() -> None:
         check_changes("data", {"num_workers": "two"}, target)
 
 
+@pytest.mark.parametrize(
+    ("target", "near"),
+    [
+        ("skinseg.models.losses.Dize", "Dice"),
+        ("skinseg.models.lossess.Dice", "losses"),
+        ("skinseg.modles.losses.Dice", "models"),
+        ("skinsegg.models.losses.Dice", "skinseg"),
+    ],
+)
+def test_a_near_name_is_proposed_for_a_target(target: str, near: str) -> None:
+    said = problems(f"loss._target_={target}")
+    assert re.search(rf"loss\._target_={target}: cannot be imported \(.+\); did you mean {near}\?$", said)
+
+
 @pytest.mark.parametrize("how", ["check", "build"])
 def test_a_broken_package_is_blamed_and_not_the_one_that_imports_it(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

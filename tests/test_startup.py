@@ -68,11 +68,10 @@ def test_showing_the_configuration_is_light(tmp_path: Path) -> None:
     [
         (
             ["train", "+sead=1", "seed=many", "+model.encoder_nam=x", "+augment.transforms.affine.rotat=3",
-             "trainer.precision=bf17", "loss._target_=skinseg.models.losses.Dize",
-             "~data.image_size"],
-            ["7 problems", "did you mean seed?", "seed='many'", "did you mean model.encoder_name?",
+             "trainer.precision=bf17", "~data.image_size"],
+            ["6 problems", "did you mean seed?", "seed='many'", "did you mean model.encoder_name?",
              "did you mean augment.transforms.affine.rotate?", "trainer.precision='bf17'",
-             "did you mean Dice?", "data.image_size: missing"],
+             "data.image_size: missing"],
         ),
         (
             ["train", "model=unett", "data=isic10", "+experiment=unet_resnet43", "+sead=1"],

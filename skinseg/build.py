@@ -539,6 +539,9 @@ def _resume_between_steps(loop: _TrainingEpochLoop) -> None:
         update()
         progress = validation.batch_progress
         if validation.restarting and progress.current.completed < progress.current.ready:
+            for count in ("ready", "started", "processed", "completed"):  # of batches that come again
+                begun = getattr(progress.current, count)
+                setattr(progress.total, count, getattr(progress.total, count) - begun)
             progress.reset_on_run()
             validation._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
 
@@ -546,8 +549,9 @@ def _resume_between_steps(loop: _TrainingEpochLoop) -> None:
         reset()
         # Of a batch that had come when the checkpoint was saved, and comes again.
         loop.batch_progress.total.ready = loop.batch_progress.total.completed
-        # The step before a validation is counted after it.
-        loop._batches_that_stepped = loop.global_step - validation.restarted_mid_evaluation
+        # The step before a validation is counted after it, also where it was validated already.
+        before = validation.restarted_mid_evaluation or loop.restarted_on_last
+        loop._batches_that_stepped = loop.global_step - before
 
     validation.update_restart_stage = update_restart_stage  # type: ignore[method-assign]
     loop.reset = reset_to_steps  # type: ignore[method-assign]

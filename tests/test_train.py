@@ -375,6 +375,25 @@ class TestResume:
         training = json.loads((resumed / "summary.json").read_text())["training"]
         assert training["seconds"] > before["seconds"] > 0, "of both parts"
 
+    @pytest.mark.parametrize(("moment", "name"), [("step: 5", "best"), ("validation: 2", "last")])
+    def test_within_an_epoch_with_the_steps_and_counters_of_the_whole(
+        self, train: Train, tmp_path: Path, moment: str, name: str
+    ) -> None:
+        """Validation follows the third batch and the sixth of seven."""
+        run = (*self.RUN, "trainer.max_epochs=3", "+trainer.val_check_interval=0.5", "logger=csv")
+        whole = train(*run, run_dir="whole")
+        with pytest.raises(InterruptedRunError):
+            train(*run, f"+callbacks.stop={{_target_: conftest.InterruptAt, {moment}}}", run_dir="stopped")
+        start = tmp_path / f"stopped/checkpoints/{name}.ckpt"
+        assert torch.load(start, weights_only=True)["global_step"] % 7 in (3, 6)
+        resumed = train(*run, f"ckpt_path={start}", run_dir="resumed")
+        steps, loops = [], []
+        for folder in (whole, resumed):
+            steps.append(pd.read_csv(folder / "metrics.csv").dropna(subset="val/dice")["step"].tolist())
+            loops.append(torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["loops"])
+        assert steps[0] == steps[1]
+        assert loops[0] == loops[1]
+
     @pytest.mark.slow
     @pytest.mark.parametrize("end", ["trainer.max_steps=1000", "trainer.max_steps=30"])
     @pytest.mark.parametrize("moment", ["validation: 3", "step: 17"])

@@ -375,6 +375,22 @@ class TestResume:
         training = json.loads((resumed / "summary.json").read_text())["training"]
         assert training["seconds"] > before["seconds"] > 0, "of both parts"
 
+    def test_when_all_steps_are_done(self, train: Train, tmp_path: Path) -> None:
+        """The best weights are validated after the fit, and must not be saved as the last ones."""
+        short = [*self.RUN, "+trainer.val_check_interval=0.5"]  # after the sixth batch of seven at last
+        uninterrupted = train(*short, run_dir="uninterrupted") / "checkpoints/last.ckpt"
+        steps = torch.load(uninterrupted, weights_only=True)["global_step"]
+        with pytest.raises(InterruptedRunError):
+            train(
+                *short,
+                f"+callbacks.stop={{_target_: conftest.InterruptAt, step: {steps}}}",
+                run_dir="stopped",
+            )
+        last = tmp_path / "stopped/checkpoints/last.ckpt"
+        assert_same_weights(uninterrupted, last)
+        resumed = train(*short, f"ckpt_path={last}", run_dir="resumed")
+        assert json.loads((resumed / "summary.json").read_text())["training"]["steps"] == steps
+
     @pytest.mark.parametrize(("moment", "name"), [("step: 5", "best"), ("validation: 2", "last")])
     def test_within_an_epoch_with_the_steps_and_counters_of_the_whole(
         self, train: Train, tmp_path: Path, moment: str, name: str

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ class SaveOnInterrupt(Callback):
 
     A second Ctrl-C stops at once. A second SIGTERM does not: schedulers send it to a process and to its
     parents, which pass it on. Several processes stop after the same step, as soon as one of them was asked;
-    within validation they do not.
+    within validation they do not. Where all steps are done by then, the run stops before its scores.
 
     Args:
         path: Where to save.
@@ -85,5 +86,6 @@ class SaveOnInterrupt(Callback):
 
     def _stop_if(self, asked: bool, trainer: L.Trainer) -> None:
         if asked:
-            trainer.save_checkpoint(self.path)
+            if trainer.state.fn == TrainerFn.FITTING:  # else the weights are those of best.ckpt
+                trainer.save_checkpoint(self.path)
             raise KeyboardInterrupt

@@ -553,5 +553,7 @@ def _resume_between_steps(loop: _TrainingEpochLoop) -> None:
         before = validation.restarted_mid_evaluation or loop.restarted_on_last
         loop._batches_that_stepped = loop.global_step - before
 
+    # What is saved after a validation has counted it.
+    validation.increment_progress_to_evaluation_end = lambda: None  # type: ignore[method-assign]
     validation.update_restart_stage = update_restart_stage  # type: ignore[method-assign]
     loop.reset = reset_to_steps  # type: ignore[method-assign]

@@ -391,24 +391,34 @@ class TestResume:
         resumed = train(*short, f"ckpt_path={last}", run_dir="resumed")
         assert json.loads((resumed / "summary.json").read_text())["training"]["steps"] == steps
 
-    @pytest.mark.parametrize(("moment", "name"), [("step: 5", "best"), ("validation: 2", "last")])
+    @pytest.mark.parametrize(
+        ("moment", "name"),
+        [("step: 5", "best"), ("validation: 2", "last"), ("step: 18} callbacks.interrupt=null", "last")],
+    )
     def test_within_an_epoch_with_the_steps_and_counters_of_the_whole(
         self, train: Train, tmp_path: Path, moment: str, name: str
     ) -> None:
         """Validation follows the third batch and the sixth of seven."""
-        run = (*self.RUN, "trainer.max_epochs=3", "+trainer.val_check_interval=0.5", "logger=csv")
+        run = (
+            *self.RUN, "trainer.max_epochs=3", "+trainer.val_check_interval=0.5", "logger=csv",
+            "callbacks.checkpoint.every_n_steps=3",
+        )  # fmt: skip
         whole = train(*run, run_dir="whole")
+        at, _, kill = moment.partition("} ")
+        stop = f"+callbacks.stop={{_target_: conftest.InterruptAt, {at}}}"
         with pytest.raises(InterruptedRunError):
-            train(*run, f"+callbacks.stop={{_target_: conftest.InterruptAt, {moment}}}", run_dir="stopped")
+            train(*run, stop, *kill.split(), run_dir="stopped")
         start = tmp_path / f"stopped/checkpoints/{name}.ckpt"
         assert torch.load(start, weights_only=True)["global_step"] % 7 in (3, 6)
         resumed = train(*run, f"ckpt_path={start}", run_dir="resumed")
-        steps, loops = [], []
+        steps, states = [], []
         for folder in (whole, resumed):
             steps.append(pd.read_csv(folder / "metrics.csv").dropna(subset="val/dice")["step"].tolist())
-            loops.append(torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["loops"])
+            last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+            scores = [state.get("current_score") for state in last["callbacks"].values()]
+            states.append((last["loops"], scores))
         assert steps[0] == steps[1]
-        assert loops[0] == loops[1]
+        assert states[0] == states[1]
 
     @pytest.mark.slow
     @pytest.mark.parametrize("end", ["trainer.max_steps=1000", "trainer.max_steps=30"])

@@ -177,6 +177,7 @@ class BestAndLast(ModelCheckpoint):
                 "last_model_path": "",
             }
         )
+        self.current_score = state_dict.get("current_score")  # which Lightning leaves out
 
 
 def _is_dev_run(trainer: L.Trainer) -> bool:

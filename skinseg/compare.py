@@ -190,11 +190,11 @@ def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
         found = (_picture(row, best, second, f"{method.name} is better") for row in rows.to_dict("records"))
         pictures += itertools.islice((picture for picture in found if picture is not None), each)
     if not pictures and each and (ordered["gain"] == 0).all():
-        log.info("No photographs: the best two runs score the same on every image.")
+        log.info("The report shows no photographs: the best two runs score the same on every image.")
     elif not pictures and each:
         log.info(
-            "No photographs: of no image on which the best two runs differ are both masks, the true one and "
-            "the photograph here. python -m skinseg.evaluate keeps the masks that it scores."
+            "The report shows no photographs: the best two runs have kept no masks, or photographs and true "
+            "masks are not here. A training keeps none: evaluate its checkpoint, python -m skinseg.evaluate."
         )
     return pictures
 

@@ -399,13 +399,14 @@ def _log_scoring(
     from skinseg.evaluation.scorings import log_scoring
 
     scores = segmenter.scores["test"]
+    ids = test_data.dataset("test").image_ids
     log_scoring(
         Path(config["run_dir"]),
         command="train",
         checkpoint=None if best is None else best.name,
         threshold=config["threshold"],
         split=test_data.split.fingerprint,
-        image_set=digest(sorted(test_data.dataset("test").image_ids)),
+        image_set=digest(sorted(ids[row] for row in scores.index)),
         images=len(scores.index),
         dice=scores.means()["dice"],
     )

@@ -154,7 +154,7 @@ def test_equal_predictions_are_not_shown_to_differ(place: Path, caplog: pytest.L
     score(place, "twin")
     caplog.set_level("INFO")
     compare(place, f"[{place}/evaluations/good,{place}/evaluations/twin]")
-    assert "No photographs: the best two runs score the same on every image." in caplog.text
+    assert "no photographs: the best two runs score the same on every image." in caplog.text
     found = content(place)
     assert found["runs"][1]["p"] == 1
     assert found["runs"][1]["won"] == 0
@@ -290,7 +290,7 @@ def test_without_photographs_it_says_so(place: Path, caplog: pytest.LogCaptureFi
     for name in ("good", "fair", "bad"):
         shutil.rmtree(place / f"evaluations/{name}/masks")
     compare(place, str(place / "evaluations"))
-    assert "No photographs: of no image on which the best two runs differ" in caplog.text
+    assert "no photographs: the best two runs have kept no masks" in caplog.text
 
 
 def other_truth(place: Path) -> None:

@@ -170,8 +170,19 @@ def test_learns_a_handful_of_images_by_heart(train: Train) -> None:
     assert "OVERFIT" in summary["protocol"]["stamps"][0]
 
 
-def test_scores_of_a_part_are_stamped(train: Train) -> None:
+def test_scores_of_a_part_are_stamped(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the picture, too; and the log of test scorings does not take them for those of the whole side."""
+    headings: list[str] = []
+    original = panels.draw_grid
+    monkeypatch.setattr(
+        panels, "draw_grid", lambda rows, heading: headings.append(heading) or original(rows, heading)
+    )
     folder = train("trainer.limit_test_batches=1")
+    assert [heading.rsplit("   ")[-1] for heading in headings] == ["PARTIAL"]
+    whole = train(run_dir="whole")
+    lines = [json.loads((run / "test_scorings.jsonl").read_text()) for run in (folder, whole)]
+    assert [line["images"] for line in lines] == [4, 8]
+    assert lines[0]["image_set"] != lines[1]["image_set"]
     stamps = json.loads((folder / "summary.json").read_text())["protocol"]["stamps"]
     assert stamps == ["PARTIAL: 4 of the 8 test images were scored"]
     assert json.loads((folder / "data.json").read_text())["split"]["test"] == {"images": 8, "groups": 4}

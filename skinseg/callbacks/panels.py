@@ -111,6 +111,7 @@ class PredictionPanels(Callback):
             return
         mean = segmenter.scores["test"].means()["dice"]
         heading = f"Test images by Dice: mean {mean:.3f}, n = {len(table)}"
+        heading += "   PARTIAL" if len(table) < len(dataset) else ""
         heading += "".join(f"   {stamp.split(':')[0]}" for stamp in data.stamps("test"))
         with replacing(self.path) as temporary:
             draw_grid(grid, heading).save(temporary, format="PNG")

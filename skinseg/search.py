@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import math
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -451,7 +452,7 @@ def _result(job: Job, exit_code: int, pruned: bool) -> float:
         return float(state["objective"])
     if "error" in state:
         raise SkinsegError(state["error"])
-    if exit_code == InterruptedRunError.exit_code:
+    if exit_code in (InterruptedRunError.exit_code, -signal.SIGTERM):  # before it could say so itself
         raise KeyboardInterrupt
     killed = f"Killed by signal {-exit_code}, often for want of memory."
     raise SkinsegError(killed if exit_code < 0 else f"Ended with exit code {exit_code}.")

@@ -681,3 +681,12 @@ def test_a_job_of_a_trial_is_read_back(start: Start, tmp_path: Path) -> None:
     job = Job.read(tmp_path / "search/trials/0")
     assert json.loads((job.folder / JOB).read_text())["config"] == job.config
     assert "storage" not in json.dumps(job.config["callbacks"]["trial"])
+
+
+def test_a_trial_that_was_told_to_end_is_taken_up_again(tmp_path: Path) -> None:
+    """By SIGTERM before it could answer; one that was killed has failed."""
+    job = Job(0, [], [], tmp_path, "x", "start", None, {})
+    with pytest.raises(KeyboardInterrupt):
+        search._result(job, -signal.SIGTERM, pruned=False)
+    with pytest.raises(SkinsegError, match="Killed by signal 9"):
+        search._result(job, -signal.SIGKILL, pruned=False)

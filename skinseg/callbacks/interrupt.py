@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 class SaveOnInterrupt(Callback):
     """At Ctrl-C or SIGTERM, ends the step, saves a checkpoint that resumes exactly there, and stops the run.
 
-    A second Ctrl-C stops at once. A second SIGTERM does not: schedulers send it to a process and to its
-    parents, which pass it on. Several processes stop after the same step, as soon as one of them was asked;
-    within validation they do not. Where all steps are done by then, the run stops before its scores.
+    A second Ctrl-C stops at once. A second SIGTERM does not, nor a Ctrl-C after it: schedulers send it to a
+    process and to its parents, which pass it on. Several processes stop after the same step, as soon as one
+    of them was asked; within validation they do not. Where all steps are done by then, the run stops before
+    its scores.
 
     Args:
         path: Where to save.
@@ -29,7 +30,7 @@ class SaveOnInterrupt(Callback):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._asked = False
+        self._asked = self._pressed = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -38,7 +39,7 @@ class SaveOnInterrupt(Callback):
         What Lightning does at SIGTERM is to wait for the other processes, which may be waiting at another
         place for this one.
         """
-        self._asked = False
+        self._asked = self._pressed = False
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._ask)
@@ -73,8 +74,10 @@ class SaveOnInterrupt(Callback):
         self._stop_if(self._asked and trainer.world_size == 1, trainer)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if self._asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._pressed:
+                raise KeyboardInterrupt
+            self._pressed = True
         if not self._asked:
             log.info("\nStopping after this step. Ctrl-C again stops at once, without saving.")
         self._asked = True

@@ -36,7 +36,7 @@ def call(*arguments: str, cwd: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
     done = subprocess.run(
         [sys.executable, "-m", "skinseg.train", *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, check=False,
+        cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -46,6 +46,20 @@ def test_two_processes_score_each_image_once_and_the_same(write_ham: WriteHam, t
     root, folder = write_ham(23), tmp_path / "run"
     call(*TINY, *TWO, f"data.root={root}", f"hydra.run.dir={folder}", cwd=tmp_path)
     assert_scored_as_alone(root, folder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", ["lines", "bar"])
+def test_an_epoch_without_validation_holds_no_process_up(
+    write_ham: WriteHam, tmp_path: Path, style: str
+) -> None:
+    # Nothing but the progress asks for the metrics of such an epoch, and it is shown by one process.
+    call(
+        *TINY, *TWO, f"data.root={write_ham(20)}", f"hydra.run.dir={tmp_path / 'run'}", "logger=none",
+        "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=2", "test=false",
+        f"callbacks.progress.style={style}", cwd=tmp_path,
+    )  # fmt: skip
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
 
 
 def assert_scored_as_alone(root: Path, folder: Path, tmp_path: Path) -> None:

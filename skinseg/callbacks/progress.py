@@ -44,9 +44,10 @@ class _Bar(RichProgressBar):
         return f"Epoch {current_epoch + 1}" + (f"/{last}" if last and last > 0 else "")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        line = epoch_line(trainer)
         super().on_train_epoch_end(trainer, pl_module)
         if self.progress is not None:
-            self.progress.console.print(epoch_line(trainer), highlight=False)
+            self.progress.console.print(line, highlight=False)
 
 
 class EpochLines(ProgressBar):
@@ -69,10 +70,11 @@ class EpochLines(ProgressBar):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the line."""
+        state = epoch_line(trainer)
         if not self._enabled:
             return
         elapsed = time.monotonic() - self._started
-        line = f"{epoch_line(trainer)}  {_clock(elapsed)}"
+        line = f"{state}  {_clock(elapsed)}"
         last = trainer.max_epochs
         if last is not None and 0 < trainer.current_epoch + 1 < last and trainer.max_steps < 0:
             done = trainer.current_epoch + 1 - self._first_epoch
@@ -81,7 +83,11 @@ class EpochLines(ProgressBar):
 
 
 def epoch_line(trainer: L.Trainer) -> str:
-    """Returns the state of a run in one line."""
+    """Returns the state of a run in one line.
+
+    All processes of a run have to ask for it, also those that do not show it: metrics which nothing has asked
+    for in this epoch are reduced over the processes here, and one alone would wait for the others for ever.
+    """
     metrics = trainer.callback_metrics
     shown = [f"{key} {metrics[key]:.4f}" for key in ("train/loss", "val/loss", "val/dice") if key in metrics]
     of = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""

@@ -19,14 +19,18 @@ from skinseg.scoring.statistics import cluster_intervals
 DRAWS, LEVEL = 10_000, 0.95
 
 
-def read(sweep: Path) -> tuple[dict[str, list[pd.DataFrame]], pd.DataFrame]:
-    """Returns the scores by unit of the split (lesion, image), a table for each seed, and the leaky split."""
-    scores: dict[str, list[pd.DataFrame]] = {"lesion": [], "image": []}
+def read(sweep: Path) -> tuple[dict[str, dict[int, pd.DataFrame]], pd.DataFrame]:
+    """Returns the scores by unit of the split (lesion, image), a table by seed, and the leaky split."""
+    scores: dict[str, dict[int, pd.DataFrame]] = {"lesion": {}, "image": {}}
     for path in sorted(sweep.glob("*/summary.json")):
-        unit = json.loads(path.read_text(encoding="utf-8"))["config"]["data"]["split"]["unit"]
-        scores[unit].append(pd.read_csv(path.with_name("scores.csv"), index_col="image_id"))
+        config = json.loads(path.read_text(encoding="utf-8"))["config"]
+        unit = config["data"]["split"]["unit"]
+        scores[unit][config["seed"]] = pd.read_csv(path.with_name("scores.csv"), index_col="image_id")
         if unit == "image":
             leaky = pd.read_csv(path.with_name("split.csv"))
+    seeds = {unit: sorted(tables) for unit, tables in scores.items()}
+    if seeds["lesion"] != seeds["image"] or not seeds["image"]:
+        sys.exit(f"{sweep}: the seeds that have finished are {seeds}; expected the same ones of both splits.")
     return scores, leaky
 
 
@@ -40,9 +44,10 @@ def main() -> None:
     """Writes a table (.csv) and a figure (.png) of the given name beside this file."""
     scores, leaky = read(Path(sys.argv[1]))
     target = Path(__file__).with_name(sys.argv[2])
-    lesion = scores["lesion"][0]["group"]
-    image = scores["image"][0]["group"]
-    dice = {unit: sum(table["dice"] for table in tables) / len(tables) for unit, tables in scores.items()}
+    lesion, image = (next(iter(scores[unit].values()))["group"] for unit in ("lesion", "image"))
+    dice = {
+        unit: sum(table["dice"] for table in tables.values()) / len(tables) for unit, tables in scores.items()
+    }
     trained = set(leaky.loc[leaky["split"] == "train", "group"])
     known = image.isin(trained)
     rows = [
@@ -58,6 +63,9 @@ def main() -> None:
     for name, mask in (("lesion also in training", seen), ("lesion not in training", ~seen)):
         label = f"same images, by image minus by lesion: {name}"
         rows.append([label, int(mask.sum()), *interval(gain[mask], group[mask])])
+        for seed, table in scores["image"].items():
+            own = (table["dice"] - scores["lesion"][seed]["dice"])[both]
+            print(f"{label}, seed {seed}: {own[mask].mean():+.5f}")
     table = pd.DataFrame(rows, columns=["what", "images", "dice", "low", "high"])
     table[["dice", "low", "high"]] = np.round(table[["dice", "low", "high"]], 5)
     write_csv(target.with_suffix(".csv"), table)

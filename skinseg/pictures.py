@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinseg.data.dataset import resize_mask
+from skinseg.data.inputs import resize_mask
 
 # Told apart by people who cannot tell red from green, and on brown as well as on pink.
 TRUTH_COLOUR = (0, 255, 255)
@@ -40,3 +41,22 @@ def outlined(image: NDArray[np.uint8], masks: Mapping[Colour, NDArray[np.bool_]]
         cv2.drawContours(picture, outlines, -1, (0, 0, 0), 4, cv2.LINE_AA)
         cv2.drawContours(picture, outlines, -1, colour, 2, cv2.LINE_AA)
     return Image.fromarray(picture)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A photograph with its two masks, all at native size.
+
+    Attributes:
+        image_id: The catalog's id.
+        image: uint8 array of shape (H, W, 3), RGB.
+        truth: bool array of shape (H, W).
+        predicted: bool array of shape (H, W).
+        caption: One or two lines.
+    """
+
+    image_id: str
+    image: NDArray[np.uint8]
+    truth: NDArray[np.bool_]
+    predicted: NDArray[np.bool_]
+    caption: str

@@ -22,7 +22,8 @@ from skinseg.errors import SkinsegError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from skinseg.data.dataset import InputFiles, LesionDataset, Sample
+    from skinseg.data.dataset import LesionDataset, Sample
+    from skinseg.data.inputs import InputFiles
 
 _TILE = 240
 _GAP = 10

@@ -1,8 +1,8 @@
 """What the constructors of the configuration take, from a table, so that a typo waits for no import.
 
 Importing all that an experiment names (PyTorch, Lightning, albumentations, smp) takes ten times as long as
-the rest of a check. `python -m skinseg.signatures` writes the table anew from the signatures that an import
-shows; what is not in it, or was another version's, is left to the import.
+the rest of a check. `python -m skinseg.list_signatures` writes the table anew; what is not in it, or was
+another version's, is left to the import.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,11 +27,11 @@ TABLE = Path(__file__).with_name("signatures.json")
 
 # What can change a signature of skinseg: headers of classes and functions, and annotated fields.
 _DECLARED = re.compile(r"^ *(?:class|def|@)[ \w](?:.*?\n)*?.*?:\n|^    \w+: .*\n", re.MULTILINE)
-_PLAIN: dict[str, Any] = {
+PLAIN: dict[str, Any] = {
     "bool": bool, "int": int, "float": float, "str": str, "none": None, "path": Path, "any": Any,
     "dict": dict,
 }  # fmt: skip
-_GENERIC: dict[str, Any] = {
+GENERIC: dict[str, Any] = {
     "union": typing.Union, "tuple": tuple, "list": list, "dict of": dict, "sequence": Sequence,
     "iterable": Iterable, "mapping": Mapping,
 }  # fmt: skip
@@ -64,6 +63,9 @@ class Signature:
     types: Mapping[str, Any] = field(compare=False)
 
 
+UNKNOWN = "?"
+
+
 class Unknown:
     """A type that the table has no word for."""
 
@@ -78,7 +80,7 @@ def listed_signature(target: str) -> Signature:
         NotInTableError: It is not in the table, or was another one when the table was written.
     """
     entry = _table().get(target)
-    if entry is None or entry["version"] != _version(target):
+    if entry is None or entry["version"] != version_of(target):
         raise NotInTableError(target)
     return Signature(
         named=frozenset(entry["named"]),
@@ -95,8 +97,12 @@ def _table() -> dict[str, Any]:
 
 
 @functools.cache
-def _version(target: str) -> str | None:
-    """Returns the version of a target's package, of skinseg the digest of what its module declares."""
+def version_of(target: str) -> str | None:
+    """Returns the version of a target's package, of skinseg the digest of what its module declares.
+
+    Args:
+        target: In `KNOWN_LIBRARIES`.
+    """
     package, *rest = target.split(".")
     if package != "skinseg":
         try:
@@ -112,59 +118,11 @@ def _version(target: str) -> str | None:
     return hashlib.sha256(declared.encode()).hexdigest()[:12]
 
 
-def entry_of(target: str, signature: Signature) -> dict[str, Any]:
-    """Returns what the table is to hold of a target.
-
-    Args:
-        target: In `KNOWN_LIBRARIES`.
-        signature: As an import shows it.
-    """
-    hints = signature.types
-    return {
-        "version": _version(target),
-        "named": {name: _written(hints[name]) if name in hints else None for name in sorted(signature.named)},
-        "required": sorted(signature.required),
-        "takes_any": signature.takes_any,
-    }
-
-
-def _written(annotation: Any) -> Any:
-    """Writes a type as plain values: a word, or a list of a word and what it is of; "?" for other classes."""
-    for word, plain in _PLAIN.items():
-        if annotation is plain or (word == "none" and annotation is types.NoneType):
-            return word
-    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Literal:
-        return ["literal", *parts]
-    origin = typing.Union if origin is types.UnionType else origin
-    for word, generic in _GENERIC.items():
-        if origin is generic and Ellipsis not in parts:
-            return [word, *map(_written, parts)]
-    return "?"
-
-
 def _type(written: Any) -> Any:
-    """Makes the type that `_written` wrote."""
+    """Makes the type that the table has in plain values."""
     if isinstance(written, str):
-        return Unknown if written == "?" else _PLAIN[written]
+        return Unknown if written == UNKNOWN else PLAIN[written]
     word, *parts = written
     if word == "literal":
         return typing.Literal[tuple(parts)]
-    return _GENERIC[word][tuple(map(_type, parts))]
-
-
-def main() -> None:
-    """Writes the table of all targets of the configuration."""
-    from skinseg.config import config_dir, imported_signature
-
-    texts = (path.read_text(encoding="utf-8") for path in config_dir().rglob("*.yaml"))
-    found = {target for text in texts for target in re.findall(r"(?m)^\s*_target_: (\S+)", text)}
-    targets = sorted(target for target in found if target.split(".")[0] in KNOWN_LIBRARIES)
-    lines = (
-        f"{json.dumps(name)}: {json.dumps(entry_of(name, imported_signature(name)))}" for name in targets
-    )
-    TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    return GENERIC[word][tuple(map(_type, parts))]

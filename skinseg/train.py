@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> float:
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import finish, run_id
     from skinseg.checkpoint import check_resumable, check_same_split
-    from skinseg.data.dataset import end_loader_processes
+    from skinseg.data.loader import end_loader_processes
     from skinseg.trust import trusted, trusted_checkpoint
 
     quiet()

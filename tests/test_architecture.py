@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from conftest import REPOSITORY
 PACKAGE = REPOSITORY / "skinseg"
 COMMANDS = (
     "train", "evaluate", "predict", "compare", "audit", "split", "preview", "download", "job", "multirun",
-    "dashboard", "ensemble", "search",
+    "dashboard", "ensemble", "search", "list_signatures",
 )  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -58,6 +59,24 @@ def test_direction(path: Path) -> None:
         assert not roots & {"wandb", "wandb_workspaces"}, "only the callbacks know Weights & Biases"
     if here in ("callbacks", "inference", "evaluation", "report"):
         assert not own & {"build", "config", "command", *COMMANDS}
+
+
+def test_no_circles() -> None:
+    """Nor among what only type checkers or functions import, however late."""
+    names = {
+        ".".join(("skinseg", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in MODULES
+    }
+    imported: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = set(imports(path))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:  # from skinseg.report import wording
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        imported[name] = found & names.keys()
+    try:
+        graphlib.TopologicalSorter(imported).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_no_room_for_odds_and_ends() -> None:

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from skinseg.config import check, compose, config_dir, plain
-from skinseg.data.catalog import Problems
 from skinseg.data.challenge import read_challenge
 from skinseg.data.masks import MASK_SOURCES
+from skinseg.data.problems import Problems
 from skinseg.data.sources import SOURCES
 from skinseg.download import DownloadConfig, run
 from skinseg.errors import SkinsegError

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from skinseg.data.dataset import LateDataLoader, end_loader_processes, prepare_worker
+from skinseg.data.loader import LateDataLoader, end_loader_processes, prepare_worker
 from skinseg.errors import SkinsegError
 from skinseg.machine import told
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from skinseg.counting import counted, often
-from skinseg.data.catalog import PROBLEMS
 from skinseg.data.files import image_id_of, name_of
+from skinseg.data.problems import PROBLEMS
 from skinseg.evaluation.identity import digest
 from skinseg.inference.files import kept_mask_name, mask_name
 from skinseg.names import escape_output, folder_name, shown

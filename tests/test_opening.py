@@ -18,10 +18,10 @@ from PIL import ExifTags, Image
 from skinseg.audit import run as audit
 from skinseg.config import compose
 from skinseg.data import photographs
-from skinseg.data.catalog import Problems
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.dataset import input_files
 from skinseg.data.ham10000 import read_ham10000
+from skinseg.data.inputs import input_files
+from skinseg.data.problems import Problems
 from skinseg.data.splits import make_split
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate

@@ -17,7 +17,7 @@ from PIL import Image
 
 from skinseg import build
 from skinseg.config import compose
-from skinseg.data.dataset import read_input
+from skinseg.data.inputs import read_input
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.names import escape_output, shown

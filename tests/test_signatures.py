@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skinseg import config as config_module
-from skinseg import signatures
+from skinseg import list_signatures, signatures
 from skinseg.config import compose, imported_signature, plain, problems_without_import
 from skinseg.signatures import TABLE, NotInTableError, Signature, Unknown, listed_signature
 
@@ -26,8 +26,8 @@ def verdicts(signature: Signature, name: str) -> list[str]:
 def test_the_table_is_what_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = TABLE.read_text(encoding="utf-8")
     monkeypatch.setattr(signatures, "TABLE", tmp_path / "signatures.json")
-    signatures.main()
-    assert signatures.TABLE.read_text(encoding="utf-8") == written, "python -m skinseg.signatures"
+    list_signatures.main()
+    assert signatures.TABLE.read_text(encoding="utf-8") == written, "python -m skinseg.list_signatures"
 
 
 @pytest.mark.parametrize("target", sorted(signatures._table()))
@@ -49,14 +49,14 @@ def test_what_is_not_listed_is_left_to_an_import(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(NotInTableError):
         listed_signature("torch.optim.RAdam")
     monkeypatch.setattr(signatures.metadata, "version", lambda package: "0.0.1")
-    signatures._version.cache_clear()
+    signatures.version_of.cache_clear()
     try:
         with pytest.raises(NotInTableError):
             listed_signature("torch.optim.AdamW")
         config = plain(compose(["+optimizer.weight_decy=0", "run_dir=."]))
         assert problems_without_import(config) == []
     finally:
-        signatures._version.cache_clear()
+        signatures.version_of.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -81,5 +81,5 @@ def test_a_changed_declaration_is_another_version(
     versions = []
     for text in (source, source.replace(was, is_now)):
         (tmp_path / "boxes.py").write_text(text)
-        versions.append(signatures._version.__wrapped__("skinseg.boxes.make"))
+        versions.append(signatures.version_of.__wrapped__("skinseg.boxes.make"))
     assert (versions[0] == versions[1]) is same

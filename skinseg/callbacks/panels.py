@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from skinseg.callbacks.scores import score_table
@@ -19,31 +17,12 @@ from skinseg.callbacks.wandb_run import log_mask_images
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import LesionDataset
 from skinseg.models.segmenter import LesionSegmenter
-from skinseg.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, outlined
+from skinseg.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Panel, outlined
 from skinseg.record import replacing
 
 TILE_WIDTH = 300
 CAPTION_HEIGHT = 38
 MARGIN = 12
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A photograph with its two masks, all at native size.
-
-    Attributes:
-        image_id: The catalog's id.
-        image: uint8 array of shape (H, W, 3), RGB.
-        truth: bool array of shape (H, W).
-        predicted: bool array of shape (H, W).
-        caption: One or two lines.
-    """
-
-    image_id: str
-    image: NDArray[np.uint8]
-    truth: NDArray[np.bool_]
-    predicted: NDArray[np.bool_]
-    caption: str
 
 
 class PredictionPanels(Callback):

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import lightning as L
 import numpy as np
@@ -19,12 +19,10 @@ from skinseg.callbacks.scores import score_table
 from skinseg.errors import SkinsegError
 from skinseg.names import folder_name
 from skinseg.online import reachable
+from skinseg.pictures import Panel
 from skinseg.quoting import command_line, override
 from skinseg.record import first_rank
 from skinseg.written import written_in
-
-if TYPE_CHECKING:
-    from skinseg.callbacks.panels import Panel
 
 log = logging.getLogger(__name__)
 

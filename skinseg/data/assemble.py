@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinseg.data.catalog import ANNOTATION_COLUMNS, COLUMNS, Catalog, Problems, join_groups
-from skinseg.data.files import Verify, find_copies, inspect_files
+from skinseg.data.catalog import ANNOTATION_COLUMNS, COLUMNS, Catalog, join_groups
+from skinseg.data.files import find_copies
+from skinseg.data.inspection import Verify, inspect_files
 from skinseg.data.metadata import is_ham10000
+from skinseg.data.problems import Problems
 
 
 def assemble(

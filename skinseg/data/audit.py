@@ -15,14 +15,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from skinseg.counting import counted
-from skinseg.data.catalog import PROBLEMS, Catalog, Problems
+from skinseg.data.catalog import Catalog
 from skinseg.data.damage import damage
-from skinseg.data.dataset import resize_mask
 from skinseg.data.diagnoses import DIAGNOSES, ISIC9
 from skinseg.data.duplicates import Fingerprint, fingerprint, near_duplicates
 from skinseg.data.files import fit_mask, same_proportions
+from skinseg.data.inputs import resize_mask
 from skinseg.data.metadata import is_ham10000
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, UnreadableFileError, read_image, read_mask
+from skinseg.data.problems import PROBLEMS, Problems
 from skinseg.data.splits import shared
 from skinseg.scoring.agreement import AGREEMENT_METRICS, pair_scores
 from skinseg.scoring.appearance import contrast

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from skinseg.counting import counted
 from skinseg.data.changes import Preprocessing
-from skinseg.data.dataset import InputFiles
+from skinseg.data.inputs import InputFiles
 from skinseg.data.photographs import UnreadableFileError
 from skinseg.errors import SkinsegError
 from skinseg.record import replacing

@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from skinseg.data.assemble import assemble
-from skinseg.data.catalog import Catalog, Problems
-from skinseg.data.files import Verify, below, find_images, walk, warn_of_others
+from skinseg.data.catalog import Catalog
+from skinseg.data.files import below, find_images, walk, warn_of_others
+from skinseg.data.inspection import Verify
 from skinseg.data.masks import MASK_SOURCES, find_masks, how_to_get_masks
 from skinseg.data.metadata import find_metadata, groups_of, lesion_advice
+from skinseg.data.problems import Problems
 from skinseg.errors import SkinsegError
 
 IMAGE_FOLDERS = {

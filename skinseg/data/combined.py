@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from skinseg.data.catalog import Catalog, Problems, combine
-from skinseg.data.files import Verify
+from skinseg.data.catalog import Catalog, combine
+from skinseg.data.inspection import Verify
+from skinseg.data.problems import Problems
 from skinseg.errors import SkinsegError
 
 

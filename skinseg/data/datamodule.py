@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from skinseg.counting import counted
 from skinseg.data.cache import Check, Mode, Pixels, mapped_pixels, pixels_in_memory
-from skinseg.data.catalog import Catalog, MissingPolicy, Policy, Problems, drawn_stamps
+from skinseg.data.catalog import Catalog, drawn_stamps
 from skinseg.data.changes import (
     Preprocessing,
     Transform,
@@ -29,19 +29,16 @@ from skinseg.data.changes import (
     preprocessed,
     probe,
 )
-from skinseg.data.dataset import (
-    EpochSampler,
-    LateDataLoader,
-    LesionDataset,
-    collate,
-    input_files,
-    prepare_worker,
-)
+from skinseg.data.dataset import EpochSampler, LesionDataset, collate
 from skinseg.data.device_augment import DeviceAugment
-from skinseg.data.files import PassedFiles, Verify
+from skinseg.data.inputs import input_files
+from skinseg.data.inspection import Verify
+from skinseg.data.loader import LateDataLoader, prepare_worker
 from skinseg.data.masks import PSEUDO
 from skinseg.data.mix import Mix
+from skinseg.data.passed import PassedFiles
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
+from skinseg.data.problems import MissingPolicy, Policy, Problems
 from skinseg.data.splits import Split
 from skinseg.data.tables import image_ids, matching, read_table, report_match
 from skinseg.errors import SkinsegError

@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import random
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import active_children
-from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate
 
-from skinseg.data.changes import Preprocessing, Transform, augmented, preprocessed
-from skinseg.data.files import fit_mask
+from skinseg.data.cache import Pixels
+from skinseg.data.changes import Preprocessing, Transform, augmented
+from skinseg.data.inputs import input_files
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
     UnreadableFileError,
-    read_frame,
-    read_image,
-    read_mask,
 )
 from skinseg.errors import SkinsegError
-from skinseg.machine import no_shared_memory
-
-if TYPE_CHECKING:
-    from skinseg.data.cache import Pixels
-
-T = TypeVar("T")
-
-# What a step and a checkpoint may take after a signal.
-_GRACE_S = 300
-_ENDING = (signal.SIGINT, signal.SIGTERM)
-
-# OpenCV's own threads would compete with the loader's worker processes.
-cv2.setNumThreads(0)
 
 
 class Sample(TypedDict, total=False):
@@ -63,98 +40,6 @@ class Sample(TypedDict, total=False):
     truth: Tensor
     image_id: str
     index: int
-
-
-@dataclass(frozen=True)
-class InputFiles:
-    """An image with its mask on disk.
-
-    Attributes:
-        image_id: The catalog's id.
-        image: The image file.
-        mask: The mask file.
-        native_size: Height and width of the image in pixels; 0 where the catalog does not know.
-        max_megapixels: Most millions of pixels of either.
-    """
-
-    image_id: str
-    image: str
-    mask: str
-    native_size: tuple[int, int]
-    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
-
-    def read(
-        self, size: tuple[int, int], preprocess: Preprocessing | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-        """Decodes, resizes and preprocesses.
-
-        Args:
-            size: Height and width of the network's input, in pixels.
-            preprocess: As in `prepare`.
-
-        Returns:
-            The image (height, width, 3), RGB; its mask (height, width), 0 or 1; and the mask at the image's
-            native size, 0 or 255.
-
-        Raises:
-            UnreadableFileError: A file cannot be decoded, or the mask is in a form that would be misread.
-        """
-        image = read_input(self.image, size, preprocess, self.max_megapixels)
-        truth = self.read_truth()
-        return image, resize_mask(truth, size), truth
-
-    def read_truth(self) -> NDArray[np.uint8]:
-        """Decodes the mask alone, at the image's native size: 0 or 255."""
-        limit = self.max_megapixels
-        native = self.native_size if self.native_size[0] else read_frame(self.image, limit).size
-        return fit_mask(read_mask(self.mask, limit), native)
-
-    def read_photograph(self) -> NDArray[np.uint8]:
-        """Decodes the image at its native size, RGB, without any preprocessing."""
-        return read_image(self.image, max_megapixels=self.max_megapixels)
-
-
-def read_input(
-    path: str,
-    size: tuple[int, int],
-    preprocess: Preprocessing | None = None,
-    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
-) -> NDArray[np.uint8]:
-    """Reads a photograph as every network sees it; see `read_photograph` and `prepare`.
-
-    Raises:
-        UnreadableFileError: It cannot be decoded.
-    """
-    return prepare(read_image(path, size, max_megapixels), size, preprocess)
-
-
-def prepare(
-    image: NDArray[np.uint8], size: tuple[int, int], preprocess: Preprocessing | None = None
-) -> NDArray[np.uint8]:
-    """Makes what every network sees of a photograph, in training and afterwards.
-
-    Args:
-        image: uint8 array of shape (H, W, 3), RGB, decoded for this size.
-        size: Height and width of the network's input, in pixels.
-        preprocess: What is done to the resized image. None: nothing.
-
-    Returns:
-        uint8 array of shape (height, width, 3), RGB.
-
-    Raises:
-        SkinsegError: What `preprocess` makes of it is no such array.
-    """
-    image = resize_image(image, size)
-    return image if preprocess is None else preprocessed(preprocess, image)
-
-
-def input_files(table: pd.DataFrame, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> list[InputFiles]:
-    """Returns the files of a catalog's rows, each of which has a mask."""
-    columns = (table[name].tolist() for name in ("image_id", "image", "mask", "height", "width"))
-    return [
-        InputFiles(image_id, image, mask, (height, width), max_megapixels)
-        for image_id, image, mask, height, width in zip(*columns, strict=True)
-    ]
 
 
 class LesionDataset(Dataset[Sample]):
@@ -265,21 +150,6 @@ def _readable() -> Iterator[None]:
         ) from error
 
 
-def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resizes (height, width, 3), by pixel areas where it shrinks, bilinearly where it grows."""
-    height, width = size
-    if image.shape[:2] == size:
-        return image
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=how), dtype=np.uint8)
-
-
-def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resizes a mask of 0 and 255 and returns 0 and 1: lesion where it covers at least half of a pixel."""
-    return (resize_image(mask, size) > 127).astype(np.uint8)
-
-
 def collate(samples: Sequence[Sample] | dict[str, Any]) -> dict[str, Any]:
     """Stacks samples to a batch; `truth` stays a list, for native sizes differ. A batch stays what it is."""
     if isinstance(samples, dict):
@@ -340,114 +210,3 @@ class EpochSampler(Sampler[tuple[int, int]]):
             order = np.random.default_rng([self._seed, epoch]).permutation(self._rows)
         mine = np.resize(order, len(self) * self._world_size)[self._rank :: self._world_size]
         return iter([(epoch, int(row)) for row in mine[self._done() :]])
-
-
-class LateDataLoader(DataLoader[Any]):
-    """Asks its sampler when the first batch is asked for, and not before; keeps messages what they are.
-
-    Lightning takes an iterator before it restores a checkpoint and tells the sampler the epoch; worker
-    processes would by then have begun with the images of the wrong epoch.
-
-    Args:
-        *args: As of a DataLoader.
-        ahead: Prepare the next batch in a thread while the network works on the last one. For data sets that
-            only copy; where Python works, the thread would be in the way.
-        **kwargs: As of a DataLoader.
-    """
-
-    def __init__(self, *args: Any, ahead: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.ahead = ahead
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches: Any = None
-        before = set(active_children())
-        try:
-            with _signals_held_back():
-                batches = super().__iter__()
-            yield from _one_ahead(batches) if self.ahead else batches
-        except (SkinsegError, RuntimeError, OSError) as error:
-            said = _said(error) if self.num_workers else None
-            if said is None:
-                raise
-            # Loader processes that nothing but the garbage collector ends take ten seconds to end, and those
-            # that a traceback holds until the program's end far longer.
-            made: Any = self._iterator if batches is None else batches
-            if made is not None:
-                made._shutdown_workers()
-            else:  # those of an iterator that was not even made
-                for process in set(active_children()) - before:
-                    process.kill()
-            self._iterator = None
-            raise said from None
-
-
-def _said(error: Exception) -> SkinsegError | None:
-    """Returns an error without the traceback that torch writes around its text in a loader process.
-
-    None for a bug. Without room for what processes share, torch ends in several ways, and the system cannot
-    make their locks.
-    """
-    if isinstance(error, OSError):
-        return no_shared_memory(error) if error.errno == errno.ENOSPC else None
-    if isinstance(error, RuntimeError):
-        return no_shared_memory(error) if "shared memory" in str(error).lower() else None
-    kind = type(error)
-    assert issubclass(kind, SkinsegError)
-    return kind(str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip())
-
-
-def _one_ahead(batches: Iterator[T]) -> Iterator[T]:
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, batches, None)
-        while (batch := upcoming.result()) is not None:
-            upcoming = pool.submit(next, batches, None)
-            yield batch
-
-
-def prepare_worker(_worker: int) -> None:
-    """Prepares a loader process: one thread, for the processes already fill the cores, and time at a signal.
-
-    Ctrl-C, schedulers and torchrun signal all processes of a group. The main process still needs the loaders
-    for the step after which it saves, and they end with it. One that hangs ends by an alarm.
-    """
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    can_end_later = hasattr(signal, "alarm")  # not on Windows
-    signal.signal(signal.SIGTERM, _end_later if can_end_later else signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Lets loader processes start with signals held back: one that is not prepared yet would end by them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def end_loader_processes(but: Sequence[BaseProcess] = ()) -> None:
-    """Ends the loader processes that are left, which take their time at the signal that Python would send.
-
-    Args:
-        but: Children of this process that are somebody else's.
-    """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    # PyTorch's handler would take their end for a failure. Windows has no such signal.
-    handled = in_main_thread and hasattr(signal, "SIGCHLD")
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if handled else None
-    for process in set(active_children()).difference(but):
-        process.kill()
-        process.join()
-    if before is not None:
-        signal.signal(signal.SIGCHLD, before)
-
-
-def _end_later(*_: object) -> None:
-    signal.alarm(_GRACE_S)

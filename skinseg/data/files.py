@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-import json
 import logging
 import os
 import re
 import unicodedata
 from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -22,25 +17,14 @@ from numpy.typing import NDArray
 
 from skinseg.counting import counted
 from skinseg.data import kinds
-from skinseg.data.catalog import Problems
 from skinseg.data.photographs import (
-    DEFAULT_MAX_MEGAPIXELS,
     Frame,
-    MaskFormatError,
-    UnreadableFileError,
-    read_frame,
-    read_mask,
-    read_mask_header,
-    read_photograph,
 )
 from skinseg.errors import SkinsegError
 from skinseg.names import shown
-from skinseg.record import replacing
 
 log = logging.getLogger(__name__)
 
-Verify = bool | Literal["headers"]
-"""How much of each file is looked at before any work starts: all of it, its header, nothing."""
 
 Tree = Sequence[tuple[Path, list[str]]]
 """Folders with the names of their files, as `walk` yields them."""
@@ -236,152 +220,6 @@ def same_content(one: Path, other: Path) -> bool:
     if one.stat().st_size != other.stat().st_size:
         return False
     return filecmp.cmp(one, other, shallow=False)
-
-
-@dataclass(frozen=True)
-class _Inspection:
-    width: int = 0
-    height: int = 0
-    problem: tuple[str, str] | None = None
-    resized: bool = False
-    turned: bool = False
-    stamps: list[int] | None = None
-
-
-class PassedFiles:
-    """Images and masks that were decoded before, without a problem, by size and time of change.
-
-    To decode a data set takes longer than all else at the start of a run, and a sweep would do it for each of
-    its jobs.
-
-    Args:
-        path: A JSON file, which need not be there yet.
-        max_megapixels: What limit they passed; under another one all are decoded again.
-    """
-
-    _VERSION = 2  # of what is a problem, and of the file
-
-    def __init__(self, path: Path, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> None:
-        self._path = path
-        self._about = {"version": self._VERSION, "max_megapixels": max_megapixels}
-        self._known: dict[str, list[int]] = {}
-        self._changed = False
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if self._about.items() <= content.items():
-                self._known = dict(content["files"])
-
-    def find(self, image: Path, mask: Path | None, stamps: list[int]) -> tuple[int, int, bool, bool] | None:
-        """Returns width, height, whether the mask has another size, and whether the image is turned.
-
-        None where they have to be decoded.
-        """
-        known = self._known.get(self._key(image, mask))
-        if known is None or known[:-4] != stamps:
-            return None
-        return known[-4], known[-3], bool(known[-2]), bool(known[-1])
-
-    def add(
-        self, image: Path, mask: Path | None, stamps: list[int], found: tuple[int, int, bool, bool]
-    ) -> None:
-        """Notes what was found in files that had these stamps before they were decoded."""
-        entry = [*stamps, *map(int, found)]
-        if self._known.get(self._key(image, mask)) != entry:
-            self._known[self._key(image, mask)] = entry
-            self._changed = True
-
-    def save(self) -> None:
-        """Writes the file where there is something new; where that cannot be done, the next run decodes."""
-        if self._changed:
-            with suppress(SkinsegError), replacing(self._path) as temporary:
-                content = {**self._about, "files": self._known}
-                temporary.write_text(json.dumps(content), encoding="utf-8")
-
-    @staticmethod
-    def _key(image: Path, mask: Path | None) -> str:
-        return f"{image}\n{mask}"
-
-    @staticmethod
-    def stamps(image: Path, mask: Path | None) -> list[int]:
-        """Returns size in bytes and time of change in ns of both files.
-
-        Raises:
-            OSError: One is not there.
-        """
-        found = [path.stat() for path in (image, mask) if path is not None]
-        return [number for stat in found for number in (stat.st_size, stat.st_mtime_ns)]
-
-
-def inspect_files(
-    image_ids: Sequence[str],
-    images: Sequence[Path],
-    masks: Sequence[Path | None],
-    problems: Problems,
-    *,
-    verify: Verify = True,
-) -> tuple[NDArray[np.int64], dict[str, list[str]]]:
-    """Opens every image and mask once, in threads, and reports what is wrong with them.
-
-    Args:
-        image_ids: n ids.
-        images: n image files.
-        masks: n mask files, None where an image has none.
-        problems: Receives "unreadable", "mask_size" and "mask_format"; what its `passed` knows is not decoded
-            again, and its `max_megapixels` is the limit.
-        verify: True decodes all pixels. "headers" reads sizes only, a tenth of the time; a truncated file
-            or a mask of 0 and 1 is then found when it is first needed, in the middle of a run. False opens
-            nothing.
-
-    Returns:
-        Array of shape (n, 2): width and height in pixels, upright, 0 where a file could not be read or was
-        not opened; and ids by what was noted: "mask_resized", where the mask has its image's proportions but
-        another size, and "turned", where the image is stored turned or mirrored.
-    """
-    if verify is False:
-        return np.zeros((len(image_ids), 2), dtype=np.int64), {}
-
-    passed = problems.passed if verify is True else None
-    limit = problems.max_megapixels
-
-    def inspect(image: Path, mask: Path | None) -> _Inspection:
-        stamps = None
-        if passed is not None:
-            with suppress(OSError):  # of a missing file the decoder tells
-                stamps = passed.stamps(image, mask)
-        if passed is not None and stamps and (known := passed.find(image, mask, stamps)) is not None:
-            return _Inspection(known[0], known[1], resized=known[2], turned=known[3])
-        try:
-            if verify is True:
-                _, frame = read_photograph(image, max_megapixels=limit)
-            else:
-                frame = read_frame(image, limit)
-            seen = _Inspection(frame.width, frame.height, turned=frame.turned, stamps=stamps)
-            if mask is None:
-                return seen
-            drawn = read_mask(mask, limit).shape if verify is True else read_mask_header(mask, limit)[1]
-        except MaskFormatError as error:
-            return _Inspection(problem=("mask_format", str(error)))
-        except UnreadableFileError as error:
-            return _Inspection(problem=("unreadable", str(error)))
-        if (misfit := describe_misfit((drawn[0], drawn[1]), frame)) is not None:
-            return replace(seen, problem=("mask_size", f"{mask}: {misfit}"))
-        return replace(seen, resized=drawn != frame.size)
-
-    # Pillow decodes outside the interpreter lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(inspect, images, masks))
-    for image_id, image, mask, result in zip(image_ids, images, masks, results, strict=True):
-        if result.problem is not None:
-            problems.add(result.problem[0], image_id, result.problem[1])
-        elif passed is not None and result.stamps is not None:
-            found = (result.width, result.height, result.resized, result.turned)
-            passed.add(image, mask, result.stamps, found)
-    size = np.array([(r.width, r.height) for r in results], dtype=np.int64).reshape(-1, 2)
-    known = list(zip(image_ids, results, strict=True))
-    return size, {
-        "mask_resized": [image_id for image_id, r in known if r.resized],
-        "turned": [image_id for image_id, r in known if r.turned],
-    }
 
 
 def find_copies(image_ids: Sequence[str], images: Sequence[Path]) -> list[tuple[str, str]]:

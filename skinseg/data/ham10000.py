@@ -11,11 +11,13 @@ import pandas as pd
 
 from skinseg.counting import counted
 from skinseg.data.assemble import assemble
-from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog, Problems, join_groups, name_groups
+from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog, join_groups, name_groups
 from skinseg.data.diagnoses import DIAGNOSES
-from skinseg.data.files import Tree, Verify, find_images, image_id_of, subfolders, walk
+from skinseg.data.files import Tree, find_images, image_id_of, subfolders, walk
+from skinseg.data.inspection import Verify
 from skinseg.data.masks import find_masks, without_copies
 from skinseg.data.metadata import HAM10000_LICENCE, HAM10000_NAMES, ages, diagnosis_codes, group_pairs
+from skinseg.data.problems import Problems
 from skinseg.data.tables import image_ids, lesion_ids, matching, read_table
 from skinseg.errors import SkinsegError
 from skinseg.quoting import override, pasted

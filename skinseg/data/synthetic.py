@@ -21,11 +21,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinseg.data.catalog import Catalog, Problems
+from skinseg.data.catalog import Catalog
 from skinseg.data.drawing import Chart, Picture, blend, curve, noise, opacity, ramp, stroke
-from skinseg.data.files import Verify
 from skinseg.data.ham10000 import MASK_SUFFIX, SYNTHETIC_RECORD, read_ham10000
+from skinseg.data.inspection import Verify
 from skinseg.data.metadata import HAM10000_NAMES
+from skinseg.data.problems import Problems
 from skinseg.errors import SkinsegError
 
 GENERATOR_VERSION = 1

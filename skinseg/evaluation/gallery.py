@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from skinseg.data.dataset import resize_image
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.data.files import fit_mask
+from skinseg.data.inputs import resize_image
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, read_image, read_mask
 from skinseg.inference.files import kept_mask_name
 from skinseg.report.page import GalleryImage

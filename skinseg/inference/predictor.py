@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skinseg.data.changes import Preprocessing
-from skinseg.data.dataset import LateDataLoader, prepare, prepare_worker
+from skinseg.data.inputs import prepare
+from skinseg.data.loader import LateDataLoader, prepare_worker
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, Frame, UnreadableFileError, read_photograph
 from skinseg.errors import SkinsegError
 from skinseg.models.segmenter import LesionSegmenter, resize

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from skinseg.callbacks.resizing import ProgressiveResizing, shrink
-from skinseg.data.dataset import resize_image, resize_mask
+from skinseg.data.inputs import resize_image, resize_mask
 from skinseg.errors import InterruptedRunError, SkinsegError
 
 KEY = "callbacks.progressive_resizing"

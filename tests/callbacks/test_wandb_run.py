@@ -16,12 +16,12 @@ from conftest import Train, write_mask
 from offline_runs import history, of_kind, records
 
 from skinseg.callbacks import wandb_run
-from skinseg.callbacks.panels import Panel
 from skinseg.callbacks.wandb_run import resolve_mode
 from skinseg.compare import run as compare
 from skinseg.config import compose
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.evaluate import run as evaluate
+from skinseg.pictures import Panel
 from skinseg.scoring.overlap import OVERLAP_METRICS
 
 RUN = ("logger=[wandb]", "callbacks=upload", "callbacks.panels.every_n_epochs=1")

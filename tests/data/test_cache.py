@@ -24,8 +24,8 @@ from skinseg.data import cache, dataset, files
 from skinseg.data.augment import compose
 from skinseg.data.cache import mapped_pixels, pixels_in_memory
 from skinseg.data.datamodule import LesionDataModule, warn_of_empty_masks
-from skinseg.data.dataset import InputFiles, input_files
 from skinseg.data.ham10000 import read_ham10000
+from skinseg.data.inputs import InputFiles, input_files
 from skinseg.data.splits import make_split
 from skinseg.errors import SkinsegError
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import write_image, write_mask
 
-from skinseg.data.catalog import Catalog, Problems
+from skinseg.data.catalog import Catalog
 from skinseg.data.challenge import read_challenge
+from skinseg.data.problems import Problems
 from skinseg.data.splits import make_split
 from skinseg.errors import SkinsegError
 

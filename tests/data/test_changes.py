@@ -20,9 +20,11 @@ from skinseg.config import compose as compose_config
 from skinseg.data.augment import compose
 from skinseg.data.changes import augmented, augmented_batch, mixed_batch
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.dataset import EpochSampler, LateDataLoader, collate, read_input
+from skinseg.data.dataset import EpochSampler, collate
 from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.ham10000 import read_ham10000
+from skinseg.data.inputs import read_input
+from skinseg.data.loader import LateDataLoader
 from skinseg.data.mix import CutMix
 from skinseg.data.splits import make_split
 from skinseg.errors import SkinsegError

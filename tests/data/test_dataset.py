@@ -12,8 +12,9 @@ from conftest import WriteHam
 
 from skinseg.data.augment import compose
 from skinseg.data.datamodule import LesionDataModule, usable_cores, warn_of_workers
-from skinseg.data.dataset import EpochSampler, LesionDataset, resize_image, resize_mask
+from skinseg.data.dataset import EpochSampler, LesionDataset
 from skinseg.data.ham10000 import read_ham10000
+from skinseg.data.inputs import resize_image, resize_mask
 from skinseg.data.photographs import read_image
 from skinseg.data.splits import make_split
 from skinseg.errors import SkinsegError

@@ -11,11 +11,12 @@ import pytest
 from conftest import WriteHam
 from PIL import Image
 
-from skinseg.data.catalog import PROBLEMS, Catalog, Problems, join_groups
+from skinseg.data.catalog import Catalog, join_groups
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import LesionDataset
 from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.metadata import duplicate_pairs, group_pairs
+from skinseg.data.problems import PROBLEMS, Problems
 from skinseg.errors import SkinsegError
 
 FIRST = "ISIC_9000000"

@@ -13,9 +13,9 @@ from conftest import make_ham
 
 from skinseg.data.cache import mapped_pixels
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.dataset import input_files, read_input
 from skinseg.data.hair_removal import HairRemoval
 from skinseg.data.ham10000 import read_ham10000
+from skinseg.data.inputs import input_files, read_input
 from skinseg.data.lighting import Gains, ShadesOfGrey
 from skinseg.data.photographs import read_image
 from skinseg.data.preprocess import Preprocess, compose

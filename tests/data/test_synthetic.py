@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg.data import synthetic
-from skinseg.data.catalog import Catalog, Problems
+from skinseg.data.catalog import Catalog
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.metadata import HAM10000_NAMES
+from skinseg.data.problems import Problems
 from skinseg.data.synthetic import (
     IMAGE_FOLDERS,
     MASK_FOLDER,

@@ -11,11 +11,12 @@ import pytest
 from conftest import WriteHam, write_mask
 from trees import DIALECTS, write_isic9
 
-from skinseg.data.catalog import Catalog, Problems
+from skinseg.data.catalog import Catalog
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.folders import read_folders
 from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.isic9 import read_isic9
+from skinseg.data.problems import Problems
 from skinseg.data.splits import make_split
 from skinseg.data.tables import as_numbers, image_ids, lesion_ids, matching, numbers, read_table
 from skinseg.errors import SkinsegError

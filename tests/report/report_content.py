@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
-from skinseg.report import GalleryImage
+from skinseg.report.page import GalleryImage
 
 HOSTILE = '</script><script>window.broken = 1</script>"\'&amp;<b onmouseover="x">'
 SIZE = (600, 450)

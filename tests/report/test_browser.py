@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import report_content as content
 
-from skinseg.report import comparison_page, evaluation_page
+from skinseg.report.page import comparison_page, evaluation_page
 from skinseg.report.wording import MINUS, UNDEFINED
 
 if TYPE_CHECKING:

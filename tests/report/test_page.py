@@ -13,7 +13,8 @@ import pytest
 import report_content as content
 
 import skinseg.report
-from skinseg.report import comparison_page, evaluation_page, wording
+from skinseg.report import wording
+from skinseg.report.page import comparison_page, evaluation_page
 
 VOID = {"meta", "link", "img", "input", "br", "hr", "rect", "path", "use"}
 

@@ -37,7 +37,8 @@ from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
 from skinseg.machine import check_folder
 from skinseg.models.deep_supervision import DeepSupervision
-from skinseg.models.ensemble import Ensemble, Member
+from skinseg.models.ensemble import Ensemble
+from skinseg.models.net import LesionNet
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.rules import HALF_PRECISIONS
@@ -253,7 +254,7 @@ def _take_weights(module: LesionSegmenter, checkpoint: dict[str, Any], *, key: s
     """Gives a segmenter the weights of a checkpoint, and the normalization that they were trained with."""
     load_weights(module.network, checkpoint, key=key)
     for name in ("mean", "std"):
-        getattr(module, name).copy_(checkpoint["state_dict"][name])
+        getattr(module.net, name).copy_(checkpoint["state_dict"][name])
 
 
 def _segmenter(
@@ -265,14 +266,16 @@ def _segmenter(
 ) -> LesionSegmenter:
     mean, std = normalization(node.get("encoder_name"), node.get("encoder_weights"))
     return LesionSegmenter(
-        net,
+        LesionNet(
+            net,
+            mean=mean,
+            std=std,
+            threshold=config["threshold"],
+            channels_last=config["channels_last"],
+        ),
         instance("loss", config["loss"]),
         optimizer=instance("optimizer", config["optimizer"]),
         scheduler=instance("scheduler", config["scheduler"]),
-        mean=mean,
-        std=std,
-        threshold=config["threshold"],
-        channels_last=config["channels_last"],
         seed=config["seed"],
         **(fit or {}),
         record=record,
@@ -296,7 +299,7 @@ def load_segmenter(path: str, trust: str | Sequence[str] = ()) -> LesionSegmente
     record = checkpoint["skinseg"]
     config = record["config"]
     if "members" in record:
-        net: nn.Module = Ensemble([Member(_trained_network(member)) for member in record["members"]])
+        net: nn.Module = Ensemble([LesionNet(_trained_network(member)) for member in record["members"]])
     else:
         net = _trained_network(config)
     module = _segmenter(net, {}, config, record)  # the checkpoint has the colour statistics
@@ -342,7 +345,7 @@ def predictor(segmenter: LesionSegmenter, config: Plain) -> Predictor:
     if num_workers is not None:
         warn_of_workers("num_workers", num_workers)
     return Predictor(
-        segmenter,
+        segmenter.net,
         input_size=(height, width),
         preprocess=preprocessing(trained),
         batch_size=trained["data"]["batch_size"] if batch_size is None else batch_size,

@@ -263,7 +263,7 @@ def _evaluate_checkpoint(
             row = prediction.row
             yield Job(ids[row], images[row], masks[row], prediction.probability)
 
-    threshold, origin = segmenter.threshold, "fixed in the configuration"
+    threshold, origin = segmenter.net.threshold, "fixed in the configuration"
     if config["threshold"] == "val":
         validation = _trained(as_trained, record, "val", config["trust"]).table
         with _progress(

@@ -124,7 +124,7 @@ def _predict(config: Plain, output: Path) -> dict[str, str]:
         )
     segmenter = build.load_segmenter(config["ckpt"], config["trust"])
     predictor = build.predictor(segmenter, config)
-    threshold = segmenter.threshold if config["threshold"] is None else config["threshold"]
+    threshold = segmenter.net.threshold if config["threshold"] is None else config["threshold"]
     console = Console(highlight=False, soft_wrap=True, markup=False)
     unreadable: dict[int, str] = {}
     done = turned = 0

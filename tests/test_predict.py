@@ -108,7 +108,7 @@ def test_preprocessing_of_the_run_is_applied(tmp_path: Path, monkeypatch: pytest
         inputs.append(np.clip(np.round(image * gains), 0, 255).astype(np.uint8))
     pixels = torch.from_numpy(np.stack(inputs).transpose(0, 3, 1, 2))
     with torch.inference_mode():
-        expected = segmenter.probabilities(pixels, (32, 40))[:, 0].numpy()
+        expected = segmenter.net.probabilities(pixels, (32, 40))[:, 0].numpy()
     found = np.stack([prediction.probability for prediction in build.predictor(segmenter, config)(files)])
     assert np.abs(found - expected).max() < 1e-4
     without = dict(segmenter.record["config"], preprocess=None)

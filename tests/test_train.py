@@ -153,7 +153,7 @@ def test_scores_are_those_of_the_best_checkpoint_at_native_size(train: Train) ->
     expected = pd.read_csv(folder / "scores.csv").set_index("image_id")
     for sample in map(data.dataset("test").__getitem__, range(len(expected))):
         with torch.no_grad():
-            probability = segmenter.probabilities(sample["image"][None], (32, 40))[0]
+            probability = segmenter.net.probabilities(sample["image"][None], (32, 40))[0]
         counts = confusion_counts(sample["truth"][None], probability >= 0.5)
         scores = overlap_scores(*counts.numpy().T)
         for metric in OVERLAP_METRICS:

@@ -122,9 +122,9 @@ def predict_panel(
     segmenter.eval()
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         images = sample["image"][None].to(segmenter.device)
-        probability = segmenter.probabilities(images, (truth.shape[0], truth.shape[1]))
+        probability = segmenter.net.probabilities(images, (truth.shape[0], truth.shape[1]))
     segmenter.train(training)
-    predicted = (probability[0, 0] >= segmenter.threshold).cpu().numpy()
+    predicted = (probability[0, 0] >= segmenter.net.threshold).cpu().numpy()
     image_id = sample["image_id"]
     return Panel(
         image_id, dataset.files[row].read_photograph(), truth, predicted, f"{image_id}\n{caption}".strip()

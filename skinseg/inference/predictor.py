@@ -19,7 +19,7 @@ from skinseg.data.inputs import prepare
 from skinseg.data.loader import LateDataLoader, prepare_worker
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, Frame, UnreadableFileError, read_photograph
 from skinseg.errors import SkinsegError
-from skinseg.models.segmenter import LesionSegmenter, resize
+from skinseg.models.net import LesionNet, resize
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _REDUCED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -47,10 +47,10 @@ class NotFiniteError(SkinsegError):
 
 
 class Predictor:
-    """Applies a segmenter to files; equal files give equal probabilities, whatever stands beside them.
+    """Applies a network to files; equal files give equal probabilities, whatever stands beside them.
 
     Args:
-        segmenter: In evaluation mode.
+        net: What is applied; it is put into evaluation mode.
         input_size: Height and width of the network's input, in pixels.
         preprocess: What is done to each resized photograph, as in training. None: nothing.
         batch_size: Images per forward pass. The last batch is filled up, for a convolution may round
@@ -67,7 +67,7 @@ class Predictor:
 
     def __init__(
         self,
-        segmenter: LesionSegmenter,
+        net: LesionNet,
         *,
         input_size: tuple[int, int],
         preprocess: Preprocessing | None = None,
@@ -78,8 +78,8 @@ class Predictor:
         max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
     ) -> None:
         self.device = _device(device)
-        self.segmenter = segmenter.eval().to(self.device)
-        self.segmenter.network.to(memory_format=segmenter.memory_format)
+        self.net = net.eval().to(self.device)
+        self.net.network.to(memory_format=net.memory_format)
         self._input_size = input_size
         self._preprocess = preprocess
         self._batch_size = batch_size
@@ -130,7 +130,7 @@ class Predictor:
         pixels = torch.stack([photograph.pixels for photograph in batch] + [batch[-1].pixels] * missing)
         clock = _Clock(self.device)
         with torch.inference_mode(), self._autocast():
-            logits = self.segmenter(pixels.to(self.device))[: len(batch)]
+            logits = self.net(pixels.to(self.device))[: len(batch)]
         probabilities = torch.sigmoid(logits.float())
         seconds = clock.seconds() / len(batch)
         for photograph, probability in zip(batch, probabilities, strict=True):

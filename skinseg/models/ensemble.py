@@ -7,31 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-
-class Member(nn.Module):
-    """A network with the normalisation that it was trained with, which a checkpoint fills in.
-
-    Args:
-        network: Maps float32 (B, 3, H, W) to logits (B, 1, H, W).
-
-    Attributes:
-        mean: Of R, G and B, of values in [0, 255]; shape (1, 3, 1, 1).
-        std: Their standard deviation, likewise.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
-        self.register_buffer("std", torch.ones(1, 3, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits of shape (B, 1, H, W) for images (B, 3, H, W) of values in [0, 255]."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits
+from skinseg.models.net import LesionNet
 
 
 class Ensemble(nn.Module):
@@ -44,7 +20,7 @@ class Ensemble(nn.Module):
         members: The networks.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[LesionNet]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
 

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -14,7 +14,6 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from skinseg.errors import SkinsegError
 from skinseg.models.deep_supervision import DeepSupervision
+from skinseg.models.net import LesionNet, resize
 from skinseg.models.schedulers import StepAtValidation
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
 
@@ -141,18 +141,14 @@ class LossWatch:
 class LesionSegmenter(L.LightningModule):
     """Trains a network on lesion masks and scores it per image at native size.
 
-    Images come as uint8 and are normalised here, on the device. In evaluation the probabilities are
-    resized bilinearly to the image's own size and then compared with the threshold.
+    In evaluation the probabilities are resized bilinearly to the image's own size and then compared with the
+    threshold.
 
     Args:
-        network: Maps float32 (B, 3, H, W) to logits (B, 1, H, W).
+        net: What is trained.
         loss: Maps logits and uint8 masks of 0 and 1, both (B, 1, H, W), to a scalar.
         optimizer: Makes an optimizer of parameters.
         scheduler: Makes Lightning's lr_scheduler_config of optimizer and number of steps.
-        mean: Mean of R, G and B that the network expects, of values in [0, 1].
-        std: Their standard deviation.
-        threshold: Lesion is where the probability is at least this.
-        channels_last: Use the memory layout NHWC.
         seed: Seed of dropout and the like in each step.
         lr_scaling: How the learning rate grows with the batch of all processes and accumulated steps: "none",
             "linear" (Goyal et al. 2017, arXiv:1706.02677) or "sqrt", which suits Adam (Malladi et al.,
@@ -164,20 +160,16 @@ class LesionSegmenter(L.LightningModule):
             fingerprint.
     """
 
-    mean: Tensor
-    std: Tensor
+    net: LesionNet
+    network: nn.Module
 
     def __init__(
         self,
-        network: nn.Module,
+        net: LesionNet,
         loss: nn.Module,
         *,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory,
-        mean: Sequence[float],
-        std: Sequence[float],
-        threshold: float = 0.5,
-        channels_last: bool = True,
         seed: int = 0,
         lr_scaling: LrScaling = "none",
         lr_reference_batch: int = 16,
@@ -186,12 +178,14 @@ class LesionSegmenter(L.LightningModule):
         record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
+        # Checkpoints have the names of its parts without a net before them. So its network is registered here,
+        # and both have one table of buffers: what moves the one moves the other.
+        object.__setattr__(self, "net", net)
+        self.network = net.network
+        self._buffers = net._buffers
         self.loss = loss
         self._optimizer = optimizer
         self._scheduler = scheduler
-        self.threshold = threshold
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.seed = seed
         self._lr_scaling = lr_scaling
         self._lr_reference_batch = lr_reference_batch
@@ -199,8 +193,6 @@ class LesionSegmenter(L.LightningModule):
         self._compiled = False
         self.deep_supervision = deep_supervision
         self.record = record or {}
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         self.counts = nn.ModuleDict({"val": ImageCounts(), "test": ImageCounts()})
         self.scores: dict[str, SideScores] = {}
         self.seconds_before = 0.0  # of training, by the run that is resumed
@@ -209,28 +201,14 @@ class LesionSegmenter(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits of shape (B, 1, H, W) for uint8 RGB images of shape (B, 3, H, W)."""
-        normalised = (images.float() - self.mean) / self.std
-        normalised = normalised.contiguous(memory_format=self.memory_format)
         try:
-            logits: Tensor = self.network(normalised)
+            logits: Tensor = self.net(images)
         except Exception as error:
             if not self._compiled or not _is_compilers(error):
                 raise
             self._go_on_uncompiled(error)
-            logits = self.network(normalised)
+            logits = self.net(images)
         return logits
-
-    def probabilities(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Returns lesion probabilities at another size.
-
-        Args:
-            images: uint8 tensor of shape (B, 3, H, W).
-            size: Height and width of the result.
-
-        Returns:
-            float32 tensor of shape (B, 1, *size), values in [0, 1].
-        """
-        return resize(torch.sigmoid(self(images).float()), size)
 
     def configure_optimizers(self) -> Any:
         """Builds optimizer and schedule; the schedule spans all steps of the run."""
@@ -312,7 +290,7 @@ class LesionSegmenter(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Brings the weights into the chosen memory layout, and compiles the network for a fit."""
         if self.device_mesh is None:  # only contiguous weights can be sharded
-            self.network.to(memory_format=self.memory_format)
+            self.network.to(memory_format=self.net.memory_format)
         if stage == "fit" and self._compile_mode is not None:
             self._compiled = True
             try:
@@ -475,7 +453,7 @@ class LesionSegmenter(L.LightningModule):
         counts = torch.empty(len(truths), 4, dtype=torch.int64, device=logits.device)
         for size in {tuple(truth.shape) for truth in truths}:
             rows = [row for row, truth in enumerate(truths) if truth.shape == size]
-            predicted = resize(probabilities[rows], (size[0], size[1]))[:, 0] >= self.threshold
+            predicted = resize(probabilities[rows], (size[0], size[1]))[:, 0] >= self.net.threshold
             counts[rows] = confusion_counts(torch.stack([truths[row] for row in rows]), predicted)
         self._counts(side).update(batch["index"], counts)
 
@@ -531,8 +509,3 @@ def confusion_counts(truth: Tensor, predicted: Tensor) -> Tensor:
     return torch.stack(
         [both, marked - both, positive - both, truth[0].numel() - positive - marked + both], dim=1
     )
-
-
-def resize(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes probabilities of shape (B, 1, H, W) bilinearly to another height and width."""
-    return F.interpolate(probabilities, size=size, mode="bilinear", align_corners=False)

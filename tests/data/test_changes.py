@@ -29,7 +29,7 @@ from skinseg.data.mix import CutMix
 from skinseg.data.splits import make_split
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
-from skinseg.models.segmenter import LesionSegmenter
+from skinseg.models.net import LesionNet
 from skinseg.preview import run as preview
 
 SIZE = (24, 30)
@@ -260,10 +260,7 @@ def test_preprocessing_of_ones_own_in_training_and_prediction(
     data = module(root, num_workers=workers, preprocess=change)
     paths = [file.image for file in data.dataset("test").files]
     predictor = Predictor(
-        LesionSegmenter(
-            torch.nn.Conv2d(3, 1, 1), torch.nn.BCEWithLogitsLoss(), optimizer=torch.optim.SGD,
-            scheduler=lambda *_: {}, mean=[0.5] * 3, std=[0.2] * 3,
-        ),
+        LesionNet(torch.nn.Conv2d(3, 1, 1)),
         input_size=SIZE, preprocess=change, num_workers=workers, device="cpu",
     )  # fmt: skip
     for call in (

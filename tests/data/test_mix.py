@@ -13,6 +13,7 @@ from torch import Tensor
 from skinseg.data.mix import CopyPaste, CutMix, Mix, MixUp
 from skinseg.errors import SkinsegError
 from skinseg.models.losses import Lovasz
+from skinseg.models.net import LesionNet
 from skinseg.models.segmenter import LesionSegmenter
 
 KINDS: list[type[Mix]] = [CutMix, MixUp, CopyPaste]
@@ -226,7 +227,7 @@ def test_the_loss_of_blended_images_is_the_mean_of_both() -> None:
     images, masks = batch(size=(64, 64))
     network = torch.nn.Conv2d(3, 1, 3, padding=1)
     segmenter = LesionSegmenter(
-        network, Lovasz(), optimizer=torch.optim.SGD, scheduler=lambda *_: {}, mean=[0.5] * 3, std=[0.2] * 3
+        LesionNet(network), Lovasz(), optimizer=torch.optim.SGD, scheduler=lambda *_: {}
     )
     trainer = SimpleNamespace(current_epoch=0, global_step=0, loggers=())
     segmenter.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]

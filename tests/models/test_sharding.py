@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
 from skinseg.errors import SkinsegError
+from skinseg.models.net import LesionNet
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.models.sharding import shard_network
 
@@ -121,12 +122,10 @@ def test_weights_that_cannot_be_sharded(network: type[nn.Module], reason: str, m
 
 def test_loss_with_weights_of_its_own(mesh: DeviceMesh) -> None:
     segmenter = LesionSegmenter(
-        Chain(),
+        LesionNet(Chain()),
         nn.Linear(1, 1),
         optimizer=torch.optim.SGD,
         scheduler=lambda *_: {},
-        mean=[0.5] * 3,
-        std=[1] * 3,
     )
     segmenter._device_mesh = mesh
     with pytest.raises(SkinsegError, match="loss: Linear has weights of its own"):
@@ -136,8 +135,8 @@ def test_loss_with_weights_of_its_own(mesh: DeviceMesh) -> None:
 def test_fused_only_where_sharded_weights_can(mesh: DeviceMesh) -> None:
     for kind, fused in ((torch.optim.AdamW, True), (torch.optim.SGD, False)):
         segmenter = LesionSegmenter(
-            Chain(), nn.Identity(), optimizer=partial(kind, lr=0.1, fused=True), scheduler=lambda *_: {},
-            mean=[0.5] * 3, std=[1] * 3,
+            LesionNet(Chain()), nn.Identity(), optimizer=partial(kind, lr=0.1, fused=True),
+            scheduler=lambda *_: {},
         )  # fmt: skip
         assert segmenter._make_optimizer().defaults["fused"]
         segmenter._device_mesh = mesh

@@ -179,12 +179,12 @@ def test_trained_is_reloaded_and_scores_the_same(name: str, train: Train) -> Non
     options = [f"model.{key}={value}" for key, value in small.items()]
     folder = train(f"model={name}", *options, "data.image_size=[64,64]", "callbacks=minimal", "logger=none")
     segmenter = load_segmenter(str(folder / "checkpoints/best.ckpt"))
-    assert torch.allclose(segmenter.mean.flatten() / 255, torch.tensor(IMAGENET_MEAN))
+    assert torch.allclose(segmenter.net.mean.flatten() / 255, torch.tensor(IMAGENET_MEAN))
     data = datamodule(segmenter.record["config"]).dataset("test")
     expected = pd.read_csv(folder / "scores.csv").set_index("image_id")
     for sample in map(data.__getitem__, range(len(expected))):
         with torch.no_grad():
-            probability = segmenter.probabilities(sample["image"][None], (32, 40))[0]
+            probability = segmenter.net.probabilities(sample["image"][None], (32, 40))[0]
         counts = confusion_counts(sample["truth"][None], probability >= 0.5)
         accuracy = overlap_scores(*counts.numpy().T)["accuracy"][0]
         assert accuracy == pytest.approx(expected.loc[sample["image_id"], "accuracy"], abs=0.02)

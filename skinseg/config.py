@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import inspect
 import logging
-import pkgutil
 import sys
-import traceback
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -17,14 +14,21 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.errors import SkinsegError
 from skinseg.nearest import nearest
 from skinseg.rules import value_problems
-from skinseg.signatures import KNOWN_LIBRARIES, NotInTableError, Signature, TargetError, listed_signature
+from skinseg.signatures import NotInTableError, known_signature, listed_signature
+from skinseg.targets import (
+    HYDRA_KEYS,
+    KNOWN_LIBRARIES,
+    Signature,
+    TargetError,
+    first_line,
+    imported_signature,
+)
 from skinseg.typed import ValueTypeError, typed
 
 log = logging.getLogger(__name__)
@@ -213,11 +217,8 @@ OURS = {
     "trainer": {"callbacks", "logger", "plugins", "enable_checkpointing", "enable_progress_bar"},
 }
 """Arguments that `build` gives itself; in a configuration they would silently do nothing."""
-HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
-"""Keys of a node that are no arguments of its constructor."""
 ADDED = frozenset({"experiment", "debug", "sweep"})
 """Groups of which there is no option unless one is added with a + before it."""
-_IMPORTERS = ("hydra", "importlib", "skinseg")
 
 # It logs what it raises, beside the message that is made of it.
 logging.getLogger("hydra.utils").addFilter(lambda _: False)
@@ -283,7 +284,7 @@ def incomplete(error: Exception) -> SkinsegError:
     """Returns a message for an error of OmegaConf or Hydra: a value that leads nowhere, or cannot be read."""
     key = getattr(error, "full_key", None)
     where = f" ({key})" if key else ""
-    return SkinsegError(f"The configuration is incomplete{where}: {_first_line(error)}.")
+    return SkinsegError(f"The configuration is incomplete{where}: {first_line(error)}.")
 
 
 def preprocess_node(config: Plain) -> Node | None:
@@ -597,94 +598,5 @@ def _unknown(key: str, known: Iterable[str], *, where: str) -> str:
     return f"{key}: unknown key of {where}; known: {', '.join(names) or 'none'}."
 
 
-def imported(target: str) -> Any:
-    """Imports what a target names.
-
-    Args:
-        target: Dotted path of a class or function, as in `_target_`.
-
-    Raises:
-        TargetError: It cannot be imported.
-    """
-    try:
-        return get_object(target)
-    except Exception as error:  # whatever an import may raise belongs to the user's target
-        raise TargetError(f"cannot be imported ({reason_of_import(error)}){_proposal(target)}") from error
-
-
-def _proposal(target: str) -> str:
-    """Returns a near name for the first part of a target that is not there, once its import was tried."""
-    parts = target.split(".")
-    depth = next((n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in sys.modules), 0)
-    known: Iterable[str] = KNOWN_LIBRARIES
-    if depth:
-        module = sys.modules[".".join(parts[:depth])]
-        submodules = pkgutil.iter_modules(getattr(module, "__path__", ()))
-        known = {*vars(module), *(found.name for found in submodules)}
-    near = nearest(parts[depth], known) if parts[depth] not in known else []
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def reason_of_import(error: BaseException) -> str:
-    """Returns which module failed while a package that needs it was imported, and why.
-
-    Args:
-        error: What the import raised, which may be the last of several, each with another as its cause.
-    """
-    while error.__cause__ is not None:
-        error = error.__cause__
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    modules = [str(frame.f_globals.get("__name__")) for frame in reversed(frames)]
-    where = next((name for name in modules if name.split(".")[0] not in _IMPORTERS), None)
-    reason = f"{type(error).__name__}: {_first_line(error)}"
-    return reason if where is None else f"in {where}: {reason}"
-
-
-def known_signature(target: str) -> Signature:
-    """Returns a target's signature from the table, else from an import; raises as `imported_signature`."""
-    try:
-        return listed_signature(target)
-    except NotInTableError:
-        return imported_signature(target)
-
-
-def imported_signature(target: str) -> Signature:
-    """Imports a target and asks it for its signature.
-
-    Args:
-        target: Dotted path of a class or function, as in `_target_`.
-
-    Raises:
-        TargetError: It cannot be imported or not be called.
-    """
-    constructor = imported(target)
-    try:
-        parameters = inspect.signature(constructor).parameters
-    except (TypeError, ValueError) as error:
-        raise TargetError("not something that can be called") from error
-    named = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    return Signature(
-        named=frozenset(named),
-        required=frozenset(name for name, p in named.items() if p.default is inspect.Parameter.empty),
-        takes_any=any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()),
-        types=_type_hints(constructor),
-    )
-
-
-def _type_hints(constructor: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
-    except Exception:  # annotations of other libraries may name what is not importable here
-        return {}
-
-
 def _options(group: str) -> str:
     return ", ".join(options_of(group))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

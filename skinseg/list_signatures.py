@@ -12,8 +12,9 @@ import typing
 from typing import Any
 
 from skinseg import signatures
-from skinseg.config import config_dir, imported_signature
-from skinseg.signatures import GENERIC, KNOWN_LIBRARIES, PLAIN, UNKNOWN, Signature, version_of
+from skinseg.config import config_dir
+from skinseg.signatures import GENERIC, PLAIN, UNKNOWN, version_of
+from skinseg.targets import KNOWN_LIBRARIES, Signature, imported_signature
 
 
 def entry_of(target: str, signature: Signature) -> dict[str, Any]:

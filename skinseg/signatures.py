@@ -13,15 +13,11 @@ import json
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-KNOWN_LIBRARIES = frozenset(
-    {"skinseg", "segmentation_models_pytorch", "lightning", "albumentations", "torch"}
-)
-"""No other code gives their modules names; their `**kwargs` take no further setting that one would want."""
+from skinseg.targets import Signature, imported_signature
 
 TABLE = Path(__file__).with_name("signatures.json")
 
@@ -37,30 +33,8 @@ GENERIC: dict[str, Any] = {
 }  # fmt: skip
 
 
-class TargetError(Exception):
-    """A target is not there, or is nothing to call; the text says so."""
-
-
 class NotInTableError(Exception):
     """Only an import can tell what a target takes."""
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What can be given to a constructor by name.
-
-    Attributes:
-        named: Its parameters.
-        required: Those without a default.
-        takes_any: It has `**kwargs`.
-        types: Annotation by parameter, where it is known. From the table, an empty class stands for whatever
-            is not plain; pydantic does not check a type that holds one.
-    """
-
-    named: frozenset[str]
-    required: frozenset[str]
-    takes_any: bool
-    types: Mapping[str, Any] = field(compare=False)
 
 
 UNKNOWN = "?"
@@ -126,3 +100,11 @@ def _type(written: Any) -> Any:
     if word == "literal":
         return typing.Literal[tuple(parts)]
     return GENERIC[word][tuple(map(_type, parts))]
+
+
+def known_signature(target: str) -> Signature:
+    """Returns a target's signature from the table, else from an import; raises as `imported_signature`."""
+    try:
+        return listed_signature(target)
+    except NotInTableError:
+        return imported_signature(target)

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from skinseg.config import HYDRA_KEYS, Plain, imported, imported_signature, preprocess_node
+from skinseg.config import Plain, preprocess_node
 from skinseg.errors import SkinsegError
-from skinseg.signatures import KNOWN_LIBRARIES, TargetError
+from skinseg.targets import HYDRA_KEYS, KNOWN_LIBRARIES, TargetError, imported, imported_signature
 
 _KNOWN = KNOWN_LIBRARIES | {"optuna"}
 _PLAIN = (str, int, float, bool, types.NoneType)

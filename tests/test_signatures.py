@@ -8,8 +8,9 @@ import pytest
 
 from skinseg import config as config_module
 from skinseg import list_signatures, signatures
-from skinseg.config import compose, imported_signature, plain, problems_without_import
-from skinseg.signatures import TABLE, NotInTableError, Signature, Unknown, listed_signature
+from skinseg.config import compose, plain, problems_without_import
+from skinseg.signatures import TABLE, NotInTableError, Unknown, listed_signature
+from skinseg.targets import Signature, imported_signature
 
 # Of each kind that a parameter may refuse.
 VALUES = (None, True, 3, -0.5, "no", "text", [1, 2], [0.5], ["a"], [[1, 2], [3, 4]], {"a": 1}, {"a": None})

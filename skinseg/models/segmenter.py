@@ -178,8 +178,8 @@ class LesionSegmenter(L.LightningModule):
         record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        # Checkpoints have the names of its parts without a net before them. So its network is registered here,
-        # and both have one table of buffers: what moves the one moves the other.
+        # Checkpoints have its parts without a net before their names: the network is registered here as well,
+        # and both have one table of buffers, so that what moves the one moves the other.
         object.__setattr__(self, "net", net)
         self.network = net.network
         self._buffers = net._buffers

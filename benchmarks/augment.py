@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skinseg import build
-from skinseg.config import compose, config_dir, plain
+from skinseg.config.compose import compose, config_dir, plain
 from skinseg.data.mix import Mix
 from skinseg.data.photographs import read_image
 from skinseg.data.preprocess import Preprocess

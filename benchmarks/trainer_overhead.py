@@ -23,7 +23,8 @@ from lightning.pytorch.callbacks import Callback
 
 from skinseg import build
 from skinseg.callbacks.quiet import quiet
-from skinseg.config import check, compose, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, plain
 from skinseg.models.segmenter import LesionSegmenter
 
 WARM_UP = 20

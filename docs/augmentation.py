@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg import build
-from skinseg.config import compose, config_dir, plain
+from skinseg.config.compose import compose, config_dir, plain
 from skinseg.data.dermoscopy import Hair
 from skinseg.data.lighting import Gains
 from skinseg.data.synthetic import describe_lesion, draw_lesion_images

@@ -19,8 +19,10 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from skinseg.command import end_with_message, main_of
-from skinseg.config import Node, check, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.command import end_with_message, main_of
+from skinseg.config.compose import config_dir, plain
+from skinseg.config.schema import Node
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 

@@ -28,7 +28,10 @@ from skinseg.callbacks.metrics_file import go_on_from
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.checkpoint import WholeCheckpointIO, load_weights
-from skinseg.config import Node, Plain, preprocess_node
+from skinseg.config.check import preprocess_node
+from skinseg.config.rules import HALF_PRECISIONS
+from skinseg.config.schema import Node, Plain
+from skinseg.config.targets import HYDRA_KEYS, imported_signature, reason_of_import
 from skinseg.data.changes import Preprocessing
 from skinseg.data.datamodule import LesionDataModule, default_workers, warn_of_workers
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
@@ -41,8 +44,6 @@ from skinseg.models.ensemble import Ensemble
 from skinseg.models.net import LesionNet
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
-from skinseg.rules import HALF_PRECISIONS
-from skinseg.targets import HYDRA_KEYS, imported_signature, reason_of_import
 from skinseg.trust import trusted, trusted_checkpoint
 
 # Arguments by which a network fetches weights.

@@ -14,8 +14,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from skinseg.command import end_with_message, main_of
-from skinseg.config import check, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.command import end_with_message, main_of
+from skinseg.config.compose import config_dir, plain
 from skinseg.errors import SkinsegError
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
 from skinseg.claims import claimed
-from skinseg.command import end_with_message, main_of
-from skinseg.config import Node, check, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.command import end_with_message, main_of
+from skinseg.config.compose import config_dir, plain
+from skinseg.config.schema import Node
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import override, pasted

@@ -16,8 +16,10 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from skinseg.command import end_with_message, main_of
-from skinseg.config import Plain, check, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.command import end_with_message, main_of
+from skinseg.config.compose import config_dir, plain
+from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, literal, override

@@ -1,5 +1,7 @@
 """The exceptions that are a message to the user and not a bug."""
 
+from collections.abc import Sequence
+
 
 class SkinsegError(Exception):
     """A mistake that the user can mend: the commands print it without a traceback.
@@ -17,3 +19,16 @@ class InterruptedRunError(SkinsegError):
     """The user pressed Ctrl-C, or something sent SIGTERM."""
 
     exit_code = 130
+
+
+class ConfigurationError(SkinsegError):
+    """A configuration is refused.
+
+    Attributes:
+        problems: A sentence for each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        count = "A problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n  ".join([f"{count} in the configuration:", *problems]))
+        self.problems = tuple(problems)

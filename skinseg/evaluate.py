@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from skinseg.command import end_with_message, main_of
-from skinseg.config import Changes, Node, Plain, check, check_changes, config_dir, plain
+from skinseg.config.check import Changes, check, check_changes
+from skinseg.config.command import end_with_message, main_of
+from skinseg.config.compose import config_dir, plain
+from skinseg.config.schema import Node, Plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, override

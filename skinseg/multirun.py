@@ -33,17 +33,19 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.claims import is_claimed
-from skinseg.command import (
+from skinseg.config.check import check
+from skinseg.config.command import (
     RANK_VARIABLES,
     as_the_job_sees_it,
     errors_as_ends,
-    explain,
     output_folder,
     take_output,
 )
-from skinseg.config import ConfigurationError, Plain, check, compose, plain
+from skinseg.config.compose import compose, plain
+from skinseg.config.explain import explain
+from skinseg.config.schema import Plain
 from skinseg.counting import counted
-from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.errors import ConfigurationError, InterruptedRunError, SkinsegError
 from skinseg.quoting import literal, pasted
 from skinseg.record import replacing, write_json
 from skinseg.sweep.gpus import reserved, visible_gpus

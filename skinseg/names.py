@@ -34,3 +34,11 @@ def escape_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a notebook's stream takes all letters
             stream.reconfigure(errors=ESCAPED)
+
+
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def is_path(weights: str) -> bool:
+    """Whether `model.encoder_weights` names a file, and not a set of weights that a library knows."""
+    return "/" in weights or "\\" in weights or weights.endswith(_WEIGHTS)

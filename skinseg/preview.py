@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from skinseg.command import end_with_message, main_of
-from skinseg.config import Node, Plain, check, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.command import end_with_message, main_of
+from skinseg.config.compose import config_dir, plain
+from skinseg.config.schema import Node, Plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 

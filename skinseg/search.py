@@ -34,9 +34,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from skinseg import counting
 from skinseg.build import instance
 from skinseg.claims import AGREE_S, claimed, is_claimed
-from skinseg.command import as_the_job_sees_it, explain
-from skinseg.config import ConfigurationError, Plain, check, plain
-from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.config.check import check
+from skinseg.config.command import as_the_job_sees_it
+from skinseg.config.compose import plain
+from skinseg.config.explain import explain
+from skinseg.config.schema import Plain
+from skinseg.errors import ConfigurationError, InterruptedRunError, SkinsegError
 from skinseg.multirun import named, run_in_child
 from skinseg.quoting import command_line, literal, override
 from skinseg.record import write_csv, write_text
@@ -83,7 +86,7 @@ def run(cfg: DictConfig) -> float:
     """Runs trials until there are enough, and writes what was found.
 
     Args:
-        cfg: The composed configuration with a node `search`; see `skinseg.config.SearchConfig`.
+        cfg: The composed configuration with a node `search`; see `skinseg.config.schema.SearchConfig`.
 
     Returns:
         The best validation score of all trials.

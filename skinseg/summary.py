@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from skinseg.config import Plain
+from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.evaluation.identity import method_identity

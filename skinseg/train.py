@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from skinseg.command import RANK_VARIABLES, Hold, end_with_message, main_of
-from skinseg.config import Plain, check, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.command import RANK_VARIABLES, Hold, end_with_message, main_of
+from skinseg.config.compose import config_dir, plain
+from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.machine import told
@@ -47,7 +49,7 @@ def run(cfg: DictConfig) -> float:
     """Runs one experiment from folder to scores.
 
     Args:
-        cfg: The composed configuration; see `skinseg.config.RootConfig`.
+        cfg: The composed configuration; see `skinseg.config.schema.RootConfig`.
 
     Returns:
         The best validation score (`monitor`), the objective of a sweep.

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from skinseg.config import Plain, preprocess_node
+from skinseg.config.check import preprocess_node
+from skinseg.config.schema import Plain
+from skinseg.config.targets import HYDRA_KEYS, KNOWN_LIBRARIES, TargetError, imported, imported_signature
 from skinseg.errors import SkinsegError
-from skinseg.targets import HYDRA_KEYS, KNOWN_LIBRARIES, TargetError, imported, imported_signature
 
 _KNOWN = KNOWN_LIBRARIES | {"optuna"}
 _PLAIN = (str, int, float, bool, types.NoneType)

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from skinseg import build
 from skinseg.checkpoint import WholeCheckpointIO
-from skinseg.config import Plain
+from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import SkinsegError

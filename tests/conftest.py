@@ -132,7 +132,7 @@ Train = Callable[..., Path]
 
 def train_tiny(root: Path, folder: Path, *overrides: str) -> Path:
     """Runs a small experiment in this process and returns its run folder."""
-    from skinseg.config import compose
+    from skinseg.config.compose import compose
     from skinseg.train import run
 
     run(compose([*TINY, f"data.root={root}", f"run_dir={folder}", *overrides]))

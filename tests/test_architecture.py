@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 PACKAGE = REPOSITORY / "skinseg"
 COMMANDS = (
     "train", "evaluate", "predict", "compare", "audit", "split", "preview", "download", "job", "multirun",
-    "dashboard", "ensemble", "search", "list_signatures",
+    "dashboard", "ensemble", "search",
 )  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -37,7 +37,7 @@ def test_direction(path: Path) -> None:
     here = room(path)
     roots = {name.split(".")[0] for name in imports(path)}
     own = {name.split(".")[1] for name in imports(path) if name.startswith("skinseg.")}
-    if here not in ("config", "build", "command", *COMMANDS):
+    if here not in ("config", "build", *COMMANDS):
         assert not roots & {"hydra", "omegaconf"}, "only config, build and the commands see a configuration"
     if here in ("data", "scoring", "models"):
         assert not own & {
@@ -47,7 +47,6 @@ def test_direction(path: Path) -> None:
             "callbacks",
             "build",
             "config",
-            "command",
             "summary",
             "checkpoint",
             "pictures",
@@ -58,7 +57,7 @@ def test_direction(path: Path) -> None:
     if here != "callbacks":
         assert not roots & {"wandb", "wandb_workspaces"}, "only the callbacks know Weights & Biases"
     if here in ("callbacks", "inference", "evaluation", "report"):
-        assert not own & {"build", "config", "command", *COMMANDS}
+        assert not own & {"build", "config", *COMMANDS}
 
 
 def test_no_circles() -> None:

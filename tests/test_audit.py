@@ -19,7 +19,8 @@ from PIL import Image
 from trees import ISIC9, write_ham_metadata, write_isic9
 
 from skinseg.audit import AuditConfig, run
-from skinseg.config import check, compose, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, config_dir, plain
 from skinseg.errors import SkinsegError
 
 Audit = Callable[..., dict[str, dict[str, object]]]

@@ -11,7 +11,9 @@ import torch
 from conftest import TINY, changed
 
 from skinseg import build, train
-from skinseg.config import Plain, check, compose, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, plain
+from skinseg.config.schema import Plain
 from skinseg.errors import SkinsegError
 from skinseg.models.cost import network_cost
 

@@ -21,9 +21,10 @@ from filelock import FileLock
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from skinseg import claims, command
+from skinseg import claims
 from skinseg.claims import LOCK, claim, claim_new, claimed, is_claimed, release, release_all
-from skinseg.config import compose, plain
+from skinseg.config import command
+from skinseg.config.compose import compose, plain
 from skinseg.errors import SkinsegError
 from skinseg.train import is_first
 

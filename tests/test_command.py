@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hydra.errors import HydraException, OverrideParseException
 
-from skinseg.command import _refuse_options, explain
-from skinseg.config import RootConfig
+from skinseg.config.command import _refuse_options
+from skinseg.config.explain import explain
+from skinseg.config.schema import RootConfig
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig
 from skinseg.predict import PredictConfig

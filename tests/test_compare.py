@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg.compare import run
-from skinseg.config import compose
+from skinseg.config.compose import compose
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.evaluation.comparison import Comparison

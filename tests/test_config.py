@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from skinseg.build import instance
-from skinseg.config import check, check_changes, compose, plain
+from skinseg.config.check import check, check_changes
+from skinseg.config.compose import compose, plain
+from skinseg.config.rules import value_problems
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig
 from skinseg.predict import PredictConfig
-from skinseg.rules import value_problems
 
 
 def problems(*overrides: str) -> str:

@@ -14,7 +14,8 @@ from conftest import WriteHam
 
 from skinseg import build
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
-from skinseg.config import check, compose, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, config_dir, plain
 from skinseg.data.dermoscopy import Hair
 from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.mix import Mix

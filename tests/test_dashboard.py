@@ -13,7 +13,7 @@ from conftest import Train
 from offline_runs import history, records
 
 from skinseg.callbacks import dashboard
-from skinseg.config import compose
+from skinseg.config.compose import compose
 from skinseg.dashboard import run
 from skinseg.errors import SkinsegError
 

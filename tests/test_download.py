@@ -15,7 +15,8 @@ from threading import Thread
 import pytest
 from PIL import Image
 
-from skinseg.config import check, compose, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, config_dir, plain
 from skinseg.data.challenge import read_challenge
 from skinseg.data.masks import MASK_SOURCES
 from skinseg.data.problems import Problems

@@ -15,7 +15,7 @@ from trees import write_isic9
 
 from skinseg import build
 from skinseg.checkpoint import read_checkpoint
-from skinseg.config import compose, plain
+from skinseg.config.compose import compose, plain
 from skinseg.ensemble import run
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate

@@ -23,7 +23,8 @@ from trees import write_isic9
 
 from skinseg import build
 from skinseg.callbacks import wandb_run
-from skinseg.config import check, compose, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import EvaluateConfig, run
 from skinseg.evaluation.card import model_card

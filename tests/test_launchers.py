@@ -25,8 +25,8 @@ from hydra.errors import MissingConfigException
 from lightning.pytorch.callbacks import Callback
 
 from skinseg.callbacks.interrupt import SaveOnInterrupt
-from skinseg.command import explain
-from skinseg.config import config_dir
+from skinseg.config.compose import config_dir
+from skinseg.config.explain import explain
 from skinseg.errors import SkinsegError
 from skinseg.multirun import PlanSweep
 

@@ -29,7 +29,7 @@ from omegaconf import OmegaConf
 from skinseg import job as command
 from skinseg import multirun
 from skinseg.claims import claimed, is_claimed
-from skinseg.config import config_dir
+from skinseg.config.compose import config_dir
 from skinseg.errors import SkinsegError
 from skinseg.multirun import _announcement, plan_grid, run_job
 from skinseg.sweep import jobs

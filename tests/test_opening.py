@@ -16,7 +16,7 @@ from conftest import TINY, Train, make_ham, train_tiny
 from PIL import ExifTags, Image
 
 from skinseg.audit import run as audit
-from skinseg.config import compose
+from skinseg.config.compose import compose
 from skinseg.data import photographs
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.ham10000 import read_ham10000

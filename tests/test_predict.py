@@ -16,7 +16,7 @@ from conftest import AskScorer, make_ham, train_tiny
 from PIL import Image
 
 from skinseg import build
-from skinseg.config import compose
+from skinseg.config.compose import compose
 from skinseg.data.inputs import read_input
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate

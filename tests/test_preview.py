@@ -12,7 +12,8 @@ from conftest import WriteHam
 from PIL import Image
 
 from skinseg import build
-from skinseg.config import check, compose, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.pictures import TRUTH_COLOUR, outlined
 from skinseg.preview import _GAP, _TILE, PreviewConfig, run

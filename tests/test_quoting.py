@@ -19,7 +19,7 @@ import yaml
 from conftest import REPOSITORY, TINY, WriteHam
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from skinseg.config import compose, config_dir, plain
+from skinseg.config.compose import compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, override, pasted
 

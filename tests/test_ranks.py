@@ -21,9 +21,10 @@ from conftest import REPOSITORY, TINY, WriteHam
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from skinseg import build, command
+from skinseg import build
 from skinseg.callbacks.scores import score_table
-from skinseg.config import compose, plain
+from skinseg.config import command
+from skinseg.config.compose import compose, plain
 from skinseg.errors import SkinsegError
 from skinseg.scoring.overlap import OVERLAP_METRICS
 

@@ -11,7 +11,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from skinseg import build
 from skinseg.checkpoint import check_resumable, check_same_split, read_checkpoint
-from skinseg.config import Plain, check, compose, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, plain
+from skinseg.config.schema import Plain
 from skinseg.errors import SkinsegError
 
 

@@ -32,8 +32,9 @@ from optuna.trial import TrialState
 from skinseg import search, train
 from skinseg.callbacks.pruning import ReportTrial
 from skinseg.claims import LOCK
-from skinseg.command import as_the_job_sees_it
-from skinseg.config import check, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.command import as_the_job_sees_it
+from skinseg.config.compose import config_dir, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.record import write_json
 from skinseg.sweep.jobs import FAILED, JOB, Job

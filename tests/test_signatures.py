@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from skinseg import config as config_module
-from skinseg import list_signatures, signatures
-from skinseg.config import compose, plain, problems_without_import
-from skinseg.signatures import TABLE, NotInTableError, Unknown, listed_signature
-from skinseg.targets import Signature, imported_signature
+from skinseg.config import check as check_module
+from skinseg.config import list_signatures, signatures
+from skinseg.config.check import problems_without_import
+from skinseg.config.compose import compose, plain
+from skinseg.config.signatures import TABLE, NotInTableError, Unknown, listed_signature
+from skinseg.config.targets import Signature, imported_signature
 
 # Of each kind that a parameter may refuse.
 VALUES = (None, True, 3, -0.5, "no", "text", [1, 2], [0.5], ["a"], [[1, 2], [3, 4]], {"a": 1}, {"a": None})
@@ -21,14 +22,14 @@ def verdicts(signature: Signature, name: str) -> list[str]:
     if name not in signature.types:
         return []
     kind = signature.types[name]
-    return [text for value in VALUES for text in config_module._type_problem(name, {name: value}, name, kind)]
+    return [text for value in VALUES for text in check_module._type_problem(name, {name: value}, name, kind)]
 
 
 def test_the_table_is_what_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = TABLE.read_text(encoding="utf-8")
     monkeypatch.setattr(signatures, "TABLE", tmp_path / "signatures.json")
     list_signatures.main()
-    assert signatures.TABLE.read_text(encoding="utf-8") == written, "python -m skinseg.list_signatures"
+    assert signatures.TABLE.read_text(encoding="utf-8") == written, "python -m skinseg.config.list_signatures"
 
 
 @pytest.mark.parametrize("target", sorted(signatures._table()))
@@ -78,7 +79,7 @@ def test_a_changed_declaration_is_another_version(
         '@wraps(f)\ndef make(\n    width: int,\n) -> int:\n    """Does."""\n    return 1\n\n\n'
         "class Box(Base):\n    depth: int = 3\n"
     )
-    monkeypatch.setattr(signatures, "__file__", str(tmp_path / "signatures.py"))
+    monkeypatch.setattr(signatures, "__file__", str(tmp_path / "config/signatures.py"))
     versions = []
     for text in (source, source.replace(was, is_now)):
         (tmp_path / "boxes.py").write_text(text)

@@ -17,7 +17,8 @@ import pytest
 import torch
 from conftest import REPOSITORY, TINY, WriteHam
 
-from skinseg.config import check, compose, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, plain
 
 SCRIPT = REPOSITORY / "docs/slurm.sbatch"
 

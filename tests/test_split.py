@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from conftest import Train, WriteHam
 
-from skinseg.config import check, compose, config_dir, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.split import SplitConfig, run
 

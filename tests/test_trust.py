@@ -21,7 +21,7 @@ from omegaconf import OmegaConf, open_dict
 
 from skinseg import build, job
 from skinseg.checkpoint import WholeCheckpointIO, read_checkpoint
-from skinseg.config import compose, plain
+from skinseg.config.compose import compose, plain
 from skinseg.ensemble import run as ensemble
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate

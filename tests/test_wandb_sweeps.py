@@ -20,7 +20,8 @@ from conftest import REPOSITORY, TINY, WriteHam
 from offline_runs import history, of_kind, records
 from wandb.sdk.launch.sweeps.utils import load_sweep_config
 
-from skinseg.config import check, compose, plain
+from skinseg.config.check import check
+from skinseg.config.compose import compose, plain
 
 FILES = sorted((REPOSITORY / "experiments").glob("*/wandb_sweep.yaml"))
 # Its own numpy is older than ours; the schema is a file of it.

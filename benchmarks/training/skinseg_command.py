@@ -17,7 +17,7 @@ from lightning.pytorch.profilers import Profiler
 
 from benchmarks.training.work import Result, StepClock, Work, peak_memory, rate, synchronise, timed_loading
 from skinseg import build
-from skinseg.config import compose, plain
+from skinseg.config.compose import compose, plain
 from skinseg.train import run as train
 
 

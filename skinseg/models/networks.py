@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.models.stored import NotReadableError, read_stored
+from skinseg.names import is_path
 from skinseg.nearest import nearest
 from skinseg.online import reachable
 from skinseg.quoting import override, pasted
-from skinseg.rules import is_path
 
 Colour = tuple[float, float, float]
 

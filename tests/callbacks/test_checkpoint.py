@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import OmegaConf
 
-from skinseg.config import compose, plain
+from skinseg.config.compose import compose, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.train import run as run_training

@@ -18,7 +18,7 @@ from offline_runs import history, of_kind, records
 from skinseg.callbacks import wandb_run
 from skinseg.callbacks.wandb_run import resolve_mode
 from skinseg.compare import run as compare
-from skinseg.config import compose
+from skinseg.config.compose import compose
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.pictures import Panel

@@ -16,7 +16,7 @@ import torch
 from conftest import Train, make_ham, train_tiny
 from torch import Tensor
 
-from skinseg.config import compose as compose_config
+from skinseg.config.compose import compose as compose_config
 from skinseg.data.augment import compose
 from skinseg.data.changes import augmented, augmented_batch, mixed_batch
 from skinseg.data.datamodule import LesionDataModule

@@ -206,8 +206,8 @@ def test_reader_is_told_the_policies(write_ham: WriteHam) -> None:
 def test_an_argument_that_albumentations_does_not_know_is_an_error(tmp_path: Path) -> None:
     """The library only warns of it; `check` is left out here."""
     from skinseg import build
-    from skinseg.config import compose as compose_config
-    from skinseg.config import plain
+    from skinseg.config.compose import compose as compose_config
+    from skinseg.config.compose import plain
 
     config = plain(
         compose_config(["+augment.transforms.horizontal_flip.propability=1", f"run_dir={tmp_path}"])

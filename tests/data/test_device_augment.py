@@ -17,7 +17,7 @@ from scipy import stats
 from torch import Tensor
 
 from skinseg import build
-from skinseg.config import compose, plain
+from skinseg.config.compose import compose, plain
 from skinseg.data import device_augment
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.device_augment import (

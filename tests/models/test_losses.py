@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skinseg.config import config_dir
+from skinseg.config.compose import config_dir
 from skinseg.models import boundary_losses, losses, robust_losses
 from skinseg.models.boundary_losses import Boundary, Hausdorff, boundary_distances
 from skinseg.models.losses import (

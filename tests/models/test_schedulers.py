@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR
 
-from skinseg.config import compose
+from skinseg.config.compose import compose
 from skinseg.errors import SkinsegError
 from skinseg.models import schedulers
 from skinseg.models.schedulers import StepAtValidation

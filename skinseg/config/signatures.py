@@ -1,8 +1,8 @@
 """What the constructors of the configuration take, from a table, so that a typo waits for no import.
 
 Importing all that an experiment names (PyTorch, Lightning, albumentations, smp) takes ten times as long as
-the rest of a check. `python -m skinseg.list_signatures` writes the table anew; what is not in it, or was
-another version's, is left to the import.
+the rest of a check. `python -m skinseg.config.list_signatures` writes the table anew; what is not in it, or
+was another version's, is left to the import.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from skinseg.targets import Signature, imported_signature
+from skinseg.config.targets import Signature, imported_signature
 
 TABLE = Path(__file__).with_name("signatures.json")
 
@@ -83,7 +83,7 @@ def version_of(target: str) -> str | None:
             return metadata.version(package.replace("_", "-"))
         except metadata.PackageNotFoundError:
             return None
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]
     files = (root.joinpath(*rest[:depth]).with_suffix(".py") for depth in range(len(rest) - 1, 0, -1))
     module = next((path for path in files if path.is_file()), None)
     if module is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from skinseg.names import is_path
 from skinseg.nearest import nearest
 
 HALF_PRECISIONS = frozenset({"16", "16-mixed"})
@@ -44,7 +45,6 @@ _FOLDERS = ("data.masks",)
 _HIGHEST_SEED = 2**32 - 1  # that NumPy's older generators take
 # Names and notes for loggers, which are left out where they are empty.
 _MAY_BE_EMPTY = ("logger", "notes")
-_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def value_problems(config: Plain) -> Iterator[str]:
@@ -143,11 +143,6 @@ def _missing_files(config: Plain) -> Iterator[str]:
             yield f"{key}={value}: no such folder."
         elif key in _FILES and not path.exists():
             yield f"{key}={value}: no such file."
-
-
-def is_path(weights: str) -> bool:
-    """Whether `model.encoder_weights` names a file, and not a set of weights that a library knows."""
-    return "/" in weights or "\\" in weights or weights.endswith(_WEIGHTS)
 
 
 def _trainer_problems(config: Plain) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Write the table of signatures anew.
 
-python -m skinseg.list_signatures
+python -m skinseg.config.list_signatures
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import types
 import typing
 from typing import Any
 
-from skinseg import signatures
-from skinseg.config import config_dir
-from skinseg.signatures import GENERIC, PLAIN, UNKNOWN, version_of
-from skinseg.targets import KNOWN_LIBRARIES, Signature, imported_signature
+from skinseg.config import signatures
+from skinseg.config.compose import config_dir
+from skinseg.config.signatures import GENERIC, PLAIN, UNKNOWN, version_of
+from skinseg.config.targets import KNOWN_LIBRARIES, Signature, imported_signature
 
 
 def entry_of(target: str, signature: Signature) -> dict[str, Any]:

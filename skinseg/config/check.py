@@ -7,284 +7,34 @@ import importlib.util
 import logging
 import sys
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from skinseg.errors import SkinsegError
-from skinseg.nearest import nearest
-from skinseg.rules import value_problems
-from skinseg.signatures import NotInTableError, known_signature, listed_signature
-from skinseg.targets import (
+from skinseg.config.compose import for_none, options_of
+from skinseg.config.rules import value_problems
+from skinseg.config.schema import ADDED, OURS, Node, Plain, RootConfig, SearchConfig
+from skinseg.config.signatures import NotInTableError, known_signature, listed_signature
+from skinseg.config.targets import (
     HYDRA_KEYS,
     KNOWN_LIBRARIES,
     Signature,
     TargetError,
-    first_line,
     imported_signature,
 )
-from skinseg.typed import ValueTypeError, typed
+from skinseg.config.typed import ValueTypeError, typed
+from skinseg.errors import ConfigurationError
+from skinseg.nearest import nearest
 
 log = logging.getLogger(__name__)
-
-Node = dict[str, Any]
-Plain = dict[str, Any]
 
 
 class Changes(dict[str, Any]):
     """Keys that take the place of those of a node which the configuration does not name itself."""
 
 
-class ConfigurationError(SkinsegError):
-    """A configuration is refused.
-
-    Attributes:
-        problems: A sentence for each.
-    """
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        count = "A problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__("\n  ".join([f"{count} in the configuration:", *problems]))
-        self.problems = tuple(problems)
-
-
-@dataclass
-class BudgetConfig:
-    """How long a run trains; both null: `trainer.max_epochs` epochs, or `trainer.max_steps` steps.
-
-    Attributes:
-        steps: Optimizer steps, at most: divided into equal parts, at whose ends the network is validated.
-        minutes: Of training, validation not counted. A trial of some steps before the run says how many steps
-            that is.
-        validations: The number of parts; more where one would be longer than an epoch.
-    """
-
-    steps: int | None
-    minutes: float | None
-    validations: int
-
-
-@dataclass
-class SweepConfig:
-    """What a multirun does beside its jobs; each job itself does not depend on it.
-
-    Attributes:
-        resume: Leave out jobs that an earlier sweep below the same folder has finished with the same
-            configuration, and go on with those that it has not.
-        compare: Compare the jobs that have test scores at the end; see `skinseg.compare`.
-        metric: What ranks them then.
-    """
-
-    resume: bool
-    compare: bool
-    metric: str
-
-
-@dataclass
-class SearchConfig:
-    """A search for hyper-parameters by validation scores, in place of one run; see docs/search.md.
-
-    Attributes:
-        study: Its name in the storage.
-        storage: Where the trials are kept, for all processes and machines that share them: a path that ends
-            in .log (a journal file) or the URL of a database that SQLAlchemy knows. null: journal.log in the
-            run folder.
-        trials: In all, those of earlier and other processes of the study with them.
-        jobs: Trials side by side in this process.
-        space: Of each key of the configuration either `choices`, or `low` and `high` (both included), with
-            `log: true` for an even spread over orders of magnitude, or `step`. Whole numbers stay whole. A
-            key may be a group: its choices are options.
-        sampler: Of optuna.samplers: what to try next.
-        pruner: Of optuna.pruners: which trials are not worth going on with; its steps are validations. null:
-            none is stopped.
-    """
-
-    study: str
-    storage: str | None
-    trials: int
-    jobs: int
-    space: dict[str, dict[str, Any]]
-    sampler: Node
-    pruner: Node | None
-
-
-@dataclass
-class RootConfig:
-    """Every key at the root of an experiment's configuration. Nodes name a constructor in `_target_`.
-
-    Attributes:
-        name: Name of the experiment; part of the run folder's path.
-        run_dir: The run folder.
-        seed: Seed of weights, order and augmentation. The split has its own, `data.split.seed`.
-        monitor: The score that chooses the checkpoint and is the objective of a sweep.
-        mode: "max" or "min": which direction of `monitor` is better.
-        threshold: Lesion is where the probability is at least this.
-        channels_last: Memory layout NHWC; faster convolutions on most CPUs and GPUs.
-        lr_scaling: "linear" or "sqrt" multiplies optimizer.lr by the batch of all processes and accumulated
-            steps, or its square root, as a share of lr_reference_batch. "none": as it is.
-        lr_reference_batch: The batch, in images, that optimizer.lr is meant for.
-        compile: "default", "reduce-overhead" (CUDA graphs) or "max-autotune" compiles the network for
-            training with torch.compile: minutes at the start, then faster steps on most GPUs. Needs a C++
-            compiler on the CPU, Triton on a GPU; where it fails the run goes on without and says why.
-            null: not compiled.
-        gradient_checkpointing: Compute the encoder's features again in the backward pass instead of keeping
-            them: less memory, more time. For the encoders of timm that can (`tu-...`).
-        deep_supervision: Weights of further losses in training, of what the decoder's blocks before the last
-            give, the finest first: part of train/loss, not of val/loss. For model=unet, unetplusplus, manet,
-            linknet, plain_unet, resunet and egeunet. null: the loss of the output alone.
-        find: "batch_size" looks for the largest batch that fits the device, "lr" for a learning rate, before
-            the run, which then uses it and has it in its config.yaml. null: what is configured.
-        threads: Threads of PyTorch on the CPU. null: PyTorch's choice.
-        matmul_precision: "highest", "high" or "medium": float32 products on GPUs with tensor cores.
-        test: Score the test side at the end, with the best checkpoint.
-        ckpt_path: A checkpoint to resume from: weights, optimizer, schedule, epoch.
-        init_from: A checkpoint to take the weights from, nothing else.
-        trust: Packages of your own, or of somebody whom you trust, that a checkpoint may name beside those of
-            this configuration; see `skinseg.trust`.
-        budget: How long a run trains, where that is to be the same for several; see `BudgetConfig`.
-        sweep: What a multirun does beside its jobs; see `SweepConfig`.
-        search: Trials in place of one run; see `SearchConfig`. null: one run.
-        group: Runs that belong together, in Weights & Biases. null: in a sweep the sweep, else none.
-        job_type: What the run does, in Weights & Biases.
-        tags: Words to find the run by.
-        notes: A sentence on the run.
-        data: The LightningDataModule: reader, split, loaders.
-        test_data: Another data set, all of it the test side instead of that of `data`. Empty: none.
-        test_overlap: "exclude" leaves images and lesions of `data` out of `test_data`; "refuse" ends the run.
-        model: The network.
-        loss: Training objective of (logits, masks).
-        preprocess: What is done to every image at the network's input size: in training, validation, test,
-            evaluation and prediction.
-        augment: Augmentation of training images.
-        mix: Mixing of the images of a training batch with one another. Empty: none.
-        optimizer: Of the parameters (partial).
-        scheduler: Of the optimizer and the number of steps (partial).
-        trainer: lightning.Trainer without callbacks and loggers.
-        callbacks: Callbacks by name; null leaves one out.
-        logger: Loggers by name; null leaves one out.
-    """
-
-    name: str
-    run_dir: str
-    seed: int
-    monitor: str
-    mode: typing.Literal["max", "min"]
-    threshold: float
-    channels_last: bool
-    lr_scaling: typing.Literal["none", "linear", "sqrt"]
-    lr_reference_batch: int
-    compile: typing.Literal["default", "reduce-overhead", "max-autotune"] | None
-    gradient_checkpointing: bool
-    deep_supervision: list[float] | None
-    find: typing.Literal["batch_size", "lr"] | None
-    threads: int | None
-    matmul_precision: typing.Literal["highest", "high", "medium"]
-    test: bool
-    ckpt_path: str | None
-    init_from: str | None
-    trust: str | list[str]
-    budget: BudgetConfig
-    sweep: SweepConfig
-    search: SearchConfig | None
-    group: str | None
-    job_type: str
-    tags: list[str]
-    notes: str | None
-    data: Node
-    test_data: Node | None
-    test_overlap: typing.Literal["exclude", "refuse"]
-    model: Node
-    loss: Node
-    preprocess: Node
-    augment: Node
-    mix: Node | None
-    optimizer: Node
-    scheduler: Node
-    trainer: Node
-    callbacks: dict[str, Node | None] | None
-    logger: dict[str, Node | None] | None
-
-
-OURS = {
-    "data": {"augment", "mix", "preprocess", "seed"},
-    "test_data": {"augment", "mix", "preprocess", "seed"},
-    "trainer": {"callbacks", "logger", "plugins", "enable_checkpointing", "enable_progress_bar"},
-}
-"""Arguments that `build` gives itself; in a configuration they would silently do nothing."""
-ADDED = frozenset({"experiment", "debug", "sweep"})
-"""Groups of which there is no option unless one is added with a + before it."""
-
 # It logs what it raises, beside the message that is made of it.
 logging.getLogger("hydra.utils").addFilter(lambda _: False)
-
-
-def config_dir() -> Path:
-    """Returns the folder that holds `train.yaml`: in a checkout `conf/`, in a wheel `skinseg/conf/`.
-
-    Raises:
-        SkinsegError: Neither is there.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise SkinsegError(
-        f"No configuration: expected train.yaml in {package / 'conf'} or {package.parent / 'conf'}."
-    )
-
-
-def options_of(group: str) -> list[str]:
-    """Returns the names of a group's options, sorted; of what is no group there are none."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-
-
-def for_none(group: str) -> str:
-    """Says how to choose nothing of a group, or which options there are where that cannot be."""
-    options = options_of(group)
-    return f"for none: {group}=none" if "none" in options else f"known: {', '.join(options)}"
-
-
-def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
-    """Composes the configuration as the command line would.
-
-    Args:
-        overrides: Hydra overrides, e.g. ["+experiment=demo", "seed=1"]. `run_dir` must be among them, since
-            only a command has a run folder.
-        name: The command, whose configuration is `conf/<name>.yaml`.
-
-    Returns:
-        The composed configuration.
-    """
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return hydra_compose(name, list(overrides))
-
-
-def plain(cfg: DictConfig) -> Plain:
-    """Returns the configuration as plain values, every interpolation resolved.
-
-    Raises:
-        SkinsegError: A value is missing or an interpolation leads nowhere.
-    """
-    if missing := missing_keys(cfg):
-        raise ConfigurationError([f"{key}: missing; add {key}=<value>." for key in missing])
-    try:
-        resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise incomplete(error) from error
-    return typing.cast(Plain, resolved)
-
-
-def incomplete(error: Exception) -> SkinsegError:
-    """Returns a message for an error of OmegaConf or Hydra: a value that leads nowhere, or cannot be read."""
-    key = getattr(error, "full_key", None)
-    where = f" ({key})" if key else ""
-    return SkinsegError(f"The configuration is incomplete{where}: {first_line(error)}.")
 
 
 def preprocess_node(config: Plain) -> Node | None:
@@ -297,14 +47,6 @@ def preprocess_node(config: Plain) -> Node | None:
     """
     node: Node | None = config.get("preprocess")
     return None if not node or node.get("transforms") == {} else node
-
-
-def missing_keys(cfg: DictConfig) -> list[str]:
-    """Returns the keys that have no value yet (`???`), sorted; none where an interpolation leads nowhere."""
-    try:
-        return sorted(OmegaConf.missing_keys(cfg))
-    except OmegaConfBaseException:
-        return []
 
 
 def check(config: Plain, schema: type = RootConfig) -> Plain:
@@ -325,7 +67,7 @@ def check(config: Plain, schema: type = RootConfig) -> Plain:
 
     Returns:
         The configuration, with a number or a truth value for each text that was given in place of one; see
-        `skinseg.typed`.
+        `skinseg.config.typed`.
 
     Raises:
         ConfigurationError: There is a problem.

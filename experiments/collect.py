@@ -15,7 +15,7 @@ import pandas as pd
 
 from skinseg.evaluation.comparison import Comparison
 from skinseg.evaluation.runs import ScoredRun, load_run, methods_of
-from skinseg.record import write_csv
+from skinseg.run.writing import write_csv
 
 SCORES = ("dice", "jaccard", "threshold_jaccard", "sensitivity", "specificity")
 DRAWS, LEVEL = 10_000, 0.95

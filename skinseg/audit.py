@@ -81,8 +81,8 @@ def run(cfg: DictConfig) -> str | None:
 
     from skinseg.data import audit
     from skinseg.data.duplicates import near_duplicates
-    from skinseg.record import write_csv
-    from skinseg.written import afresh
+    from skinseg.run.writing import write_csv
+    from skinseg.run.written import afresh
 
     scores = None if config["scores"] is None else _read_scores(Path(config["scores"]).expanduser())
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -155,7 +155,7 @@ def _write(
 ) -> None:
     import pandas as pd
 
-    from skinseg.record import write_csv, write_json
+    from skinseg.run.writing import write_csv, write_json
 
     listed = [asdict(finding) for finding in found]
     contamination = matrix.to_dict("records")
@@ -188,7 +188,7 @@ def _write_and_show_agreement(
     console: Console, folder: Path, pairs: pd.DataFrame, scores: pd.DataFrame | None
 ) -> None:
     """Shows how well annotators agree, with a model's scores on the same images beside it."""
-    from skinseg.record import write_csv
+    from skinseg.run.writing import write_csv
     from skinseg.scoring.agreement import summarise_agreement
     from skinseg.scoring.metrics import PENALTY, with_penalties
 

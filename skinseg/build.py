@@ -27,7 +27,7 @@ from skinseg.callbacks.checkpoint import BestAndLast
 from skinseg.callbacks.metrics_file import go_on_from
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
-from skinseg.checkpoint import WholeCheckpointIO, load_weights
+from skinseg.callbacks.writing import WholeCheckpointIO
 from skinseg.config.check import preprocess_node
 from skinseg.config.rules import HALF_PRECISIONS
 from skinseg.config.schema import Node, Plain
@@ -44,6 +44,7 @@ from skinseg.models.ensemble import Ensemble
 from skinseg.models.net import LesionNet
 from skinseg.models.networks import build_network, checkpoint_gradients, normalization
 from skinseg.models.segmenter import LesionSegmenter
+from skinseg.run.checkpoint import load_weights
 from skinseg.trust import trusted, trusted_checkpoint
 
 # Arguments by which a network fetches weights.

@@ -93,10 +93,10 @@ def run(cfg: DictConfig) -> Comparison:
     from skinseg.callbacks.wandb_run import fetch_evaluations, finish, log_evaluation
     from skinseg.evaluation.comparison import Comparison
     from skinseg.evaluation.runs import load_runs, methods_of
-    from skinseg.record import write_csv, write_json, write_text
     from skinseg.report.page import comparison_page
+    from skinseg.run.writing import write_csv, write_json, write_text
+    from skinseg.run.written import afresh
     from skinseg.scoring.metrics import METRICS
-    from skinseg.written import afresh
 
     quiet()
     build.settle_rank()

@@ -65,7 +65,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     config = check(config, DashboardConfig)
 
     from skinseg.callbacks.dashboard import content, dashboard, save
-    from skinseg.record import write_json
+    from skinseg.run.writing import write_json
 
     view = dashboard(
         config["entity"],

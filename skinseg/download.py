@@ -19,7 +19,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
-from skinseg.claims import claimed
 from skinseg.config.check import check
 from skinseg.config.command import end_with_message, main_of
 from skinseg.config.compose import config_dir, plain
@@ -27,6 +26,7 @@ from skinseg.config.schema import Node
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import override, pasted
+from skinseg.run.claims import claimed
 
 if TYPE_CHECKING:
     from skinseg.data.sources import Source
@@ -98,7 +98,7 @@ def _names(reader: Mapping[str, Any]) -> Iterator[str]:
 
 def _download(name: str, source: Source, folder: Path, config: Mapping[str, Any], console: Console) -> None:
     from skinseg.data.fetch import fetch, unpack
-    from skinseg.record import write_json
+    from skinseg.run.writing import write_json
 
     console.print(f"{name}: {source.page}", style="bold")
     console.print(f"Licence: {source.licence}")

@@ -63,9 +63,10 @@ def run(cfg: DictConfig) -> Path:
 
     from omegaconf import OmegaConf
 
-    from skinseg.checkpoint import WholeCheckpointIO
+    from skinseg.callbacks.writing import WholeCheckpointIO
     from skinseg.inference.ensemble import join_checkpoints
-    from skinseg.record import provenance, write_json, write_text
+    from skinseg.run.provenance import provenance
+    from skinseg.run.writing import write_json, write_text
     from skinseg.trust import trusted_checkpoint
 
     entries = [config["runs"]] if isinstance(config["runs"], str) else config["runs"]
@@ -89,7 +90,7 @@ def run(cfg: DictConfig) -> Path:
 
 def _refuse_taken(folder: Path) -> None:
     """Refuses a folder whose record of a training, or of another command, would be replaced in part."""
-    from skinseg.written import written_by_any
+    from skinseg.run.written import written_by_any
 
     kept = (path for path in (folder / "checkpoints").glob("*") if not path.name.startswith("ensemble."))
     record = (path for name in ("split.csv", "summary.json") if (path := folder / name).is_file())

@@ -123,11 +123,11 @@ def run(cfg: DictConfig) -> list[Path]:
 
     from skinseg.callbacks.quiet import quiet
     from skinseg.evaluation.result import run_folder
-    from skinseg.evaluation.scorings import check_log
     from skinseg.evaluation.side import is_test, strata_of
     from skinseg.names import folder_name
+    from skinseg.run.test_log import check_log
+    from skinseg.run.written import afresh
     from skinseg.scoring.strata import user_strata
-    from skinseg.written import afresh
 
     quiet()
     user = None if config["strata"] is None else user_strata(Path(config["strata"]).expanduser())
@@ -314,7 +314,7 @@ def _evaluate_folder(config: Plain, as_trained: Plain, folder: Path, user: pd.Da
     from skinseg.evaluation.rows import Job, Options, score_images
     from skinseg.evaluation.side import strata_of
     from skinseg.inference.files import check_complete, find_mask_files
-    from skinseg.written import afresh
+    from skinseg.run.written import afresh
 
     source = Path(config["predictions"]).expanduser()
     predictions = find_mask_files(source, "predictions")

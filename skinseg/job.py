@@ -21,11 +21,11 @@ from types import FrameType
 
 from omegaconf import OmegaConf
 
-from skinseg.claims import claimed
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.names import ESCAPED, escape_output
 from skinseg.quoting import literal
-from skinseg.record import write_json
+from skinseg.run.claims import claimed
+from skinseg.run.writing import write_json
 from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, last_of, result_of
 from skinseg.sweep.stop import END
 from skinseg.train import RESULTS, is_first, run

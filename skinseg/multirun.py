@@ -32,7 +32,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from skinseg.claims import is_claimed
 from skinseg.config.check import check
 from skinseg.config.command import (
     RANK_VARIABLES,
@@ -47,7 +46,9 @@ from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.errors import ConfigurationError, InterruptedRunError, SkinsegError
 from skinseg.quoting import literal, pasted
-from skinseg.record import replacing, write_json
+from skinseg.run.claims import is_claimed
+from skinseg.run.writing import replacing, write_json
+from skinseg.run.written import clear
 from skinseg.sweep.gpus import reserved, visible_gpus
 from skinseg.sweep.jobs import (
     FAILED,
@@ -65,7 +66,6 @@ from skinseg.sweep.jobs import (
 )
 from skinseg.sweep.stop import END, is_stopping, run_child, stop_at_interrupt
 from skinseg.trust import trusted
-from skinseg.written import clear
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from typing import Literal
 import hydra
 from omegaconf import DictConfig
 
-from skinseg.claims import claimed
 from skinseg.config.check import check
 from skinseg.config.command import end_with_message, main_of
 from skinseg.config.compose import config_dir, plain
@@ -25,6 +24,7 @@ from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, override
+from skinseg.run.claims import claimed
 
 
 @dataclass
@@ -110,8 +110,8 @@ def _predict(config: Plain, output: Path) -> dict[str, str]:
 
     from skinseg import build
     from skinseg.inference.files import find_photographs, mask_name, masks_of_others, write_mask
-    from skinseg.record import FileNameError, write_csv
-    from skinseg.written import afresh, written_before
+    from skinseg.run.writing import FileNameError, write_csv
+    from skinseg.run.written import afresh, written_before
 
     found = find_photographs(Path(config["input"]).expanduser(), "input")
     files = list(found.files.values())

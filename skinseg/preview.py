@@ -79,7 +79,7 @@ def run(cfg: DictConfig) -> Path:
 
     from skinseg import build
     from skinseg.data.dataset import LesionDataset
-    from skinseg.record import replacing
+    from skinseg.run.writing import replacing
 
     data = build.datamodule(config)
     augmented = data.dataset("train")

@@ -33,7 +33,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from skinseg import counting
 from skinseg.build import instance
-from skinseg.claims import AGREE_S, claimed, is_claimed
 from skinseg.config.check import check
 from skinseg.config.command import as_the_job_sees_it
 from skinseg.config.compose import plain
@@ -42,7 +41,8 @@ from skinseg.config.schema import Plain
 from skinseg.errors import ConfigurationError, InterruptedRunError, SkinsegError
 from skinseg.multirun import named, run_in_child
 from skinseg.quoting import command_line, literal, override
-from skinseg.record import write_csv, write_text
+from skinseg.run.claims import AGREE_S, claimed, is_claimed
+from skinseg.run.writing import write_csv, write_text
 from skinseg.sweep.jobs import Job, fingerprint, last_of, reached_by, state_of
 from skinseg.sweep.space import ends, short, suggest, value_of
 from skinseg.sweep.study import (

@@ -64,8 +64,8 @@ def run(cfg: DictConfig) -> dict[str, str]:
 
     from skinseg.build import data_source, instance
     from skinseg.data.splits import balance, rare_diagnoses
-    from skinseg.record import write_csv, write_json
-    from skinseg.written import afresh
+    from skinseg.run.writing import write_csv, write_json
+    from skinseg.run.written import afresh
 
     node = config["data"]
     data = data_source("data", node)

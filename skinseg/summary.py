@@ -11,8 +11,8 @@ from rich.table import Table
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.evaluation.identity import method_identity
 from skinseg.models.segmenter import LesionSegmenter
+from skinseg.run.identity import method_identity
 from skinseg.scoring.overlap import OVERLAP_METRICS
 
 

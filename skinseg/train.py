@@ -62,8 +62,8 @@ def run(cfg: DictConfig) -> float:
     from skinseg import build
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import finish, run_id
-    from skinseg.checkpoint import check_resumable, check_same_split
     from skinseg.data.loader import end_loader_processes
+    from skinseg.run.resuming import check_resumable, check_same_split
     from skinseg.trust import trusted, trusted_checkpoint
 
     quiet()
@@ -264,8 +264,8 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
     Raises:
         SkinsegError: There are checkpoints or scores of another training, or files of another command.
     """
-    from skinseg.record import first_rank
-    from skinseg.written import written_by_any
+    from skinseg.run.writing import first_rank
+    from skinseg.run.written import written_by_any
 
     if not first_rank():
         return []
@@ -291,7 +291,8 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
 
 def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_data: LesionDataModule) -> None:
     """Writes what is needed to repeat the run, before it starts."""
-    from skinseg.record import first_rank, provenance, write_csv, write_json, write_text
+    from skinseg.run.provenance import provenance
+    from skinseg.run.writing import first_rank, write_csv, write_json, write_text
 
     if not first_rank():
         logging.getLogger("skinseg").setLevel(logging.ERROR)
@@ -337,7 +338,7 @@ def _fit_and_score(
     config: Plain,
 ) -> float:
     from skinseg.models.cost import network_cost
-    from skinseg.record import write_json
+    from skinseg.run.writing import write_json
     from skinseg.summary import show, summarise
 
     run_dir = Path(config["run_dir"])
@@ -397,8 +398,8 @@ def _fit_and_score(
 def _log_scoring(
     segmenter: LesionSegmenter, test_data: LesionDataModule, config: Plain, best: Path | None
 ) -> None:
-    from skinseg.evaluation.identity import digest
-    from skinseg.evaluation.scorings import log_scoring
+    from skinseg.run.identity import digest
+    from skinseg.run.test_log import log_scoring
 
     scores = segmenter.scores["test"]
     ids = test_data.dataset("test").image_ids
@@ -481,7 +482,7 @@ def _unfinished(
         error: Of it.
         known: "objective", "checkpoint" and the means of "val" and "test"; None where not known.
     """
-    from skinseg.record import write_json
+    from skinseg.run.writing import write_json
 
     run_dir = Path(config["run_dir"])
     reason = str(_said(config, error) or f"{type(error).__name__}: {error}").rstrip(".")
@@ -548,7 +549,7 @@ def is_first(config: Plain) -> bool:
         return True
     from skinseg import build
     from skinseg.callbacks.quiet import quiet
-    from skinseg.record import first_rank
+    from skinseg.run.writing import first_rank
 
     quiet()
     build.settle_rank(config)

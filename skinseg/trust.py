@@ -132,7 +132,7 @@ def trusted_checkpoint(path: str | Path, *, key: str, trust: str | Sequence[str]
     Raises:
         SkinsegError: It cannot be read, or names something else.
     """
-    from skinseg.checkpoint import read_checkpoint  # imports PyTorch
+    from skinseg.run.checkpoint import read_checkpoint  # imports PyTorch
 
     checkpoint = read_checkpoint(path, key=key)
     record = checkpoint["skinseg"]

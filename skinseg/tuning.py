@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_e
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from skinseg import build
-from skinseg.checkpoint import WholeCheckpointIO
+from skinseg.callbacks.writing import WholeCheckpointIO
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule

@@ -48,7 +48,6 @@ def test_direction(path: Path) -> None:
             "build",
             "config",
             "summary",
-            "checkpoint",
             "pictures",
             *COMMANDS,
         }

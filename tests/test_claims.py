@@ -21,11 +21,11 @@ from filelock import FileLock
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from skinseg import claims
-from skinseg.claims import LOCK, claim, claim_new, claimed, is_claimed, release, release_all
 from skinseg.config import command
 from skinseg.config.compose import compose, plain
 from skinseg.errors import SkinsegError
+from skinseg.run import claims
+from skinseg.run.claims import LOCK, claim, claim_new, claimed, is_claimed, release, release_all
 from skinseg.train import is_first
 
 # A command at whose start the clock stands still. It waits for the other one after its imports, and in its

@@ -14,13 +14,13 @@ from conftest import make_ham, train_tiny
 from trees import write_isic9
 
 from skinseg import build
-from skinseg.checkpoint import read_checkpoint
 from skinseg.config.compose import compose, plain
 from skinseg.ensemble import run
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.inference.files import find_photographs
 from skinseg.predict import run as predict
+from skinseg.run.checkpoint import read_checkpoint
 
 PREDICTING = {"device": "cpu", "precision": "32-true", "batch_size": 4, "num_workers": 0}
 

@@ -30,9 +30,9 @@ from skinseg.evaluate import EvaluateConfig, run
 from skinseg.evaluation.card import model_card
 from skinseg.evaluation.content import ceiling
 from skinseg.evaluation.gallery import outlines
-from skinseg.evaluation.identity import method_identity
-from skinseg.evaluation.scorings import LOG
 from skinseg.predict import run as predict
+from skinseg.run.identity import method_identity
+from skinseg.run.test_log import LOG
 from skinseg.scoring.metrics import HEADLINE, METRICS
 from skinseg.scoring.overlap import OVERLAP_METRICS
 from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals

@@ -28,10 +28,10 @@ from omegaconf import OmegaConf
 
 from skinseg import job as command
 from skinseg import multirun
-from skinseg.claims import claimed, is_claimed
 from skinseg.config.compose import config_dir
 from skinseg.errors import SkinsegError
 from skinseg.multirun import _announcement, plan_grid, run_job
+from skinseg.run.claims import claimed, is_claimed
 from skinseg.sweep import jobs
 from skinseg.sweep.jobs import Job, Plan, continued, earlier_jobs, entries_of, state_of
 from skinseg.train import _results_so_far

@@ -14,10 +14,10 @@ import pytest
 from skinseg.counting import counted, often
 from skinseg.data.files import image_id_of, name_of
 from skinseg.data.problems import PROBLEMS
-from skinseg.evaluation.identity import digest
 from skinseg.inference.files import kept_mask_name, mask_name
 from skinseg.names import escape_output, folder_name, shown
-from skinseg.record import FileNameError, write_csv, write_json, write_text
+from skinseg.run.identity import digest
+from skinseg.run.writing import FileNameError, write_csv, write_json, write_text
 
 LATIN = os.fsdecode(b"caf\xe9")
 

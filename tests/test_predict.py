@@ -22,7 +22,7 @@ from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.names import escape_output, shown
 from skinseg.predict import main, run
-from skinseg.written import RECORD
+from skinseg.run.written import RECORD
 
 
 @pytest.fixture(scope="module")

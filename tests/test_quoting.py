@@ -126,7 +126,7 @@ def nasty(tmp_path: Path) -> Path:
 
 
 def test_a_folder_in_place_of_its_checkpoint(nasty: Path) -> None:
-    from skinseg.checkpoint import read_checkpoint
+    from skinseg.run.checkpoint import read_checkpoint
 
     best = nasty / "checkpoints/best.ckpt"
     best.parent.mkdir()
@@ -152,7 +152,7 @@ def test_how_to_resume(nasty: Path) -> None:
 
 
 def test_how_to_take_the_split_of_a_run(nasty: Path) -> None:
-    from skinseg.checkpoint import _split_of
+    from skinseg.run.resuming import _split_of
 
     assert _split_of("last.ckpt") == "data.split.file=<run folder>/split.csv"
     (nasty / "split.csv").touch()

@@ -10,11 +10,12 @@ from conftest import TINY, changed
 from lightning.pytorch.callbacks import EarlyStopping
 
 from skinseg import build
-from skinseg.checkpoint import check_resumable, check_same_split, read_checkpoint
 from skinseg.config.check import check
 from skinseg.config.compose import compose, plain
 from skinseg.config.schema import Plain
 from skinseg.errors import SkinsegError
+from skinseg.run.checkpoint import read_checkpoint
+from skinseg.run.resuming import check_resumable, check_same_split
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,12 @@ from optuna.trial import TrialState
 
 from skinseg import search, train
 from skinseg.callbacks.pruning import ReportTrial
-from skinseg.claims import LOCK
 from skinseg.config.check import check
 from skinseg.config.command import as_the_job_sees_it
 from skinseg.config.compose import config_dir, plain
 from skinseg.errors import InterruptedRunError, SkinsegError
-from skinseg.record import write_json
+from skinseg.run.claims import LOCK
+from skinseg.run.writing import write_json
 from skinseg.sweep.jobs import FAILED, JOB, Job
 from skinseg.sweep.study import PRUNED, STORAGE, counted, open_storage
 from skinseg.trust import check_stored

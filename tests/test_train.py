@@ -31,14 +31,14 @@ from skinseg import build
 from skinseg.callbacks import panels
 from skinseg.callbacks.checkpoint import BestAndLast
 from skinseg.callbacks.metrics_file import go_on_from
-from skinseg.checkpoint import WholeCheckpointIO
+from skinseg.callbacks.writing import WholeCheckpointIO
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import confusion_counts
-from skinseg.record import write_text
+from skinseg.run.writing import write_text
+from skinseg.run.written import RECORD, afresh
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
 from skinseg.summary import show
-from skinseg.written import RECORD, afresh
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from conftest import REPOSITORY, TINY, make_ham, train_tiny
 from omegaconf import OmegaConf, open_dict
 
 from skinseg import build, job
-from skinseg.checkpoint import WholeCheckpointIO, read_checkpoint
+from skinseg.callbacks.writing import WholeCheckpointIO
 from skinseg.config.compose import compose, plain
 from skinseg.ensemble import run as ensemble
 from skinseg.errors import SkinsegError
@@ -29,6 +29,7 @@ from skinseg.inference.ensemble import join_checkpoints
 from skinseg.multirun import _as_planned
 from skinseg.predict import run as predict
 from skinseg.quoting import literal
+from skinseg.run.checkpoint import read_checkpoint
 from skinseg.sweep.jobs import Job, fingerprint
 from skinseg.train import main
 from skinseg.train import run as train

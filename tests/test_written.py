@@ -11,8 +11,17 @@ from pathlib import Path
 import pytest
 
 from skinseg.errors import SkinsegError
-from skinseg.record import replacing, write_text
-from skinseg.written import RECORD, afresh, clear, current, go_on, written_before, written_by_any, written_in
+from skinseg.run.writing import replacing, write_text
+from skinseg.run.written import (
+    RECORD,
+    afresh,
+    clear,
+    current,
+    go_on,
+    written_before,
+    written_by_any,
+    written_in,
+)
 
 
 def call(folder: Path, *names: str, command: str = "evaluate", text: str = "a") -> None:

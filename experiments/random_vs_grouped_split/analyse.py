@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from skinseg.record import write_csv
+from skinseg.run.writing import write_csv
 from skinseg.scoring.statistics import cluster_intervals
 
 DRAWS, LEVEL = 10_000, 0.95

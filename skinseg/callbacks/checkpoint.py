@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from skinseg.record import first_rank, replacing
+from skinseg.run.writing import first_rank, replacing
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from skinseg.record import replacing
+from skinseg.run.writing import replacing
 
 
 class _GoesOn(ExperimentWriter):

@@ -18,7 +18,7 @@ from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import LesionDataset
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Panel, outlined
-from skinseg.record import replacing
+from skinseg.run.writing import replacing
 
 TILE_WIDTH = 300
 CAPTION_HEIGHT = 38

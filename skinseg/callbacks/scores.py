@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.models.segmenter import LesionSegmenter
-from skinseg.record import write_csv
+from skinseg.run.writing import write_csv
 
 
 def score_table(segmenter: LesionSegmenter, data: LesionDataModule, side: str) -> pd.DataFrame:

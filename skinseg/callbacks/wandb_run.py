@@ -21,8 +21,8 @@ from skinseg.names import folder_name
 from skinseg.online import reachable
 from skinseg.pictures import Panel
 from skinseg.quoting import command_line, override
-from skinseg.record import first_rank
-from skinseg.written import written_in
+from skinseg.run.writing import first_rank
+from skinseg.run.written import written_in
 
 log = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
 
     Args:
         loggers: Those of Weights & Biases among them are used.
-        folder: What an evaluation or a comparison is writing; see `skinseg.written.afresh`.
+        folder: What an evaluation or a comparison is writing; see `skinseg.run.written.afresh`.
     """
     for run in runs(loggers):
         import wandb

@@ -19,7 +19,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from skinseg.claims import AGREE_S, claim, claim_new, claimed, release_all
 from skinseg.config.check import check
 from skinseg.config.compose import incomplete, plain
 from skinseg.config.explain import explain
@@ -29,6 +28,7 @@ from skinseg.machine import told
 from skinseg.names import escape_output
 from skinseg.nearest import nearest
 from skinseg.quoting import override, pasted
+from skinseg.run.claims import AGREE_S, claim, claim_new, claimed, release_all
 
 # Set by torchrun, Slurm, MPI, LSF and Lightning for their ranks; a job starts its own.
 RANK_VARIABLES = frozenset(

@@ -34,7 +34,7 @@ from skinseg.data.changes import Preprocessing
 from skinseg.data.inputs import InputFiles
 from skinseg.data.photographs import UnreadableFileError
 from skinseg.errors import SkinsegError
-from skinseg.record import replacing
+from skinseg.run.writing import replacing
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ import requests
 from skinseg.counting import often
 from skinseg.data.files import is_junk
 from skinseg.errors import SkinsegError
-from skinseg.record import replacing, write_json
+from skinseg.run.writing import replacing, write_json
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, bytes done, and bytes in all where that is known."""

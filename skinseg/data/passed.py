@@ -10,7 +10,7 @@ from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
 )
 from skinseg.errors import SkinsegError
-from skinseg.record import replacing
+from skinseg.run.writing import replacing
 
 
 class PassedFiles:

@@ -24,15 +24,16 @@ from skinseg.errors import SkinsegError
 from skinseg.evaluation import content
 from skinseg.evaluation.card import model_card
 from skinseg.evaluation.gallery import describe, extremes, gallery_image, prediction_file
-from skinseg.evaluation.identity import digest, method_identity
 from skinseg.evaluation.rows import Scored
-from skinseg.evaluation.scorings import describe as describe_scorings
-from skinseg.evaluation.scorings import log_scoring, scorings
 from skinseg.evaluation.side import Side, is_test, training_stamps
 from skinseg.models.cost import network_cost
-from skinseg.record import provenance, write_csv, write_json, write_text
 from skinseg.report.page import GalleryImage, evaluation_page
 from skinseg.report.wording import percent
+from skinseg.run.identity import digest, method_identity
+from skinseg.run.provenance import provenance
+from skinseg.run.test_log import describe as describe_scorings
+from skinseg.run.test_log import log_scoring, scorings
+from skinseg.run.writing import write_csv, write_json, write_text
 from skinseg.scoring.metrics import HEADLINE, METRICS
 from skinseg.scoring.statistics import LEAST_LESIONS
 from skinseg.scoring.strata import strata

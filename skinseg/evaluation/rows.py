@@ -29,10 +29,10 @@ from skinseg.data.photographs import (
 )
 from skinseg.errors import SkinsegError
 from skinseg.inference.files import kept_mask_name, masks_of_others, read_prediction, write_mask
+from skinseg.run.written import Call, current, go_on
 from skinseg.scoring.appearance import APPEARANCE, appearance
 from skinseg.scoring.calibration import calibration_counts
 from skinseg.scoring.metrics import METRICS, image_scores
-from skinseg.written import Call, current, go_on
 
 # Jobs for each worker. Twice as many left the heap in more pieces: 0.2 GB more after 960 probabilities of
 # 4 MB.

@@ -25,8 +25,8 @@ from skinseg.data.photographs import (
     read_mask_header,
 )
 from skinseg.errors import SkinsegError
-from skinseg.record import replacing
-from skinseg.written import written_in
+from skinseg.run.writing import replacing
+from skinseg.run.written import written_in
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def kept_mask_name(image_id: str) -> str:
 
 
 def masks_of_others(folder: Path) -> list[Path]:
-    """Returns the masks in a folder that the current call has not written; see `skinseg.written`."""
+    """Returns the masks in a folder that the current call has not written; see `skinseg.run.written`."""
     return sorted(set(folder.absolute().glob(mask_name("*"))) - set(written_in(folder)))
 
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from skinseg.claims import LOCK, is_claimed
 from skinseg.errors import SkinsegError
-from skinseg.record import write_json
+from skinseg.run.claims import LOCK, is_claimed
+from skinseg.run.writing import write_json
 
 PLAN = "sweep.json"
 JOB = "job.json"
@@ -85,7 +85,7 @@ class Job:
         return self.earlier if self.action == "skip" and self.earlier is not None else self.folder
 
     def write(self) -> None:
-        """Writes the job to its folder. See `skinseg.record.write_json`."""
+        """Writes the job to its folder. See `skinseg.run.writing.write_json`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         earlier = None if self.earlier is None else _relative(self.earlier, self.folder)
         write_json(self.folder / JOB, {**asdict(self), "earlier": earlier})
@@ -232,7 +232,7 @@ def result_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _number(value: Any) -> float | None:
-    """Returns a number as `skinseg.record.write_json` has written it: one that is none as null."""
+    """Returns a number as `skinseg.run.writing.write_json` has written it: one that is none as null."""
     return None if value is None else float(value)
 
 

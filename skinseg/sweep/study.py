@@ -45,7 +45,8 @@ _SILENT_S = 600
 _SQLITE_WAIT_S = 60.0
 # Twice at most: what ends its machine each time is not tried for ever.
 _AGAIN = RetryHeartbeatStaleTrialCallback(max_retry=2, inherit_intermediate_values=True)
-# Held by the search as long as it runs the trial; the trial's own process has the folder by `skinseg.claims`.
+# Held by the search as long as it runs the trial; the trial's own process claims the folder by
+# `skinseg.run.claims`.
 _LOCK = ".trial"
 _TORN = ".torn"
 # How Optuna begins each line of a journal.

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from skinseg.checkpoint import read_checkpoint
 from skinseg.errors import SkinsegError
 from skinseg.models.networks import _read_weights
 from skinseg.models.stored import read_stored
+from skinseg.run.checkpoint import read_checkpoint
 
 
 def saved(content: object, **how: Any) -> bytes:

@@ -12,9 +12,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from skinseg.claims import claimed
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
+from skinseg.run.claims import claimed
 
 RECORD = ".skinseg"
 """The file that lists what was written: a line of JSON for each, with the command and a digest."""

@@ -1,4 +1,4 @@
-"""What a run writes about itself, so that it can be repeated and its numbers be read rightly."""
+"""Files are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,43 +7,18 @@ import hashlib
 import json
 import math
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinseg import __version__
 from skinseg.errors import SkinsegError
 from skinseg.machine import FULL, why
 from skinseg.names import ESCAPED
-from skinseg.written import current
+from skinseg.run.written import current
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "hydra-core",
-    "omegaconf",
-    "segmentation-models-pytorch",
-    "timm",
-    "albumentations",
-    "opencv-python-headless",
-    "torchmetrics",
-    "wandb",
-    "numpy",
-    "pandas",
-    "pillow",
-    "scikit-learn",
-)
 
 
 _NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
@@ -120,64 +95,3 @@ def first_rank() -> bool:
     from lightning.pytorch.utilities import rank_zero_only
 
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def provenance() -> dict[str, Any]:
-    """Returns where a run comes from: command, code, packages, hardware, time (UTC)."""
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "working_directory": str(Path.cwd()),
-        "skinseg": __version__,
-        "git": _git_state(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "hardware": {
-            "host": platform.node(),
-            "system": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpus": gpus,
-            "cuda": torch.version.cuda if gpus else None,
-        },
-    }
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Returns commit and whether the tree was changed, None outside of a checkout."""
-    folder = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        # An installed package may lie within a checkout of something else.
-        if Path(git("rev-parse", "--show-toplevel")) != folder.parent:
-            return None
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "changed_files": git("status", "--porcelain").splitlines(),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

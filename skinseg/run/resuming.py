@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and read with an error a person can act on."""
+"""Whether a training that goes on from a checkpoint would be the same training."""
 
 from __future__ import annotations
 
@@ -6,124 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
-from skinseg.models.stored import NotReadableError, read_stored
 from skinseg.quoting import override, pasted
-from skinseg.record import replacing
 
 log = logging.getLogger(__name__)
 
 # How a step is computed, which no state holds.
 _HOW = frozenset({"fused", "foreach", "_partial_"})
-
-
-class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the previous checkpoint and takes its place only when all of it was written.
-
-    What it reads is data: tensors and plain values, whatever the caller or the kind of path.
-    """
-
-    def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Any = lambda storage, _: storage,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Loads a checkpoint, with PyTorch's `weights_only`."""
-        return super().load_checkpoint(path, map_location, weights_only=True)
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Saves a checkpoint.
-
-        Raises:
-            SkinsegError: It cannot be written; a previous checkpoint of that name is untouched.
-        """
-        # By Python's file, whose error says what PyTorch's own writer does not: that the disk is full.
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # of its archive, which it cannot end then
-                if isinstance(cause := error.__context__, OSError):
-                    raise cause from None
-                raise OSError(str(error).splitlines()[0]) from error
-
-
-def read_checkpoint(path: str | Path, *, key: str) -> dict[str, Any]:
-    """Reads a checkpoint that skinseg wrote.
-
-    Args:
-        path: The file.
-        key: The config key that named it, for the message.
-
-    Returns:
-        Lightning's dictionary; "skinseg" holds the record of `LesionSegmenter`.
-
-    Raises:
-        SkinsegError: No such file, cut short, or not a checkpoint of skinseg.
-    """
-    if not str(path):
-        raise SkinsegError(f"{key} is empty; expected a file of <run folder>/checkpoints/.")
-    path = Path(path).expanduser()
-    if path.is_dir():
-        raise SkinsegError(f"{key}={path} is a folder; {_within(path, key)}")
-    if not path.is_file():
-        raise SkinsegError(
-            f"{key}={path}: no such file. A run keeps its checkpoints in <run folder>/checkpoints/."
-        )
-    try:
-        checkpoint = read_stored(path)
-    except NotReadableError as error:
-        raise SkinsegError(
-            f"{key}={path} ({path.stat().st_size} bytes) is not a whole checkpoint: {error}. "
-            "Take another one, e.g. last.ckpt or best.ckpt of a run."
-        ) from error
-    if not isinstance(checkpoint, dict) or not {"skinseg", "state_dict"} <= checkpoint.keys():
-        raise SkinsegError(
-            f"{key}={path} was not written by skinseg; expected a file of <run folder>/checkpoints/."
-        )
-    return checkpoint
-
-
-def _within(folder: Path, key: str) -> str:
-    """Says which checkpoint of a folder is likely to be meant, of those that are there."""
-    names = ("last.ckpt", "best.ckpt") if key == "ckpt_path" else ("best.ckpt", "last.ckpt")
-    for below in ("", "checkpoints/", "*/checkpoints/"):
-        for name in names:
-            if found := sorted(folder.glob(below + name)):
-                return f"did you mean {pasted(override(key, found[0]))}?"
-    return "expected a file of <run folder>/checkpoints/, and there is none in it."
-
-
-def load_weights(network: torch.nn.Module, checkpoint: dict[str, Any], *, key: str) -> None:
-    """Loads the network's weights of a checkpoint into a network of the same architecture.
-
-    Args:
-        network: The network to fill.
-        checkpoint: What `read_checkpoint` returned.
-        key: The config key that named it, for the message.
-
-    Raises:
-        SkinsegError: The architectures differ.
-    """
-    prefix = "network."
-    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    own = network.state_dict()
-    differing = sorted(state.keys() ^ own.keys()) + [
-        name for name in state.keys() & own.keys() if state[name].shape != own[name].shape
-    ]
-    if differing:
-        model = checkpoint["skinseg"].get("config", {}).get("model", {})
-        raise SkinsegError(
-            f"{key}: the checkpoint is of another architecture ({_name(model)}): {len(differing)} of "
-            f"{len(own)} tensors differ, e.g. {', '.join(differing[:3])}. Use the model it was trained with."
-        )
-    network.load_state_dict(state)
 
 
 def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], processes: int) -> None:
@@ -270,7 +160,3 @@ def _split_of(ckpt_path: str) -> str:
         if split.is_file()
         else "data.split.file=<run folder>/split.csv"
     )
-
-
-def _name(model: dict[str, Any]) -> str:
-    return f"{model.get('_target_', 'unknown')} {model.get('encoder_name', '')}".strip()

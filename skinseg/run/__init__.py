@@ -1,0 +1,1 @@
+"""What a run, and whatever else is written, is on the disk."""

@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skinseg import build
+from skinseg.build import nodes
 from skinseg.config.compose import compose, config_dir, plain
 from skinseg.data.mix import Mix
 from skinseg.data.photographs import read_image
@@ -124,7 +124,7 @@ def _changes() -> dict[str, Any]:
             if path.stem != "none":
                 node = plain(compose([f"{group}={path.stem}", "run_dir=."]))[group]
                 p = {"p": 1} if group == "mix" else {}
-                changes[f"{group}={path.stem}"] = build.instance(group, {**node, **p})
+                changes[f"{group}={path.stem}"] = nodes.instance(group, {**node, **p})
     return changes
 
 
@@ -207,7 +207,7 @@ def _kornia(
 def _configured(option: str, **arguments: float) -> Any:
     node = plain(compose([f"augment={option}", "run_dir=."]))["augment"]
     transforms = {name: {**one, **arguments} for name, one in node["transforms"].items()}
-    return build.instance("augment", {**node, "transforms": transforms})
+    return nodes.instance("augment", {**node, "transforms": transforms})
 
 
 def _tensors(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinseg import build
+from skinseg.build import nodes
 from skinseg.config.compose import compose, config_dir, plain
 from skinseg.data.dermoscopy import Hair
 from skinseg.data.lighting import Gains
@@ -40,15 +40,15 @@ def main() -> None:
     parts = {path.stem for path in (config_dir() / "augment/part").glob("*.yaml")}
     for number, part in enumerate(sorted(parts - {"shades_of_grey", "grey_world"})):  # which draw nothing
         (node,) = _node("augment", f"part/{part}")["transforms"].values()
-        transform = build.instance("augment", {**node, "p": 1})
+        transform = nodes.instance("augment", {**node, "p": 1})
         before = pairs[number % len(pairs)][0]
         _save(part, [[before, *(_seeded(transform, SEEDS + draw, before) for draw in range(DRAWS))]])
-    chain = build.instance("augment", _node("augment", "dermoscopy"))
+    chain = nodes.instance("augment", _node("augment", "dermoscopy"))
     before = pairs[0][0]
     rows = [[_seeded(chain, 4 * row + column, before) for column in range(4)] for row in range(2)]
     _save("dermoscopy", [[before, *rows[0][1:]], rows[1]])
     for option in ("shades_of_grey", "grey_world", "hair_removal"):
-        preprocess = build.instance("preprocess", _node("preprocess", option))
+        preprocess = nodes.instance("preprocess", _node("preprocess", option))
         artefact = Hair(p=1, colours=("black", "brown"), stubble=0) if "hair" in option else Gains(p=1)
         befores = [_seeded(artefact, 3 + row, pairs[row][0]) for row in range(2)]
         _save(f"preprocess_{option}", [[tile for image in befores for tile in (image, preprocess(image))]])
@@ -56,7 +56,7 @@ def main() -> None:
     masks = torch.from_numpy(np.stack([mask for _, mask in pairs]))[:, None]
     before = [_outlined(image, mask) for image, mask in zip(images, masks, strict=True)]
     for option, epoch in EPOCHS.items():
-        mix = build.instance("mix", {**_node("mix", option), "p": 1})
+        mix = nodes.instance("mix", {**_node("mix", option), "p": 1})
         mixed, outlines, _ = mix(images, masks, rows=range(len(images)), epoch=epoch, seed=0)
         after = [_outlined(image, mask) for image, mask in zip(mixed, outlines, strict=True)]
         _save(option, [before[:4], after[:4]])

@@ -134,7 +134,7 @@ def run(cfg: DictConfig) -> str | None:
 
 def _read(key: str, node: Node) -> Any:
     """Reads a data set whatever is wrong with it; returns catalog, problems, and its data module."""
-    from skinseg.build import data_source
+    from skinseg.build.training import data_source
     from skinseg.data.problems import KEEPABLE, PROBLEMS, Problems
 
     source = data_source(key, {name: value for name, value in node.items() if name != "split"})

@@ -88,7 +88,7 @@ def run(cfg: DictConfig) -> Comparison:
     config = plain(cfg)
     config = check(config, CompareConfig)
 
-    from skinseg import build
+    from skinseg.build import trainers, training
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import fetch_evaluations, finish, log_evaluation
     from skinseg.evaluation.comparison import Comparison
@@ -99,7 +99,7 @@ def run(cfg: DictConfig) -> Comparison:
     from skinseg.scoring.metrics import METRICS
 
     quiet()
-    build.settle_rank()
+    trainers.settle_rank()
     if config["metric"] not in METRICS:
         raise SkinsegError(f"metric={config['metric']}: unknown; known: {', '.join(METRICS)}.")
     ranges = (
@@ -144,7 +144,7 @@ def run(cfg: DictConfig) -> Comparison:
         _show(comparison, folder)
         exit_code = 1
         try:
-            log_evaluation(build.loggers(config), folder)
+            log_evaluation(training.loggers(config), folder)
             exit_code = 0
         finally:
             finish(exit_code)

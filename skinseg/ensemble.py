@@ -36,7 +36,7 @@ class EnsembleConfig:
         runs: Run folders, whose best checkpoints are taken, or checkpoints; or one folder that holds several
             runs (a sweep).
         trust: Packages of your own, or of somebody whom you trust, whose constructors the runs may name; see
-            `skinseg.trust`.
+            `skinseg.build.trust`.
     """
 
     name: str
@@ -63,11 +63,11 @@ def run(cfg: DictConfig) -> Path:
 
     from omegaconf import OmegaConf
 
+    from skinseg.build.trust import trusted_checkpoint
     from skinseg.callbacks.writing import WholeCheckpointIO
     from skinseg.inference.ensemble import join_checkpoints
     from skinseg.run.provenance import provenance
     from skinseg.run.writing import write_json, write_text
-    from skinseg.trust import trusted_checkpoint
 
     entries = [config["runs"]] if isinstance(config["runs"], str) else config["runs"]
     paths = [path for entry in entries for path in _checkpoints(Path(entry).expanduser())]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from skinseg.evaluation.side import Side
+    from skinseg.run.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class EvaluateConfig:
         seed: Of the bootstrap.
         ckpt: A checkpoint or a list of them.
         trust: Packages of your own, or of somebody whom you trust, whose constructors they may name; see
-            `skinseg.trust`.
+            `skinseg.build.trust`.
         predictions: Folder of masks that any program wrote, one for each scored image and no others.
         images: Folder of photographs.
         truth: Folder of masks.
@@ -146,7 +147,7 @@ def run(cfg: DictConfig) -> list[Path]:
     folders = []
     with afresh(root, "evaluate", _read_later(config)):
         for number, (path, record, side, own) in enumerate(zip(paths, records, sides, users, strict=True)):
-            called = folder_name(str(record["config"]["name"]))[:_LONGEST]
+            called = folder_name(str(record.config["name"]))[:_LONGEST]
             folder = root if len(paths) == 1 else root / f"{number}_{called}"
             place = Path(path).expanduser()
             folders.append(_evaluate_checkpoint(config, as_trained, place, side, folder, own))
@@ -203,12 +204,13 @@ def _checked(config: Plain) -> tuple[Plain, Plain]:
     return config, as_trained
 
 
-def _record(path: str, trust: str | list[str]) -> Plain:
+def _record(path: str, trust: str | list[str]) -> RunRecord:
     """What a checkpoint carries beside its weights."""
-    from skinseg.trust import trusted_checkpoint
+    from skinseg.build.trust import trusted_checkpoint
+    from skinseg.run.record import RunRecord
 
-    record: Plain = trusted_checkpoint(path, key="ckpt", trust=trust)["skinseg"]
-    if "sides" not in record:
+    record = RunRecord.of(trusted_checkpoint(path, key="ckpt", trust=trust))
+    if record.subsets is None:
         raise SkinsegError(
             f"ckpt={path} was written before checkpoints carried their split, so nobody can say which images "
             "it was trained on. Train it again, or resume it for an epoch (ckpt_path=...)."
@@ -216,8 +218,8 @@ def _record(path: str, trust: str | list[str]) -> Plain:
     return record
 
 
-def _refuse_choice_on_test(tested: list[Plain]) -> None:
-    runs = [record["config"]["run_dir"] for record in tested]
+def _refuse_choice_on_test(tested: list[RunRecord]) -> None:
+    runs = [record.config["run_dir"] for record in tested]
     twice = sorted({run for run in runs if runs.count(run) > 1})
     if twice:
         raise SkinsegError(
@@ -236,22 +238,21 @@ def _evaluate_checkpoint(
 ) -> Path:
     from collections.abc import Iterator
 
-    from skinseg import build
+    from skinseg.build import nets
     from skinseg.evaluation.result import Result, run_folder
     from skinseg.evaluation.rows import Job, Options, best_threshold, score_images
 
-    segmenter = build.load_segmenter(str(path), config["trust"])
-    record = segmenter.record
+    net, record = nets.load_net(path, config["trust"])
     loading = config["data"] or as_trained
     limit = _max_megapixels(config, as_trained, record)
-    predictor = build.predictor(
-        segmenter,
-        {
-            **config,
-            "batch_size": loading.get("batch_size"),
-            "num_workers": loading.get("num_workers"),
-            "max_megapixels": limit,
-        },
+    predictor = nets.predictor(
+        net,
+        record,
+        device=config["device"],
+        precision=config["precision"],
+        batch_size=loading.get("batch_size"),
+        num_workers=loading.get("num_workers"),
+        max_megapixels=limit,
     )
     workers = _workers(config)
     seconds = 0.0
@@ -265,7 +266,7 @@ def _evaluate_checkpoint(
             row = prediction.row
             yield Job(ids[row], images[row], masks[row], prediction.probability)
 
-    threshold, origin = segmenter.net.threshold, "fixed in the configuration"
+    threshold, origin = net.threshold, "fixed in the configuration"
     if config["threshold"] == "val":
         validation = _trained(as_trained, record, "val", config["trust"]).table
         with _progress(
@@ -299,7 +300,7 @@ def _evaluate_checkpoint(
         threshold_origin=origin,
         checkpoint=path,
         record=record,
-        network=segmenter.network,
+        network=net.network,
         seconds_per_image=seconds / len(side.table),
         device=str(predictor.device),
         own_data=config["data"] is None and config["truth"] is None,
@@ -348,8 +349,8 @@ def _read_later(config: Plain) -> dict[str, str | None]:
     return {key: config[key] for key in ("predictions", "images", "truth")}
 
 
-def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
-    from skinseg import build
+def _side(config: Plain, as_trained: Plain, record: RunRecord | None) -> Side:
+    from skinseg.build import training
     from skinseg.data.folders import read_folders
     from skinseg.evaluation.side import listed_side, other_side
     from skinseg.inference.files import find_mask_files, find_photographs
@@ -369,7 +370,7 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
         limit = _max_megapixels(config, as_trained, record)
         side = other_side(read_folders(masks, images, lesions, limit), record, config["overlap"])
     elif config["data"] is not None:
-        data = build.data_source("data", config["data"], seed=0)
+        data = training.data_source("data", config["data"], seed=0)
         side = other_side(data.catalog, record, config["overlap"])
     else:
         assert record is not None
@@ -383,45 +384,45 @@ def _side(config: Plain, as_trained: Plain, record: Plain | None) -> Side:
     )
 
 
-def _max_megapixels(config: Plain, as_trained: Plain, record: Plain | None) -> float:
+def _max_megapixels(config: Plain, as_trained: Plain, record: RunRecord | None) -> float:
     """Most millions of pixels of a picture: as set here, else as in the training on the same data."""
     from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 
     node = config["data"] or as_trained
     if "max_megapixels" not in node and record is not None and config["truth"] is None:
-        trained = record["config"]
+        trained = record.config
         node = (config["side"] == "test" and trained["test_data"]) or trained["data"]
     return float(node.get("max_megapixels", DEFAULT_MAX_MEGAPIXELS))
 
 
 def _trained(
-    as_trained: Plain, record: Plain, name: Literal["test", "val", "train"], trust: str | list[str]
+    as_trained: Plain, record: RunRecord, name: Literal["test", "val", "train"], trust: str | list[str]
 ) -> Side:
     """The side of the run's own data, or its test data where it was tested on another data set."""
-    from skinseg import build
+    from skinseg.build import training
+    from skinseg.build.trust import check_stored, only_read
     from skinseg.evaluation.side import other_side, trained_side
-    from skinseg.trust import check_stored, only_read
 
-    trained = record["config"]
+    trained = record.config
     changed = {key: value for key, value in as_trained.items() if key != "batch_size"}
     other = trained["test_data"] if name == "test" else None
     check_stored({"data": other or trained["data"]}, ["data"], source="The checkpoint's data", trust=trust)
     node = {**only_read(other or trained["data"], draw="root" in changed), **changed}
     node = {key: value for key, value in node.items() if key not in ("split", "overfit")}
-    catalog = build.data_source("data", node, seed=trained["seed"]).catalog
+    catalog = training.data_source("data", node, seed=trained["seed"]).catalog
     if other:
         return other_side(catalog, record, trained["test_overlap"])
     return trained_side(catalog, record, name)
 
 
 def _finish(config: Plain, result: Any) -> Path:
-    from skinseg import build
+    from skinseg.build import trainers, training
     from skinseg.callbacks.wandb_run import finish, log_evaluation
 
     result.write()
     result.show()
-    build.settle_rank()
-    loggers = build.loggers({**config, "run_dir": str(result.folder)})
+    trainers.settle_rank()
+    loggers = training.loggers({**config, "run_dir": str(result.folder)})
     exit_code = 1
     try:
         log_evaluation(loggers, result.folder)

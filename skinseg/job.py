@@ -4,7 +4,7 @@ python -m skinseg.job <run folder> [trust=<package>,<another>]
 
 It is what a sweep starts; by hand it starts a job as it was launched, or goes on from the job's own last
 checkpoint, where there is one. The folder may be of somebody else:
-which packages beside the known ones its configuration may name is said here (see `skinseg.trust`).
+which packages beside the known ones its configuration may name is said here (see `skinseg.build.trust`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import FrameType
 
 from omegaconf import OmegaConf
 
+from skinseg.build.trust import check_stored
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.names import ESCAPED, escape_output
 from skinseg.quoting import literal
@@ -29,7 +30,6 @@ from skinseg.run.writing import write_json
 from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, last_of, result_of
 from skinseg.sweep.stop import END
 from skinseg.train import RESULTS, is_first, run
-from skinseg.trust import check_stored
 
 _ASIDE = "checkpoints.interrupted"
 

@@ -32,6 +32,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from skinseg.build.trust import trusted
 from skinseg.config.check import check
 from skinseg.config.command import (
     RANK_VARIABLES,
@@ -65,7 +66,6 @@ from skinseg.sweep.jobs import (
     state_of,
 )
 from skinseg.sweep.stop import END, is_stopping, run_child, stop_at_interrupt
-from skinseg.trust import trusted
 
 log = logging.getLogger(__name__)
 
@@ -492,7 +492,7 @@ def run_in_child(
         job: Written.
         cwd: Its working directory.
         alone: Whether no other job writes to this terminal; else its output goes to its console.log.
-        trust: Packages that the configuration in the job's folder may name; see `skinseg.trust`.
+        trust: Packages that the configuration in the job's folder may name; see `skinseg.build.trust`.
         sweep: Folder of the sweep, where its jobs are not started in this process and are to be told when it
             stops.
         variables: Further environment variables.

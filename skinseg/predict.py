@@ -36,7 +36,7 @@ class PredictConfig:
         run_dir: The folder of the log.
         ckpt: A checkpoint of a run; it alone is needed.
         trust: Packages of your own, or of somebody whom you trust, whose constructors it may name; see
-            `skinseg.trust`.
+            `skinseg.build.trust`.
         input: Folder of photographs, with subfolders, of all kinds in `skinseg.data.kinds`. Files that are
             named as masks are passed over. Two photographs of one name, also in different subfolders, are
             refused, for all masks lie in one folder and these would have one name.
@@ -108,7 +108,7 @@ def _predict(config: Plain, output: Path) -> dict[str, str]:
     from rich.console import Console
     from rich.progress import track
 
-    from skinseg import build
+    from skinseg.build import nets
     from skinseg.inference.files import find_photographs, mask_name, masks_of_others, write_mask
     from skinseg.run.writing import FileNameError, write_csv
     from skinseg.run.written import afresh, written_before
@@ -124,9 +124,10 @@ def _predict(config: Plain, output: Path) -> dict[str, str]:
             f"output={output} already holds {whose}, e.g. {(there or before)[0].name}; take another folder, "
             "or overwrite=true replaces all that an earlier call wrote there."
         )
-    segmenter = build.load_segmenter(config["ckpt"], config["trust"])
-    predictor = build.predictor(segmenter, config)
-    threshold = segmenter.net.threshold if config["threshold"] is None else config["threshold"]
+    net, record = nets.load_net(config["ckpt"], config["trust"])
+    options = ("device", "precision", "batch_size", "num_workers", "max_megapixels")
+    predictor = nets.predictor(net, record, **{key: config[key] for key in options})
+    threshold = net.threshold if config["threshold"] is None else config["threshold"]
     console = Console(highlight=False, soft_wrap=True, markup=False)
     unreadable: dict[int, str] = {}
     done = turned = 0

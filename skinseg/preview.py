@@ -77,11 +77,11 @@ def run(cfg: DictConfig) -> Path:
 
     import numpy as np
 
-    from skinseg import build
+    from skinseg.build import training
     from skinseg.data.dataset import LesionDataset
     from skinseg.run.writing import replacing
 
-    data = build.datamodule(config)
+    data = training.datamodule(config)
     augmented = data.dataset("train")
     if not len(augmented):
         raise SkinsegError("The split has no train images; there is nothing to show.")

@@ -32,7 +32,8 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from skinseg import counting
-from skinseg.build import instance
+from skinseg.build.nodes import instance
+from skinseg.build.trust import trusted
 from skinseg.config.check import check
 from skinseg.config.command import as_the_job_sees_it
 from skinseg.config.compose import plain
@@ -61,7 +62,6 @@ from skinseg.sweep.study import (
     told,
     without_password,
 )
-from skinseg.trust import trusted
 
 log = logging.getLogger(__name__)
 

@@ -62,7 +62,8 @@ def run(cfg: DictConfig) -> dict[str, str]:
     config = plain(cfg)
     config = check(config, SplitConfig)
 
-    from skinseg.build import data_source, instance
+    from skinseg.build.nodes import instance
+    from skinseg.build.training import data_source
     from skinseg.data.splits import balance, rare_diagnoses
     from skinseg.run.writing import write_csv, write_json
     from skinseg.run.written import afresh

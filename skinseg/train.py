@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from skinseg.data.datamodule import LesionDataModule
     from skinseg.models.segmenter import LesionSegmenter
+    from skinseg.run.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -59,37 +60,39 @@ def run(cfg: DictConfig) -> float:
     """
     config = check(plain(cfg))
 
-    from skinseg import build
+    from skinseg.build import trainers, training
+    from skinseg.build.trust import trusted, trusted_checkpoint
     from skinseg.callbacks.quiet import quiet
     from skinseg.callbacks.wandb_run import finish, run_id
     from skinseg.data.loader import end_loader_processes
+    from skinseg.run import record as records
     from skinseg.run.resuming import check_resumable, check_same_split
-    from skinseg.trust import trusted, trusted_checkpoint
 
     quiet()
     _prepare_torch(config)
-    processes = build.settle_rank(config)
+    processes = trainers.settle_rank(config)
     run_dir = Path(config["run_dir"])
-    resumed = None
+    resumed = before = None
     if config["ckpt_path"] is not None:
         resumed = trusted_checkpoint(config["ckpt_path"], key="ckpt_path", trust=trusted(config))
+        before = records.RunRecord.of(resumed)
     so_far = _results_so_far(run_dir, config["ckpt_path"])
-    build.check_start(config)
-    if resumed is not None:
-        config = _with_found_before(config, resumed)
+    training.check_start(config)
+    if resumed is not None and before is not None:
+        config = _with_found_before(config, before)
         check_resumable(resumed, config, processes)
     exit_code = 1
     others = active_children()
     try:
-        data = build.datamodule(config)
+        data = training.datamodule(config)
         data.try_changes()
         if config["find"] is not None and resumed is None:
             config = _with_found(config, data)
-            data = build.datamodule(config)
-        steps = _budget_steps(config, data, resumed)
+            data = training.datamodule(config)
+        steps = _budget_steps(config, data, before)
         if config["budget"]["minutes"] is not None:
-            data = build.datamodule(config)
-        test_data = build.test_datamodule(config, data)
+            data = training.datamodule(config)
+        test_data = training.test_datamodule(config, data)
         if resumed is not None:
             check_same_split(resumed, config, data.split.fingerprint)
         _write_record(run_dir, config, data, test_data)
@@ -98,25 +101,16 @@ def run(cfg: DictConfig) -> float:
         # Before the fit, at whose end a full disk would cost the test side's scores.
         for module in dict.fromkeys((data, test_data) if config["test"] else (data,)):
             module.prepare_data()
-        stamps = data.split.stamps
-        carried: dict[str, Any] = {
-            "config": config,
-            "split": data.split.fingerprint,
-            "sides": data.split.table.to_dict("list"),
-            "stamps": stamps,
-        }
-        if steps is not None:
-            carried["budget_steps"] = steps
-        segmenter = build.segmenter(config, carried)
-        callbacks = build.callbacks(config)
-        loggers = build.loggers(config, resumed)
-        carried["wandb_run"] = run_id(loggers)
-        trainer = build.trainer(config, callbacks, loggers)
+        segmenter = training.segmenter(config)
+        callbacks = training.callbacks(config)
+        loggers = training.loggers(config, resumed)
+        segmenter.record = records.record_of(config, data.split, steps, run_id(loggers))
+        trainer = trainers.trainer(config, callbacks, loggers)
         if steps is not None:
             _limit(trainer, steps, data, config)
         _check_batches(trainer, data, test_data if config["test"] else None)
         for logger in loggers:
-            logger.log_hyperparams({**config, "stamps": stamps} if stamps else config)
+            logger.log_hyperparams({**config, "stamps": stamps} if (stamps := data.split.stamps) else config)
         objective = _fit_and_score(trainer, segmenter, data, test_data, config)
         exit_code = 0
     except (RuntimeError, OSError) as error:
@@ -144,12 +138,12 @@ def _with_found(config: Plain, data: LesionDataModule) -> Plain:
     return _with_value(config, "optimizer", "lr", find_lr(config, data))
 
 
-def _with_found_before(config: Plain, resumed: Plain) -> Plain:
+def _with_found_before(config: Plain, before: RunRecord) -> Plain:
     """Returns the configuration with what `find` found in the run that is resumed."""
     if config["find"] is None:
         return config
     group, key = {"batch_size": ("data", "batch_size"), "lr": ("optimizer", "lr")}[config["find"]]
-    value = resumed["skinseg"]["config"][group][key]
+    value = before.config[group][key]
     if not isinstance(value, int | float):
         raise SkinsegError(f"ckpt_path: its {group}.{key} is {value!r}; expected a number.")
     return _with_value(config, group, key, value)
@@ -161,7 +155,7 @@ def _with_value(config: Plain, group: str, key: str, value: float) -> Plain:
     return {**config, group: {**config[group], key: value}}
 
 
-def _budget_steps(config: Plain, data: LesionDataModule, resumed: Plain | None) -> int | None:
+def _budget_steps(config: Plain, data: LesionDataModule, before: RunRecord | None) -> int | None:
     """Returns the optimizer steps of the budget, None where there is none.
 
     A resumed run keeps those of the first one.
@@ -172,8 +166,8 @@ def _budget_steps(config: Plain, data: LesionDataModule, resumed: Plain | None) 
     minutes = config["budget"]["minutes"]
     if minutes is None:
         return steps
-    if resumed is not None and "budget_steps" in resumed["skinseg"]:
-        return int(resumed["skinseg"]["budget_steps"])
+    if before is not None and before.budget_steps is not None:
+        return before.budget_steps
     steps = steps_of(minutes, config, data)
     log.info("budget.minutes=%g: %s.", minutes, counted(steps, "step"))
     return steps
@@ -547,12 +541,12 @@ def is_first(config: Plain) -> bool:
     """
     if RANK_VARIABLES.isdisjoint(os.environ):  # told without PyTorch
         return True
-    from skinseg import build
+    from skinseg.build import trainers
     from skinseg.callbacks.quiet import quiet
     from skinseg.run.writing import first_rank
 
     quiet()
-    build.settle_rank(config)
+    trainers.settle_rank(config)
     return first_rank()
 
 

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from skinseg import build
+from skinseg.build import training
 from skinseg.callbacks.writing import WholeCheckpointIO
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
@@ -62,7 +62,7 @@ def find_batch_size(config: Plain, data: LesionDataModule) -> int:
 def _fits(config: Plain, data: LesionDataModule) -> bool:
     trainer = _trainer(config, max_epochs=1, limit_train_batches=3, limit_val_batches=1)
     try:
-        trainer.fit(build.segmenter({**config, "compile": None}), datamodule=data)
+        trainer.fit(training.segmenter({**config, "compile": None}), datamodule=data)
     except RuntimeError as error:
         if not is_oom_error(error):
             raise
@@ -135,7 +135,7 @@ def _loss_at(rate: float, config: Plain, data: LesionDataModule) -> float:
         callbacks=[losses],
     )
     try:
-        trainer.fit(build.segmenter(config), datamodule=data)
+        trainer.fit(training.segmenter(config), datamodule=data)
     except NonFiniteLossError:
         return float("inf")
     # Lightning hands each batch's loss on as its share of the step's.
@@ -194,7 +194,7 @@ def steps_of(minutes: float, config: Plain, data: LesionDataModule) -> int:
         accumulate_grad_batches=accumulated,
         callbacks=[clock],
     )
-    trainer.fit(build.segmenter(config), datamodule=data)
+    trainer.fit(training.segmenter(config), datamodule=data)
     return max(1, int(minutes * 60 / clock.seconds_per_step))
 
 

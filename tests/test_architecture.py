@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 PACKAGE = REPOSITORY / "skinseg"
 COMMANDS = (
     "train", "evaluate", "predict", "compare", "audit", "split", "preview", "download", "job", "multirun",
-    "dashboard", "ensemble", "search",
+    "dashboard", "ensemble", "search", "command",
 )  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from skinseg.build import instance
+from skinseg.build.nodes import instance
 from skinseg.config.check import check, check_changes
 from skinseg.config.compose import compose, plain
 from skinseg.config.rules import value_problems
@@ -250,20 +250,23 @@ def test_a_near_name_is_proposed_for_a_target(target: str, near: str) -> None:
     assert re.search(rf"loss\._target_={target}: cannot be imported \(.+\); did you mean {near}\?$", said)
 
 
+@pytest.mark.parametrize("target", ["innocent.Net", "village.innocent.Net"])
 @pytest.mark.parametrize("how", ["check", "build"])
 def test_a_broken_package_is_blamed_and_not_the_one_that_imports_it(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    how: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "mended_by_nobody.py").write_text("raise TypeError('Descriptors cannot be created.')")
     imports = "try:\n    import mended_by_nobody\nexcept ImportError:\n    pass\n"
-    (tmp_path / "innocent.py").write_text(f"{imports}class Net: ...")
+    module = tmp_path / f"{target.removesuffix('.Net').replace('.', '/')}.py"
+    module.parent.mkdir(exist_ok=True)
+    module.write_text(f"{imports}class Net: ...")
     monkeypatch.syspath_prepend(tmp_path)
-    message = "model._target_=innocent.Net: cannot be imported (in mended_by_nobody: TypeError: Descriptors"
+    message = f"model._target_={target}: cannot be imported (in mended_by_nobody: TypeError: Descriptors"
     if how == "check":
-        assert message in problems("model._target_=innocent.Net")
+        assert message in problems(f"model._target_={target}")
     else:
         with pytest.raises(SkinsegError, match=re.escape(message)):
-            instance("model", {"_target_": "innocent.Net"})
+            instance("model", {"_target_": target})
     assert not caplog.records, "one message"
 
 

@@ -13,7 +13,7 @@ import torch
 from conftest import make_ham, train_tiny
 from trees import write_isic9
 
-from skinseg import build
+from skinseg.build import nets
 from skinseg.config.compose import compose, plain
 from skinseg.ensemble import run
 from skinseg.errors import SkinsegError
@@ -21,8 +21,6 @@ from skinseg.evaluate import run as evaluate
 from skinseg.inference.files import find_photographs
 from skinseg.predict import run as predict
 from skinseg.run.checkpoint import read_checkpoint
-
-PREDICTING = {"device": "cpu", "precision": "32-true", "batch_size": 4, "num_workers": 0}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,9 @@ def test_nothing_is_no_ensemble(tmp_path: Path) -> None:
 
 
 def probabilities(path: Path, files: list[str]) -> np.ndarray:
-    predictor = build.predictor(build.load_segmenter(str(path)), PREDICTING)
+    predictor = nets.predictor(
+        *nets.load_net(path), device="cpu", precision="32-true", batch_size=4, num_workers=0
+    )
     return np.stack([prediction.probability for prediction in predictor(files)])
 
 

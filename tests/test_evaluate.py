@@ -21,7 +21,7 @@ from conftest import write_mask as mask_box
 from PIL import Image
 from trees import write_isic9
 
-from skinseg import build
+from skinseg.build import nets
 from skinseg.callbacks import wandb_run
 from skinseg.config.check import check
 from skinseg.config.compose import compose, config_dir, plain
@@ -310,13 +310,13 @@ def test_a_malformed_mask_of_validation_is_named(place: Path) -> None:
 def test_what_the_loader_is_told_of_other_data(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_ham(place / "more", 32)
     asked: list[Any] = []
-    original = build.predictor
+    original = nets.predictor
 
-    def predictor(segmenter: Any, config: Any) -> Any:
-        asked.append((config["batch_size"], config["num_workers"]))
-        return original(segmenter, config)
+    def predictor(*args: Any, **options: Any) -> Any:
+        asked.append((options["batch_size"], options["num_workers"]))
+        return original(*args, **options)
 
-    monkeypatch.setattr(build, "predictor", predictor)
+    monkeypatch.setattr(nets, "predictor", predictor)
     evaluate(place, "data=ham10000", f"data.root={place / 'more'}", "data.batch_size=3", "data.num_workers=0")
     assert asked == [(3, 0)]
 

@@ -95,7 +95,9 @@ def train(words: Sequence[str], output: str) -> None:
 def start() -> Callable[[Sequence[str], Path], multiprocessing.process.BaseProcess]:
     """Starts a training in a process that has imported PyTorch already, which else were most of its time."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_kills", "skinseg.build", "skinseg.tuning", "skinseg.summary"])
+    context.set_forkserver_preload(
+        ["test_kills", "skinseg.build.training", "skinseg.tuning", "skinseg.summary"]
+    )
 
     def started(words: Sequence[str], output: Path) -> multiprocessing.process.BaseProcess:
         process = context.Process(target=train, args=(list(words), str(output)))

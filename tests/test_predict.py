@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,15 @@ import torch
 from conftest import AskScorer, make_ham, train_tiny
 from PIL import Image
 
-from skinseg import build
+from skinseg.build import nets
 from skinseg.config.compose import compose
 from skinseg.data.inputs import read_input
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
+from skinseg.models.net import LesionNet
 from skinseg.names import escape_output, shown
 from skinseg.predict import main, run
+from skinseg.run.record import RunRecord
 from skinseg.run.written import RECORD
 
 
@@ -76,8 +80,13 @@ def test_masks_are_of_the_photographs_sizes_and_the_challenges_form(ckpt: Path, 
             assert set(np.unique(np.array(mask))) <= {0, 255}
 
 
+def probabilities(net: LesionNet, record: RunRecord, files: list[str]) -> np.ndarray:
+    predictor = nets.predictor(net, record, device="cpu", num_workers=0)
+    return np.stack([prediction.probability for prediction in predictor(files)])
+
+
 @pytest.mark.slow
-def test_preprocessing_of_the_run_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preprocessing_of_the_run_is_applied(tmp_path: Path) -> None:
     """Trained with preprocessing, scored with it, predicted with it: the same masks to the pixel.
 
     The photographs are under light of many colours, which the network would take amiss.
@@ -90,8 +99,7 @@ def test_preprocessing_of_the_run_is_applied(tmp_path: Path, monkeypatch: pytest
     run_dir = train_tiny(root, tmp_path / "run", "preprocess=grey_world", "data.split.test=0.4")
     ckpt = run_dir / "checkpoints/best.ckpt"
     trained = pd.read_csv(run_dir / "scores.csv").set_index("image_id")
-    segmenter = build.load_segmenter(str(ckpt))
-    config = {"device": "cpu", "precision": None, "batch_size": None, "num_workers": 0}
+    net, record = nets.load_net(ckpt)
     (tmp_path / "in").mkdir()
     for image_id in trained.index:
         (source,) = root.glob(f"*/{image_id}.jpg")
@@ -108,12 +116,11 @@ def test_preprocessing_of_the_run_is_applied(tmp_path: Path, monkeypatch: pytest
         inputs.append(np.clip(np.round(image * gains), 0, 255).astype(np.uint8))
     pixels = torch.from_numpy(np.stack(inputs).transpose(0, 3, 1, 2))
     with torch.inference_mode():
-        expected = segmenter.net.probabilities(pixels, (32, 40))[:, 0].numpy()
-    found = np.stack([prediction.probability for prediction in build.predictor(segmenter, config)(files)])
+        expected = net.probabilities(pixels, (32, 40))[:, 0].numpy()
+    found = probabilities(net, record, files)
     assert np.abs(found - expected).max() < 1e-4
-    without = dict(segmenter.record["config"], preprocess=None)
-    monkeypatch.setitem(segmenter.record, "config", without)
-    raw = np.stack([prediction.probability for prediction in build.predictor(segmenter, config)(files)])
+    record = replace(record, config={**record.config, "preprocess": None})
+    raw = probabilities(net, record, files)
     assert np.abs(raw - expected).max() > 0.02, "it makes a difference here"
 
     predict(ckpt, tmp_path, f"threshold={middle}")
@@ -131,9 +138,8 @@ def test_preprocessing_of_the_run_is_applied(tmp_path: Path, monkeypatch: pytest
 def test_threshold_and_what_stands_beside_a_photograph(ckpt: Path, tmp_path: Path) -> None:
     """All photographs in one go give the same probabilities as each one alone."""
     photographs(tmp_path / "in")
-    segmenter = build.load_segmenter(str(ckpt))
-    config = {"device": "cpu", "precision": None, "batch_size": None, "num_workers": 0}
-    predictor = build.predictor(segmenter, config)
+    net, record = nets.load_net(ckpt)
+    predictor = nets.predictor(net, record, device="cpu", num_workers=0)
     files = sorted(map(str, (tmp_path / "in").rglob("IMG*")))
     together = {prediction.row: prediction.probability for prediction in predictor(files)}
     for row, file in enumerate(files):
@@ -144,6 +150,18 @@ def test_threshold_and_what_stands_beside_a_photograph(ckpt: Path, tmp_path: Pat
     name = Path(files[0]).stem
     with Image.open(tmp_path / "out" / f"{name}_segmentation.png") as mask:
         assert ((np.array(mask) > 0) == (together[0] >= np.float32(middle))).all()
+
+
+def test_a_network_is_loaded_without_what_trained_it(ckpt: Path) -> None:
+    """Another program that takes one has neither Lightning nor Hydra to import."""
+    script = f"""
+import sys
+from skinseg.build.nets import load_net, predictor
+predictor(*load_net({str(ckpt)!r}), device="cpu", num_workers=0)
+print(sorted({{"lightning", "pytorch_lightning", "hydra", "omegaconf"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_an_unreadable_photograph_is_listed_and_not_fatal(ckpt: Path, tmp_path: Path) -> None:

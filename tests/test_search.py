@@ -30,6 +30,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from optuna.trial import TrialState
 
 from skinseg import search, train
+from skinseg.build.trust import check_stored
 from skinseg.callbacks.pruning import ReportTrial
 from skinseg.config.check import check
 from skinseg.config.command import as_the_job_sees_it
@@ -39,7 +40,6 @@ from skinseg.run.claims import LOCK
 from skinseg.run.writing import write_json
 from skinseg.sweep.jobs import FAILED, JOB, Job
 from skinseg.sweep.study import PRUNED, STORAGE, counted, open_storage
-from skinseg.trust import check_stored
 
 SPACE = (
     "~search.space",

@@ -27,7 +27,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from skinseg import build
+from skinseg.build import nets, training
 from skinseg.callbacks import panels
 from skinseg.callbacks.checkpoint import BestAndLast
 from skinseg.callbacks.metrics_file import go_on_from
@@ -147,13 +147,12 @@ def test_the_picture_of_drawn_images_is_stamped(monkeypatch: pytest.MonkeyPatch,
 def test_scores_are_those_of_the_best_checkpoint_at_native_size(train: Train) -> None:
     """Scores again by hand, from checkpoint and files alone."""
     folder = train("trainer.max_epochs=3", "data.image_size=[24,32]")
-    segmenter = build.load_segmenter(str(folder / "checkpoints/best.ckpt"))
-    config = segmenter.record["config"]
-    data: LesionDataModule = build.datamodule(config)
+    net, record = nets.load_net(folder / "checkpoints/best.ckpt")
+    data: LesionDataModule = training.datamodule(dict(record.config))
     expected = pd.read_csv(folder / "scores.csv").set_index("image_id")
     for sample in map(data.dataset("test").__getitem__, range(len(expected))):
         with torch.no_grad():
-            probability = segmenter.net.probabilities(sample["image"][None], (32, 40))[0]
+            probability = net.probabilities(sample["image"][None], (32, 40))[0]
         counts = confusion_counts(sample["truth"][None], probability >= 0.5)
         scores = overlap_scores(*counts.numpy().T)
         for metric in OVERLAP_METRICS:

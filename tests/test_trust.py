@@ -19,7 +19,9 @@ import torch
 from conftest import REPOSITORY, TINY, make_ham, train_tiny
 from omegaconf import OmegaConf, open_dict
 
-from skinseg import build, job
+from skinseg import job
+from skinseg.build import nets, nodes
+from skinseg.build.trust import _KINDS, _NOT_NULL, check_stored, only_read
 from skinseg.callbacks.writing import WholeCheckpointIO
 from skinseg.config.compose import compose, plain
 from skinseg.ensemble import run as ensemble
@@ -33,7 +35,6 @@ from skinseg.run.checkpoint import read_checkpoint
 from skinseg.sweep.jobs import Job, fingerprint
 from skinseg.train import main
 from skinseg.train import run as train
-from skinseg.trust import _KINDS, _NOT_NULL, check_stored, only_read
 
 TOUCH = "touch marker"
 UNET = "segmentation_models_pytorch.Unet"
@@ -49,8 +50,8 @@ BAD: dict[str, Any] = {
     "partial": {"_target_": "functools.partial", "_args_": ["os.system", TOUCH]},
     "hydra's own": {"_target_": "hydra.utils.instantiate", "config": {"_target_": "os.system"}},
     "hydra's lookup": {"_target_": "hydra.utils.get_method", "path": "os.system"},
-    "our own builder": {"_target_": "skinseg.build.network", "config": {}},
-    "our own loader": {"_target_": "skinseg.build.load_segmenter", "path": "other.ckpt"},
+    "our own builder": {"_target_": "skinseg.build.nets.network", "config": {}},
+    "our own loader": {"_target_": "skinseg.build.nets.load_net", "path": "other.ckpt"},
     "function that loads": {"_target_": "segmentation_models_pytorch.from_pretrained", "path": "x"},
     "function of a known package": {"_target_": "torch.hub.load", "repo_or_dir": ".", "model": "x"},
     "method": {"_target_": f"{UNET}.from_pretrained", "path": "x"},
@@ -209,11 +210,6 @@ PLACES: dict[str, Change] = {
     "model by another name": model_is(BAD["other name through a package"]),
     "model beside the command": model_is(BAD["module beside the command"]),
     "in the model": lambda record: record["config"]["model"].update(classes=BAD["other package"]),
-    "loss": lambda record: record["config"].update(loss=BAD["other package"]),
-    "optimizer": lambda record: record["config"].update(
-        optimizer={**BAD["other package"], "_partial_": True}
-    ),
-    "scheduler": lambda record: record["config"].update(scheduler=BAD["other package"]),
     "preprocess": lambda record: record["config"]["preprocess"].update(
         transforms={"x": BAD["other package"]}
     ),
@@ -250,6 +246,18 @@ def test_no_command_runs_what_a_checkpoint_names(
         COMMANDS[command](trained, ckpt)
     assert not payload.exists()
     assert not (tmp_path / "masks").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_what_trained_a_network_is_not_built_to_apply_it(
+    command: str, trained: Path, tmp_path: Path, payload: Path
+) -> None:
+    def change(record: dict[str, Any]) -> None:
+        for key in ("loss", "optimizer", "scheduler"):
+            record["config"][key] = BAD["other package"]
+
+    COMMANDS[command](trained, tampered(trained, tmp_path / "changed", change))
+    assert not payload.exists()
 
 
 @pytest.mark.parametrize("key", ["reader", "cache_dir"])
@@ -366,7 +374,7 @@ def test_lightning_unpickles_nothing(tmp_path: Path, payload: Path) -> None:
                 WholeCheckpointIO().load_checkpoint(path, weights_only=weights_only)
     assert not payload.exists()
     with pytest.raises(SkinsegError, match="not a whole checkpoint"):
-        build.load_segmenter("evil.ckpt")
+        nets.load_net("evil.ckpt")
     assert not payload.exists()
 
 
@@ -385,7 +393,7 @@ def test_a_stored_text_is_taken_literally(
     ]
     config = {"name": texts, "data": {"root": texts[0]}}
     assert plain(OmegaConf.create(literal(config))) == config  # type: ignore[arg-type]
-    built = build.instance("x", {"_target_": "builtins.dict", "texts": texts, "nested": {"x": texts[1]}})
+    built = nodes.instance("x", {"_target_": "builtins.dict", "texts": texts, "nested": {"x": texts[1]}})
     assert built == {"texts": texts, "nested": {"x": texts[1]}}
     ckpt = tampered(
         trained, tmp_path / "evil", lambda record: record["config"].update(name="${oc.env:SECRET}")
@@ -404,13 +412,13 @@ def test_no_encoder_weights_are_fetched_for_a_checkpoint(
         asked.append(dict(options))
         return torch.nn.Identity()
 
-    monkeypatch.setattr(build, "build_network", network)
+    monkeypatch.setattr(nets, "build_network", network)
     config = plain(compose(["run_dir=."]))
     del config["model"]["encoder_weights"]
     inner = {"_target_": UNET, "encoder_weights": "imagenet", "nested": [{"pretrained": True}]}
     config["model"]["aux_params"] = {"x": inner, "y": {"_target_": f"{ENCODERS}.TimmUniversalEncoder"}}
-    monkeypatch.setattr(build, "_built", lambda _, value: value)
-    build._trained_network(config)
+    monkeypatch.setattr(nodes, "_built", lambda _, value: value)
+    nets._trained_network(config)
     assert asked[0]["encoder_weights"] is None
     x, y = asked[0]["aux_params"].values()
     assert x["encoder_weights"] is None
@@ -607,6 +615,6 @@ def test_one_way_to_read_a_checkpoint_and_none_to_unpickle() -> None:
         assert not calls.keys() & unsafe, here
         assert "torch.load" not in calls or "weights_only=True" in ast.unparse(calls["torch.load"]), here
         if "read_checkpoint" in imported:
-            assert here == "trust.py", "trust.trusted_checkpoint looks at what a checkpoint names"
+            assert here == "build/trust.py", "trust.trusted_checkpoint looks at what a checkpoint names"
         if imported & {"instantiate", "get_object"}:
-            assert here in ("build.py", "config.py"), "build.instance builds"
+            assert here == "build/nodes.py", "nodes.instance builds"

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import Profiler
 
 from benchmarks.training.work import Result, StepClock, Work, peak_memory, rate, synchronise, timed_loading
-from skinseg import build
+from skinseg.build import nets, training
 from skinseg.config.compose import compose, plain
 from skinseg.train import run as train
 
@@ -119,14 +119,12 @@ def run(work: Work) -> Result:
     train(config)
     result = Clock.last.result
     images = work.files("val")[0]
-    segmenter = build.load_segmenter(f"{work.scratch}/run/checkpoints/best.ckpt")
-    predictor = build.predictor(
-        segmenter, {"device": work.device, "precision": None, "batch_size": None, "num_workers": work.workers}
-    )
+    net, record = nets.load_net(f"{work.scratch}/run/checkpoints/best.ckpt")
+    predictor = nets.predictor(net, record, device=work.device, num_workers=work.workers)
     result["predict_images_per_s"] = rate(
         work, len(images), lambda: [prediction.probability >= 0.5 for prediction in predictor(images)]
     )
-    data = build.datamodule(plain(config))
+    data = training.datamodule(plain(config))
     data.prepare_data()
     data.setup("fit")
     result["load_images_per_s"] = timed_loading(work, data.train_dataloader())

@@ -104,7 +104,7 @@ class RootConfig:
         ckpt_path: A checkpoint to resume from: weights, optimizer, schedule, epoch.
         init_from: A checkpoint to take the weights from, nothing else.
         trust: Packages of your own, or of somebody whom you trust, that a checkpoint may name beside those of
-            this configuration; see `skinseg.trust`.
+            this configuration; see `skinseg.build.trust`.
         budget: How long a run trains, where that is to be the same for several; see `BudgetConfig`.
         sweep: What a multirun does beside its jobs; see `SweepConfig`.
         search: Trials in place of one run; see `SearchConfig`. null: one run.

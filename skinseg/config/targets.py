@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import pkgutil
 import sys
 import traceback
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -58,7 +60,7 @@ def imported(target: str) -> Any:
         TargetError: It cannot be imported.
     """
     try:
-        return pkgutil.resolve_name(target)
+        return _located(target)
     except Exception as error:  # whatever an import may raise belongs to the user's target
         raise TargetError(f"cannot be imported ({reason_of_import(error)}){_proposal(target)}") from error
 
@@ -74,6 +76,24 @@ def _proposal(target: str) -> str:
         known = {*vars(module), *(found.name for found in submodules)}
     near = nearest(parts[depth], known) if parts[depth] not in known else []
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _located(target: str) -> Any:
+    """Returns what a dotted path names; unlike `pkgutil.resolve_name`, with the reason why a module fails."""
+    path, *names = target.split(".")
+    found: Any = importlib.import_module(path)
+    for name in names:
+        path = f"{path}.{name}"
+        try:
+            found = getattr(found, name)
+        except AttributeError as missing:
+            if not isinstance(found, types.ModuleType):
+                raise
+            try:
+                found = importlib.import_module(path)
+            except ModuleNotFoundError as error:
+                raise missing if error.name == path else error from None
+    return found
 
 
 def reason_of_import(error: BaseException) -> str:

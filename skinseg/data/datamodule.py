@@ -33,7 +33,7 @@ from skinseg.data.dataset import EpochSampler, LesionDataset, collate
 from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.inputs import input_files
 from skinseg.data.inspection import Verify
-from skinseg.data.loader import LateDataLoader, prepare_worker
+from skinseg.data.loader import LateDataLoader, default_workers, prepare_worker, usable_cores, warn_of_workers
 from skinseg.data.masks import PSEUDO
 from skinseg.data.mix import Mix
 from skinseg.data.passed import PassedFiles
@@ -427,29 +427,6 @@ def _read_pairs(path: Path, catalog: Catalog) -> list[tuple[str, str]]:
     return list(zip(a[both], b[both], strict=True))
 
 
-def default_workers() -> int:
-    """Returns how many loader processes suit this machine; see `LesionDataModule`."""
-    cores = usable_cores()
-    if cores <= 2 and not torch.cuda.is_available():
-        return 0
-    return min(8, cores)
-
-
-def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Returns how many cores this process may use: by its affinity and by its container's share of time.
-
-    Args:
-        cgroup: Where Linux (cgroup v2) tells a container's share, in `cpu.max`: microseconds of time in each
-            period, or "max".
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        share, period = map(int, (cgroup / "cpu.max").read_text().split())
-    except (OSError, ValueError):
-        return cores
-    return max(1, min(cores, -(-share // period)))
-
-
 @cache
 def warn_of_empty_masks(empty: int, masks: int, image_size: tuple[int, int]) -> None:
     """Warns, once in a process, of masks without a lesion at the network's input size.
@@ -468,24 +445,3 @@ def warn_of_empty_masks(empty: int, masks: int, image_size: tuple[int, int]) -> 
         height,
         width,
     )
-
-
-@cache
-def warn_of_workers(key: str, workers: int) -> None:
-    """Warns, once in a process, of more loader processes than there are cores for them.
-
-    Args:
-        key: The config key that says how many, for the message.
-        workers: How many.
-    """
-    cores = usable_cores()
-    if workers > cores:
-        log.warning(
-            "%s=%d: more loader processes than the %s that this process may use, so that they wait for "
-            "each other. Set %s=%d or less, or null to have it chosen.",
-            key,
-            workers,
-            counted(cores, "core"),
-            key,
-            cores,
-        )

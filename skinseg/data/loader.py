@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
 
+from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.machine import no_shared_memory
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -137,3 +144,47 @@ def end_loader_processes(but: Sequence[BaseProcess] = ()) -> None:
 
 def _end_later(*_: object) -> None:
     signal.alarm(_GRACE_S)
+
+
+def default_workers() -> int:
+    """Returns how many loader processes suit this machine; see `LesionDataModule`."""
+    cores = usable_cores()
+    if cores <= 2 and not torch.cuda.is_available():
+        return 0
+    return min(8, cores)
+
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Returns how many cores this process may use: by its affinity and by its container's share of time.
+
+    Args:
+        cgroup: Where Linux (cgroup v2) tells a container's share, in `cpu.max`: microseconds of time in each
+            period, or "max".
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        share, period = map(int, (cgroup / "cpu.max").read_text().split())
+    except (OSError, ValueError):
+        return cores
+    return max(1, min(cores, -(-share // period)))
+
+
+@cache
+def warn_of_workers(key: str, workers: int) -> None:
+    """Warns, once in a process, of more loader processes than there are cores for them.
+
+    Args:
+        key: The config key that says how many, for the message.
+        workers: How many.
+    """
+    cores = usable_cores()
+    if workers > cores:
+        log.warning(
+            "%s=%d: more loader processes than the %s that this process may use, so that they wait for "
+            "each other. Set %s=%d or less, or null to have it chosen.",
+            key,
+            workers,
+            counted(cores, "core"),
+            key,
+            cores,
+        )

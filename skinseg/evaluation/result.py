@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -31,6 +32,7 @@ from skinseg.report.page import GalleryImage, evaluation_page
 from skinseg.report.wording import percent
 from skinseg.run.identity import digest, method_identity
 from skinseg.run.provenance import provenance
+from skinseg.run.record import RunRecord
 from skinseg.run.test_log import describe as describe_scorings
 from skinseg.run.test_log import log_scoring, scorings
 from skinseg.run.writing import write_csv, write_json, write_text
@@ -81,7 +83,7 @@ class Result:
     threshold: float | None = None
     threshold_origin: str = ""
     checkpoint: Path | None = None
-    record: dict[str, Any] | None = None
+    record: RunRecord | None = None
     network: nn.Module | None = None
     seconds_per_image: float = 0.0
     device: str = ""
@@ -109,7 +111,7 @@ class Result:
     def name(self) -> str:
         """What was evaluated: the run's name, or the folder's."""
         if self.record is not None:
-            return str(self.record["config"]["name"])
+            return str(self.record.config["name"])
         return Path(self.config["predictions"]).expanduser().resolve().name
 
     @cached_property
@@ -141,7 +143,7 @@ class Result:
             "protocol": self._protocol(datasets, lesions),
             "left_out": dict(self.side.left_out),
             "identity": self._identity(),
-            "config": None if self.record is None else self.record["config"],
+            "config": None if self.record is None else self.record.config_written,
             "strata": content.by_strata(table, self.user, **how),
             "calibration": content.calibration(self.scored.calibration),
             "ceiling": content.ceiling(self._agreement(), table),
@@ -227,8 +229,8 @@ class Result:
     def _stamps(self) -> list[str]:
         stamps = [*self.side.stamps, *training_stamps(self.record, self.side)]
         if self.record is not None:
-            stamps += [stamp for stamp in self.record.get("stamps", []) if stamp not in stamps]
-            if self.record["config"]["data"].get("overfit"):
+            stamps += [stamp for stamp in self.record.stamps if stamp not in stamps]
+            if self.record.config["data"]["overfit"]:
                 stamps.append("OVERFIT: the network was trained on a handful of images")
         return stamps
 
@@ -265,13 +267,13 @@ class Result:
             ["Averaging", "per image, mean over images; undefined scores are left out and counted"],
         ]
         if self.record is not None:
-            trained = self.record["config"]
+            trained = self.record.config
             height, width = trained["data"]["image_size"]
             rows += [
                 ["Threshold", f"{self.threshold:g} ({self.threshold_origin})"],
                 ["Checkpoint", f"{self.checkpoint} ({self._choice(trained['monitor'])})"],
                 ["Network", f"{_network(trained)}, input {width}x{height}{_preprocessing(trained)}"],
-                ["Config fingerprint", digest([json.dumps(trained, sort_keys=True, default=str)])],
+                ["Config fingerprint", self._config_fingerprint()],
             ]
         else:
             rows += [["Predictions", f"masks of {Path(config['predictions']).expanduser()}"]]
@@ -284,12 +286,16 @@ class Result:
             ],
         ]
 
+    def _config_fingerprint(self) -> str:
+        assert self.record is not None
+        return digest([json.dumps(self.record.config_written, sort_keys=True, default=str)])
+
     def _choice(self, monitor: str) -> str:
         """Says of the checkpoint whether it was chosen, as far as its run folder or its name tells."""
         assert self.record is not None
         assert self.checkpoint is not None
-        if "members" in self.record:
-            return f"joins {counted(len(self.record['members']), 'checkpoint')}"
+        if self.record.members:
+            return f"joins {counted(len(self.record.members), 'checkpoint')}"
         scored, _, how = str((self._summary or {}).get("protocol", {}).get("weights", "")).partition(", ")
         if scored == self.checkpoint.name and how:
             return how
@@ -314,8 +320,8 @@ class Result:
             place = str(Path(config["predictions"]).expanduser().resolve())
             method = f"{self.name} {digest([place])[:6]}"
             return {**identity, "training": None, "method": method, "seed": None, "fold": None}
-        trained = self.record["config"]
-        method_of = method_identity(trained)
+        trained = self.record.config
+        method_of = method_identity(self.record.config_written)
         if config["threshold"] is not None and config["threshold"] != trained["threshold"]:
             method_of["method"] += f" threshold={config['threshold']}"
         return {**identity, "training": trained["run_dir"], **method_of}
@@ -342,7 +348,7 @@ class Result:
         """What is known of parameters, gflops, images_per_second, training_seconds and training_steps."""
         if self.network is None or self.record is None:
             return {}
-        height, width = self.record["config"]["data"]["image_size"]
+        height, width = self.record.config["data"]["image_size"]
         costs = {
             **network_cost(self.network, (height, width)),
             "images_per_second": 1 / self.seconds_per_image,
@@ -409,7 +415,7 @@ class Result:
 
     def _write_card(self) -> None:
         assert self.record is not None
-        card = model_card(self.evaluation, _network(self.record["config"]), LEAST_LESIONS)
+        card = model_card(self.evaluation, _network(self.record.config), LEAST_LESIONS)
         write_text(self.folder / "MODEL_CARD.md", card)
         if self.card_beside is not None:
             try:
@@ -428,14 +434,14 @@ def run_folder(checkpoint: Path) -> Path | None:
     )
 
 
-def _network(config: dict[str, Any]) -> str:
+def _network(config: Mapping[str, Any]) -> str:
     model = config["model"]
     if "members" in model:
         return f"Ensemble of {len(model['members'])}"
     return f"{str(model['_target_']).rsplit('.', 1)[-1]} {model.get('encoder_name', '')}".strip()
 
 
-def _preprocessing(config: dict[str, Any]) -> str:
-    """Returns what was done to every image, which older runs have no word of."""
-    transforms = (config.get("preprocess") or {}).get("transforms") or {}
+def _preprocessing(config: Mapping[str, Any]) -> str:
+    """Returns what was done to every image."""
+    transforms = (config["preprocess"] or {}).get("transforms")
     return f", preprocessed by {', '.join(transforms)}" if transforms else ""

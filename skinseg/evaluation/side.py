@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from skinseg.data.masks import PSEUDO
 from skinseg.data.splits import Split, read_sides, shared, whole_test_side
 from skinseg.data.tables import matching, report_match
 from skinseg.errors import SkinsegError
+from skinseg.run.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Side:
     stamps: list[str] = field(default_factory=list)
 
 
-def trained_side(catalog: Catalog, record: Mapping[str, Any], name: SideName) -> Side:
+def trained_side(catalog: Catalog, record: RunRecord, name: SideName) -> Side:
     """Takes a side of the split that a network was trained with.
 
     Args:
@@ -60,10 +61,10 @@ def trained_side(catalog: Catalog, record: Mapping[str, Any], name: SideName) ->
     Raises:
         SkinsegError: Images of the side are not there, or the side is empty.
     """
-    split = Split(pd.DataFrame(record["sides"]), unit=record["config"]["data"]["split"].get("unit", "lesion"))
+    split = Split(subsets(record), unit=record.config["data"]["split"]["unit"])
     ids = split.ids(name)
     if not ids:
-        why = "; each was in the training of one of the ensemble's members" if "members" in record else ""
+        why = "; each was in the training of one of the ensemble's members" if record.members else ""
         raise SkinsegError(
             f"side={name}: the run's split has no image there{why}. Evaluate it on another data set "
             "(data=<data set> data.root=<folder>) or on folders (images=... truth=...)."
@@ -90,7 +91,7 @@ def trained_side(catalog: Catalog, record: Mapping[str, Any], name: SideName) ->
     )
 
 
-def other_side(catalog: Catalog, record: Mapping[str, Any] | None, overlap: Overlap) -> Side:
+def other_side(catalog: Catalog, record: RunRecord | None, overlap: Overlap) -> Side:
     """Takes all of another data set as the test side, but for what the network was trained with.
 
     Args:
@@ -203,7 +204,7 @@ def strata_of(user: pd.DataFrame | None, side: Side, path: str) -> pd.DataFrame 
     return user.assign(image_id=known)[known.notna()]
 
 
-def used_in_training(record: Mapping[str, Any] | None, side: Side) -> dict[str, int]:
+def used_in_training(record: RunRecord | None, side: Side) -> dict[str, int]:
     """Counts the images of a side that the training used, whatever the side is called.
 
     Args:
@@ -215,17 +216,17 @@ def used_in_training(record: Mapping[str, Any] | None, side: Side) -> dict[str, 
     """
     if record is None:
         return {}
-    trained = pd.DataFrame(record["sides"])
+    trained = subsets(record)
     own = trained[trained["image_id"].isin(side.table["image_id"])]["split"].value_counts()
     return {name: int(own[name]) for name in ("val", "train") if name in own}
 
 
-def is_test(record: Mapping[str, Any] | None, side: Side) -> bool:
+def is_test(record: RunRecord | None, side: Side) -> bool:
     """Whether a score of these images is one of a test: some of them had no part in the training."""
     return sum(used_in_training(record, side).values()) < len(side.table)
 
 
-def training_stamps(record: Mapping[str, Any] | None, side: Side) -> list[str]:
+def training_stamps(record: RunRecord | None, side: Side) -> list[str]:
     """Says of a score that it is of images which the training used."""
     number = len(side.table)
     these = "this image" if number == 1 else "these images"
@@ -239,5 +240,11 @@ def training_stamps(record: Mapping[str, Any] | None, side: Side) -> list[str]:
     ]
 
 
-def _seen(record: Mapping[str, Any]) -> Catalog:
-    return Catalog(pd.DataFrame(record["sides"]).drop(columns="split").reindex(columns=list(COLUMNS)))
+def _seen(record: RunRecord) -> Catalog:
+    return Catalog(subsets(record).drop(columns="split").reindex(columns=list(COLUMNS)))
+
+
+def subsets(record: RunRecord) -> pd.DataFrame:
+    """Returns the split of a training, which `evaluate` has found the checkpoint to carry."""
+    assert record.subsets is not None
+    return record.subsets

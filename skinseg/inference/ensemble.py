@@ -11,6 +11,7 @@ import torch
 
 from skinseg.data.splits import Split
 from skinseg.errors import SkinsegError
+from skinseg.run.record import RunRecord, record_of
 
 # The more it had to do with a training, the later.
 _SIDES = ("test", "val", "train")
@@ -28,24 +29,24 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
         run_dir: Its folder.
 
     Returns:
-        A checkpoint for `build.load_segmenter`. "members" of its record holds the members' configurations.
+        A checkpoint for `nets.load_net`. "members" of its record holds the members' configurations.
 
     Raises:
         SkinsegError: They cannot be one predictor.
     """
-    records = {path: checkpoint["skinseg"] for path, checkpoint in members.items()}
+    records = {path: RunRecord.of(checkpoint) for path, checkpoint in members.items()}
     for path, record in records.items():
-        if "members" in record:
+        if record.members:
             raise SkinsegError(f"runs: {path} is an ensemble already; name its members.")
-        if "sides" not in record:
+        if record.subsets is None:
             raise SkinsegError(
                 f"runs: {path} was written before checkpoints carried their split, so nobody could say which "
                 "images the ensemble was trained on. Train it again."
             )
-    configs = [record["config"] for record in records.values()]
+    configs = [record.config_written for record in records.values()]
     first = configs[0]
     for key in ("data.reader", "data.image_size", "threshold"):
-        values = {path: _at(record["config"], key) for path, record in records.items()}
+        values = {path: _at(record.config, key) for path, record in records.items()}
         other = next((path for path in values if values[path] != _at(first, key)), None)
         if other is not None:
             raise SkinsegError(
@@ -53,14 +54,14 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
                 "One predictor has one; take runs that agree in it."
             )
     for path, record in records.items():
-        both = [_preprocessing(config) for config in (first, record["config"])]
+        both = [_preprocessing(one) for one in (next(iter(records.values())), record)]
         if list(both[0].items()) != list(both[1].items()):
             words = [", ".join(transforms) or "none" for transforms in both]
             raise SkinsegError(
                 f"runs: other preprocessing for {next(iter(members))} ({words[0]}) than for {path} "
                 f"({words[1]}), or with other arguments. One predictor has one; take runs that agree in it."
             )
-    leaky = any(config["data"]["split"].get("unit") == "image" for config in configs)
+    leaky = any(record.config["data"]["split"]["unit"] == "image" for record in records.values())
     split = Split(_sides(records, by="image_id" if leaky else "group"), unit="image" if leaky else "lesion")
     config = {
         **first,
@@ -73,7 +74,7 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
         "data": {
             **first["data"],
             "split": {**first["data"]["split"], "unit": split.unit, "fold": None},
-            "overfit": next((c["data"]["overfit"] for c in configs if c["data"].get("overfit")), None),
+            "overfit": next(filter(None, (one.config["data"]["overfit"] for one in records.values())), None),
         },
     }
     state = {"mean": torch.zeros(1, 3, 1, 1), "std": torch.ones(1, 3, 1, 1)}
@@ -81,18 +82,12 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
         for key, tensor in checkpoint["state_dict"].items():
             if key in state or key.startswith("network."):
                 state[f"network.members.{number}.{key}"] = tensor
-    record = {
-        "config": config,
-        "split": split.fingerprint,
-        "sides": split.table.to_dict("list"),
-        "stamps": split.stamps,
-        "members": configs,
-    }
-    return {"skinseg": record, "state_dict": state}
+    joined = {**record_of(config, split, budget_steps=None, wandb_run=None), "members": configs}
+    return {"skinseg": joined, "state_dict": state}
 
 
-def _sides(records: Mapping[str, Mapping[str, Any]], *, by: str) -> pd.DataFrame:
-    table = pd.concat([pd.DataFrame(record["sides"]) for record in records.values()], ignore_index=True)
+def _sides(records: Mapping[str, RunRecord], *, by: str) -> pd.DataFrame:
+    table = pd.concat([record.subsets for record in records.values()], ignore_index=True)
     groups = table.groupby("image_id")["group"].nunique()
     if (groups > 1).any():
         raise SkinsegError(
@@ -110,9 +105,8 @@ def _describe(config: Mapping[str, Any]) -> str:
     return json.dumps({**{key: config.get(key) for key in shown}, "fold": fold}, sort_keys=True, default=str)
 
 
-def _preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the transforms of every image, which older runs have no word of."""
-    return (config.get("preprocess") or {}).get("transforms") or {}
+def _preprocessing(record: RunRecord) -> dict[str, Any]:
+    return (record.config["preprocess"] or {}).get("transforms") or {}
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:

@@ -26,6 +26,7 @@ from skinseg.errors import SkinsegError
 from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.net import LesionNet, resize
 from skinseg.models.schedulers import StepAtValidation
+from skinseg.run.record import RunRecord
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
 
 log = logging.getLogger(__name__)
@@ -429,12 +430,12 @@ class LesionSegmenter(L.LightningModule):
         """
         if self.trainer.state.fn != TrainerFn.FITTING or "config" not in checkpoint["skinseg"]:
             return
-        self.seconds_before = checkpoint["skinseg"].get("seconds", 0.0)
+        record = RunRecord.of(checkpoint)
+        self.seconds_before = record.seconds
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         if not progress["current"]["completed"] or progress["is_last_batch"]:
             return
-        record = checkpoint["skinseg"]
-        there = record["config"]["data"]["batch_size"], record.get("world_size", 1)
+        there = record.config["data"]["batch_size"], record.world_size
         here = self.trainer.datamodule.batch_size, self.trainer.world_size  # type: ignore[attr-defined]
         if there != here:
             raise SkinsegError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import override, pasted
+from skinseg.run.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,8 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], processe
             epoch, the budget or what chooses the best checkpoint is another one, or the run is to end before
             it was stopped.
     """
-    record = checkpoint["skinseg"]
-    theirs, ours = (dict(c["model"], encoder_weights=None) for c in (record["config"], config))
+    record = RunRecord.of(checkpoint)
+    theirs, ours = (dict(c["model"], encoder_weights=None) for c in (record.config, config))
     if theirs != ours:
         keys = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
         found = "; ".join(f"model.{k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in keys)
@@ -38,7 +40,7 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], processe
             f"ckpt_path={config['ckpt_path']} is of another architecture ({found}). "
             "Use the model it was trained with."
         )
-    depths = [record["config"].get("deep_supervision"), config["deep_supervision"]]
+    depths = [record.config["deep_supervision"], config["deep_supervision"]]
     if len(depths[0] or []) != len(depths[1] or []):
         raise SkinsegError(
             f"ckpt_path={config['ckpt_path']} was trained with deep_supervision={depths[0]}, this run has "
@@ -54,7 +56,7 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], processe
             "swa, or take the averaged weights as a start with init_from."
         )
     _check_same_optimization(record, config, processes)
-    _check_end(checkpoint, config)
+    _check_end(checkpoint, record.config, config)
 
 
 def check_same_split(checkpoint: dict[str, Any], config: dict[str, Any], fingerprint: str) -> None:
@@ -68,7 +70,7 @@ def check_same_split(checkpoint: dict[str, Any], config: dict[str, Any], fingerp
     Raises:
         SkinsegError: It is another one.
     """
-    there = checkpoint["skinseg"]["split"]
+    there = RunRecord.of(checkpoint).split
     if there != fingerprint:
         raise SkinsegError(
             f"ckpt_path={config['ckpt_path']} was trained on the split {there}, this run has "
@@ -77,9 +79,9 @@ def check_same_split(checkpoint: dict[str, Any], config: dict[str, Any], fingerp
         )
 
 
-def _check_same_optimization(record: dict[str, Any], ours: dict[str, Any], processes: int) -> None:
+def _check_same_optimization(record: RunRecord, ours: Mapping[str, Any], processes: int) -> None:
     """Refuses values that the restored state would silently replace, or that it would not go with."""
-    theirs = record["config"]
+    theirs = record.config
     found = []
     for group in ("optimizer", "scheduler"):
         pair = [{k: v for k, v in c[group].items() if k not in _HOW} for c in (theirs, ours)]
@@ -87,7 +89,7 @@ def _check_same_optimization(record: dict[str, Any], ours: dict[str, Any], proce
         found += [f"{group}.{k}: {pair[0].get(k)!r} there, {pair[1].get(k)!r} here" for k in keys]
     for settings in (_budget, _choice):
         found += _differing(settings(theirs), settings(ours))
-    found += _differing(_pace(theirs, record.get("world_size", 1)), _pace(ours, processes))
+    found += _differing(_pace(theirs, record.world_size), _pace(ours, processes))
     if found:
         raise SkinsegError(
             f"ckpt_path={ours['ckpt_path']} goes on with the optimizer, schedule, budget and best score that "
@@ -100,20 +102,20 @@ def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return [f"{key}: {there[key]} there, {here[key]} here" for key in there if there[key] != here[key]]
 
 
-def _choice(config: dict[str, Any]) -> dict[str, Any]:
+def _choice(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the best score so far was measured by."""
     choice = {key: config[key] for key in ("monitor", "mode", "threshold")}
     return {**choice, "loss": config["loss"] if str(config["monitor"]).endswith("/loss") else None}
 
 
-def _pace(config: dict[str, Any], processes: int) -> dict[str, Any]:
-    """Returns what the rate and the steps of an epoch follow from; older runs have no word of some.
+def _pace(config: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    """Returns what the rate and the steps of an epoch follow from.
 
     A step's images may be shared out otherwise, to more processes with smaller batches for instance.
     """
     data, trainer = config["data"], config["trainer"]
     batch = data["batch_size"] * processes
-    limit, scaling = trainer.get("limit_train_batches"), config.get("lr_scaling", "none")
+    limit, scaling = trainer.get("limit_train_batches"), config["lr_scaling"]
     budget = any(_budget(config).values())  # which divides the epochs
     limited = f"{limit} of {batch} images" if isinstance(limit, int) else 1.0 if limit is None else limit
     return {
@@ -128,13 +130,13 @@ def _pace(config: dict[str, Any], processes: int) -> dict[str, Any]:
     }
 
 
-def _check_end(checkpoint: dict[str, Any], config: dict[str, Any]) -> None:
+def _check_end(checkpoint: Mapping[str, Any], theirs: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Refuses an end before the one at which the run was stopped, and tells of another one than it had."""
     if any(_budget(config).values()):  # which is its end
         return
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     for key, done, one in (("max_epochs", epochs, "epoch"), ("max_steps", checkpoint["global_step"], "step")):
-        before, end = (c["trainer"].get(key) for c in (checkpoint["skinseg"]["config"], config))
+        before, end = (c["trainer"].get(key) for c in (theirs, config))
         if end not in (None, -1) and done > end:
             raise SkinsegError(
                 f"trainer.{key}={end}: ckpt_path={config['ckpt_path']} has trained {counted(done, one)}; it "
@@ -146,10 +148,9 @@ def _check_end(checkpoint: dict[str, Any], config: dict[str, Any]) -> None:
             )
 
 
-def _budget(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns what limits a run beside its trainer; runs from before there were budgets have none."""
-    budget = config.get("budget") or {}
-    return {f"budget.{key}": budget.get(key) for key in ("steps", "minutes")}
+def _budget(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what limits a run beside its trainer."""
+    return {f"budget.{key}": config["budget"][key] for key in ("steps", "minutes")}
 
 
 def _split_of(ckpt_path: str) -> str:

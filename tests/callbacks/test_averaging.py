@@ -12,7 +12,7 @@ import torch
 from conftest import Train
 from lightning.pytorch.callbacks import Callback
 
-from skinseg import build
+from skinseg.build import nets, training
 from skinseg.callbacks.averaging import WeightAverage
 from skinseg.callbacks.scores import score_table
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -81,9 +81,11 @@ def test_ema_is_what_is_validated_tested_kept_and_loaded(train: Train) -> None:
     best = weights(folder / "checkpoints/best.ckpt")[f"network.{WEIGHT}"]
     assert any(torch.equal(best, value) for value in seen["val"][:4])
     assert torch.equal(best, seen["test"][0])
-    segmenter = build.load_segmenter(str(folder / "checkpoints/best.ckpt"))
-    assert torch.equal(segmenter.network.state_dict()[WEIGHT], best)
-    data = build.datamodule(segmenter.record["config"])
+    net, record = nets.load_net(folder / "checkpoints/best.ckpt")
+    config = {**record.config, "init_from": str(folder / "checkpoints/best.ckpt")}
+    segmenter = training.segmenter(config)
+    assert torch.equal(net.network.state_dict()[WEIGHT], best)
+    data = training.datamodule(config)
     L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, use_distributed_sampler=False).test(
         segmenter, datamodule=data, verbose=False
     )

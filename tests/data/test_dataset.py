@@ -11,10 +11,11 @@ import torch
 from conftest import WriteHam
 
 from skinseg.data.augment import compose
-from skinseg.data.datamodule import LesionDataModule, usable_cores, warn_of_workers
+from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import EpochSampler, LesionDataset
 from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.inputs import resize_image, resize_mask
+from skinseg.data.loader import usable_cores, warn_of_workers
 from skinseg.data.photographs import read_image
 from skinseg.data.splits import make_split
 from skinseg.errors import SkinsegError
@@ -205,7 +206,7 @@ def test_reader_is_told_the_policies(write_ham: WriteHam) -> None:
 
 def test_an_argument_that_albumentations_does_not_know_is_an_error(tmp_path: Path) -> None:
     """The library only warns of it; `check` is left out here."""
-    from skinseg import build
+    from skinseg.build import training
     from skinseg.config.compose import compose as compose_config
     from skinseg.config.compose import plain
 
@@ -213,7 +214,7 @@ def test_an_argument_that_albumentations_does_not_know_is_an_error(tmp_path: Pat
         compose_config(["+augment.transforms.horizontal_flip.propability=1", f"run_dir={tmp_path}"])
     )
     with pytest.raises(SkinsegError, match=r"augment\.transforms\.horizontal_flip: .*propability"):
-        build.datamodule(config)
+        training.datamodule(config)
 
 
 class TestWorkers:

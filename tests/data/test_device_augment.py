@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from skinseg import build
+from skinseg.build import nodes
 from skinseg.config.compose import compose, plain
 from skinseg.data import device_augment
 from skinseg.data.datamodule import LesionDataModule
@@ -84,7 +84,7 @@ def alone(transform: BatchTransform) -> DeviceAugment:
 
 
 def configured(option: str) -> Any:
-    return build.instance("augment", plain(compose([f"augment={option}", "run_dir=."]))["augment"])
+    return nodes.instance("augment", plain(compose([f"augment={option}", "run_dir=."]))["augment"])
 
 
 # --- single transforms, with parameters that leave nothing to chance ---
@@ -227,7 +227,7 @@ def test_each_transform_draws_as_albumentations(name: str) -> None:
         if part.endswith("flip") or part == "elastic":
             continue
         always = type(transform)(**{**vars(transform), "p": 1})
-        other = build.instance("augment", {**theirs[part], "p": 1})
+        other = nodes.instance("augment", {**theirs[part], "p": 1})
         assert_alike(
             by_device(alone(always), DRAWS, image, mask),
             by_albumentations(other, DRAWS, image, mask),
@@ -500,7 +500,7 @@ def test_bad_options(override: str, message: str) -> None:
     if "affine._target_" in override:
         overrides.append("+augment.transforms.affine.border_mode=4")
     with pytest.raises(SkinsegError, match=message):
-        build.instance("augment", plain(compose(overrides))["augment"])
+        nodes.instance("augment", plain(compose(overrides))["augment"])
 
 
 def test_another_order() -> None:

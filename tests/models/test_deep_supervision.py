@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from conftest import Train
 from torch import nn
 
-from skinseg.build import load_segmenter
+from skinseg.build.nets import load_net
 from skinseg.errors import SkinsegError
 from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.light_unets import EGEUNet, MALUNet
@@ -151,9 +151,8 @@ def test_a_run(train: Train) -> None:
     assert heads == [
         f"deep_supervision.heads.{depth}.{kind}" for depth in (0, 1) for kind in ("weight", "bias")
     ]
-    segmenter = load_segmenter(str(folder / "checkpoints/last.ckpt"))
-    assert segmenter.deep_supervision is None
-    own = segmenter.network.state_dict()
+    net, _ = load_net(folder / "checkpoints/last.ckpt")
+    own = net.network.state_dict()
     assert {f"network.{name}" for name in own} == {name for name in trained if name.startswith("network.")}
     assert all(torch.equal(value, trained[f"network.{name}"]) for name, value in own.items())
 

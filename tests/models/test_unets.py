@@ -13,7 +13,8 @@ from conftest import Train
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from skinseg.build import datamodule, load_segmenter
+from skinseg.build.nets import load_net
+from skinseg.build.training import datamodule
 from skinseg.errors import SkinsegError
 from skinseg.models.light_unets import EGEUNet, MALUNet
 from skinseg.models.networks import IMAGENET_MEAN, build_network, size_step
@@ -178,13 +179,13 @@ def test_trained_is_reloaded_and_scores_the_same(name: str, train: Train) -> Non
     _, small, _ = NETWORKS[name]
     options = [f"model.{key}={value}" for key, value in small.items()]
     folder = train(f"model={name}", *options, "data.image_size=[64,64]", "callbacks=minimal", "logger=none")
-    segmenter = load_segmenter(str(folder / "checkpoints/best.ckpt"))
-    assert torch.allclose(segmenter.net.mean.flatten() / 255, torch.tensor(IMAGENET_MEAN))
-    data = datamodule(segmenter.record["config"]).dataset("test")
+    net, record = load_net(folder / "checkpoints/best.ckpt")
+    assert torch.allclose(net.mean.flatten() / 255, torch.tensor(IMAGENET_MEAN))
+    data = datamodule(dict(record.config)).dataset("test")
     expected = pd.read_csv(folder / "scores.csv").set_index("image_id")
     for sample in map(data.__getitem__, range(len(expected))):
         with torch.no_grad():
-            probability = segmenter.net.probabilities(sample["image"][None], (32, 40))[0]
+            probability = net.probabilities(sample["image"][None], (32, 40))[0]
         counts = confusion_counts(sample["truth"][None], probability >= 0.5)
         accuracy = overlap_scores(*counts.numpy().T)["accuracy"][0]
         assert accuracy == pytest.approx(expected.loc[sample["image_id"], "accuracy"], abs=0.02)

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from skinseg.config.check import preprocess_node
 from skinseg.config.schema import Plain
 from skinseg.config.targets import HYDRA_KEYS, KNOWN_LIBRARIES, TargetError, imported, imported_signature
 from skinseg.errors import SkinsegError
@@ -97,10 +96,10 @@ _KINDS = {
 }
 _BY_NAME = frozenset({"callbacks", "logger"})
 
-PREDICTOR = ("model", "loss", "optimizer", "scheduler", "preprocess")
-"""What of a checkpoint's configuration `build.load_segmenter` and `build.predictor` build."""
-_NOT_NULL = {*PREDICTOR, "data"} - {"preprocess"}  # which older runs have not
-# What else of a configuration is looked up to build them.
+PREDICTOR = ("model", "preprocess")
+"""What is built of a checkpoint's configuration; see `nets.load_net`."""
+_NOT_NULL = frozenset({"model", "loss", "optimizer", "scheduler", "data"})
+# What of a configuration is looked up in its nodes.
 _WITHIN: dict[str, set[str]] = {"data": {"image_size", "batch_size"}, "trainer": set()}
 _NEEDED = {*_NOT_NULL, *_WITHIN, "seed", "threshold", "channels_last"}
 
@@ -133,6 +132,7 @@ def trusted_checkpoint(path: str | Path, *, key: str, trust: str | Sequence[str]
         SkinsegError: It cannot be read, or names something else.
     """
     from skinseg.run.checkpoint import read_checkpoint  # imports PyTorch
+    from skinseg.run.record import upgrade
 
     checkpoint = read_checkpoint(path, key=key)
     record = checkpoint["skinseg"]
@@ -140,13 +140,14 @@ def trusted_checkpoint(path: str | Path, *, key: str, trust: str | Sequence[str]
     if not configs or not all(map(_is_run, configs)):
         raise SkinsegError(f"{key}={path} holds no configuration of a run; take another checkpoint.")
     for config in configs:
-        stored = {**config, "preprocess": preprocess_node(config)}
-        check_stored(stored, PREDICTOR, source=f"{key}={path}", trust=trust)
+        check_stored(upgrade(config), PREDICTOR, source=f"{key}={path}", trust=trust)
     return checkpoint
 
 
 def _is_run(config: object) -> bool:
     if not isinstance(config, dict) or not config.keys() >= _NEEDED:
+        return False
+    if not isinstance(config["data"], dict) or not isinstance(config["data"].get("split") or {}, dict):
         return False
     return all(
         isinstance(config[key], dict) and config[key].keys() >= needed for key, needed in _WITHIN.items()

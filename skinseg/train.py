@@ -93,8 +93,8 @@ def run(cfg: DictConfig) -> float:
         if config["budget"]["minutes"] is not None:
             data = training.datamodule(config)
         test_data = training.test_datamodule(config, data)
-        if resumed is not None:
-            check_same_split(resumed, config, data.split.fingerprint)
+        if before is not None:
+            check_same_split(before, config, data.split.fingerprint)
         _write_record(run_dir, config, data, test_data)
         for path in so_far:
             path.unlink()

@@ -15,6 +15,7 @@ from skinseg.config.compose import compose, plain
 from skinseg.config.schema import Plain
 from skinseg.errors import SkinsegError
 from skinseg.run.checkpoint import read_checkpoint
+from skinseg.run.record import RunRecord
 from skinseg.run.resuming import check_resumable, check_same_split
 
 
@@ -114,9 +115,10 @@ def test_runs_from_before_there_were_such_keys(config: Plain) -> None:
     check_resumable(checkpoint, config, 1)
 
 
-def test_another_split() -> None:
+def test_another_split(config: Plain) -> None:
+    record = RunRecord.of({"skinseg": {"config": config, "split": "a"}})
     with pytest.raises(SkinsegError, match=r"trained on the split a, this run has b.*data\.split\.file="):
-        check_same_split({"skinseg": {"split": "a"}}, {"ckpt_path": "run/checkpoints/last.ckpt"}, "b")
+        check_same_split(record, {"ckpt_path": "run/checkpoints/last.ckpt"}, "b")
 
 
 def test_patience_is_that_of_the_run_that_resumes(config: Plain) -> None:

@@ -59,21 +59,20 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], processe
     _check_end(checkpoint, record.config, config)
 
 
-def check_same_split(checkpoint: dict[str, Any], config: dict[str, Any], fingerprint: str) -> None:
+def check_same_split(record: RunRecord, config: Mapping[str, Any], fingerprint: str) -> None:
     """Refuses to resume on another split.
 
     Args:
-        checkpoint: What `read_checkpoint` returned.
+        record: Of the checkpoint.
         config: The resolved configuration of the run that resumes.
         fingerprint: Its split's.
 
     Raises:
         SkinsegError: It is another one.
     """
-    there = RunRecord.of(checkpoint).split
-    if there != fingerprint:
+    if record.split != fingerprint:
         raise SkinsegError(
-            f"ckpt_path={config['ckpt_path']} was trained on the split {there}, this run has "
+            f"ckpt_path={config['ckpt_path']} was trained on the split {record.split}, this run has "
             f"{fingerprint}: images that it was trained on might be tested on. Use the run's split: "
             + _split_of(config["ckpt_path"])
         )

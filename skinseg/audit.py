@@ -6,33 +6,15 @@ python -m skinseg.audit data=isic9 data.root=<folder>
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-import hydra
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
-
-from skinseg.config.check import check
-from skinseg.config.command import end_with_message, main_of
-from skinseg.config.compose import config_dir, plain
-from skinseg.config.schema import Node
-from skinseg.counting import counted
+from skinseg.config.command import Command
+from skinseg.config.schema import Node, Plain
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from skinseg.data.audit import Finding
-
-_COLOURS = {"problem": "bold red", "caution": "yellow", "note": "default"}
-_MOST_ROWS = 12
+    pass
 
 
 @dataclass
@@ -64,198 +46,15 @@ class AuditFailedError(SkinsegError):
     exit_code = 1
 
 
-def run(cfg: DictConfig) -> str | None:
-    """Audits a data set and writes what was found.
-
-    Args:
-        cfg: The composed configuration; see `AuditConfig`.
-
-    Returns:
-        The worst severity that was found, None where nothing was.
-
-    Raises:
-        SkinsegError: A mistake in the configuration, or data that cannot be read at all.
-    """
-    config = plain(cfg)
-    config = check(config, AuditConfig)
-
-    from skinseg.data import audit
-    from skinseg.data.duplicates import near_duplicates
-    from skinseg.run.writing import write_csv
-    from skinseg.run.written import afresh
-
-    scores = None if config["scores"] is None else _read_scores(Path(config["scores"]).expanduser())
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    names = {"data": config["data"], "test_data": config["test_data"]}
-    catalogs, limits, prints, measures = {}, {}, {}, {}
-    found: list[Finding] = []
-    for key, node in names.items():
-        if not node:
-            continue
-        catalog, problems, source = _read(key, node)
-        name = "+".join(sorted(catalog.table["dataset"].unique())) + (" (test)" if key == "test_data" else "")
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(f"Looking at {counted(len(catalog), 'image')} of {name}", total=len(catalog))
-            measures[name], prints[name] = audit.measure(
-                catalog.table, source.image_size, partial(bar.advance, task), source.max_megapixels
-            )
-        catalogs[name], limits[name] = catalog, source.max_megapixels
-        if key == "data":
-            found += audit.findings(catalog, problems, source.policy, measures[name])
-    name = next(iter(catalogs))
-    if scores is not None:
-        scores = _of_images(scores, catalogs[name].table["image_id"], config["scores"])
-    pairs = near_duplicates(prints[name] if config["near_duplicates"] else {})
-    found += audit.of_near_duplicates(catalogs[name], pairs)
-    found.sort(key=lambda finding: audit.SEVERITIES.index(finding.severity))
-    if not config["near_duplicates"]:
-        prints = {key: {} for key in prints}
-    both = audit.contaminated(catalogs, prints)
-    matrix = audit.contamination(catalogs, both)
-    agreement = audit.agreement(catalogs[name], limits[name])
-    facts = audit.facts(catalogs[name])
-    worst, sentence = audit.verdict(found)
-
-    folder = Path(config["run_dir"])
-    with afresh(folder, "audit"):
-        summary = {"data": name, "verdict": sentence, "facts": facts}
-        _write(folder, summary, found, measures[name], pairs, matrix)
-        if len(both):
-            write_csv(folder / "contamination.csv", both)
-        _show(console, name, facts, found)
-        if len(matrix):
-            console.print(_table("Images of one data set that the other has too", matrix))
-        if len(agreement):
-            _write_and_show_agreement(console, folder, agreement, scores)
-    console.print(f"\n{sentence}", style=_COLOURS[worst or "note"])
-    console.print(f"Written to {folder}")
-    return worst
+def _say(config: Plain, worst: str | None) -> None:
+    """Lets the exit code say whether something was found that is not allowed."""
+    fail_on = config["fail_on"]
+    if (worst, fail_on) in (("problem", "problem"), ("problem", "caution"), ("caution", "caution")):
+        raise AuditFailedError(f"fail_on={fail_on}: a {worst} was found.")
 
 
-def _read(key: str, node: Node) -> Any:
-    """Reads a data set whatever is wrong with it; returns catalog, problems, and its data module."""
-    from skinseg.build.training import data_source
-    from skinseg.data.problems import KEEPABLE, PROBLEMS, Problems
-
-    source = data_source(key, {name: value for name, value in node.items() if name != "split"})
-    problems = Problems(
-        {kind: "keep" if kind in KEEPABLE else "drop" for kind in PROBLEMS},
-        max_megapixels=source.max_megapixels,
-    )
-    return source.read(problems), problems, source
-
-
-def _write(
-    folder: Path,
-    summary: Mapping[str, Any],
-    found: list[Finding],
-    measures: pd.DataFrame,
-    pairs: pd.DataFrame,
-    matrix: pd.DataFrame,
-) -> None:
-    import pandas as pd
-
-    from skinseg.run.writing import write_csv, write_json
-
-    listed = [asdict(finding) for finding in found]
-    contamination = matrix.to_dict("records")
-    write_json(folder / "audit.json", {**summary, "findings": listed, "contamination": contamination})
-    rows = [(f.severity, f.kind, image_id) for f in found for image_id in f.image_ids]
-    write_csv(folder / "findings.csv", pd.DataFrame(rows, columns=["severity", "kind", "image_id"]))
-    write_csv(folder / "images.csv", measures)
-    write_csv(folder / "near_duplicates.csv", pairs)
-
-
-def _show(console: Console, name: str, facts: Mapping[str, Mapping[str, int]], found: list[Finding]) -> None:
-    table = Table(title=f"Audit of {name}", title_style="bold", title_justify="left", show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
-    for what, count in facts["totals"].items():
-        table.add_row(what.replace("_", " "), f"{count:,}")
-    for what, counts in facts.items():
-        if what != "totals":
-            shown = [f"{key} {count:,}" for key, count in list(counts.items())[:_MOST_ROWS]]
-            more = [f"and {len(counts) - _MOST_ROWS} more"] if len(counts) > _MOST_ROWS else []
-            table.add_row(what.replace("_", " "), ", ".join(shown + more))
-    console.print(table)
-    for finding in found:
-        ids = ", ".join(finding.image_ids[:3]) + (", ..." if len(finding.image_ids) > 3 else "")
-        severity = (f"{finding.severity:8}", _COLOURS[finding.severity])
-        console.print(Text.assemble(severity, f" {finding.text} ", (f"({ids})", "dim")))
-
-
-def _write_and_show_agreement(
-    console: Console, folder: Path, pairs: pd.DataFrame, scores: pd.DataFrame | None
-) -> None:
-    """Shows how well annotators agree, with a model's scores on the same images beside it."""
-    from skinseg.run.writing import write_csv
-    from skinseg.scoring.agreement import summarise_agreement
-    from skinseg.scoring.metrics import PENALTY, with_penalties
-
-    write_csv(folder / "agreement.csv", pairs)
-    summary = summarise_agreement(pairs)
-    title = "Agreement of several masks of one image (mean over images)"
-    if scores is not None:
-        same = scores[scores["image_id"].isin(pairs["image_id"])]
-        # Beside each other both are means over all of the images.
-        summary = summarise_agreement(with_penalties(pairs)).assign(undefined=summary["undefined"])
-        summary["model"] = same.reindex(columns=summary.index).mean()
-        title += (
-            f"; model: mean over the {len(same)} of these images that it was scored on; "
-            f"an image without a distance counts as {PENALTY}"
-        )
-    console.print(_table(title, summary.round(4).reset_index(names="score")))
-
-
-def _read_scores(path: Path) -> pd.DataFrame:
-    """Reads image ids and metrics from the scores of a run."""
-    from skinseg.data.tables import image_ids, numbers, read_table
-    from skinseg.scoring.metrics import METRICS, with_penalties
-
-    sizes = ("height", "width")
-    table = read_table(path, ["image_id"], known=[*METRICS, *sizes], key="scores")
-    scores = {
-        name: numbers(table[name], f"scores={path}", low=metric.lowest, high=metric.highest)
-        for name, metric in METRICS.items()
-        if name in table
-    }
-    scores |= {name: numbers(table[name], f"scores={path}", low=1) for name in sizes if name in table}
-    try:
-        return with_penalties(table[[]].assign(image_id=image_ids(table["image_id"]), **scores))
-    except ValueError as error:
-        raise SkinsegError(f"scores={path}: {error}; expected the scores.csv of an evaluation.") from error
-
-
-def _of_images(scores: pd.DataFrame, images: pd.Series, path: str) -> pd.DataFrame:
-    """Returns the scores of the images at hand, by their ids; says how many there are."""
-    from skinseg.data.tables import matching, report_match
-
-    known = matching(scores["image_id"], images)
-    report_match(known.notna(), scores["image_id"], images, f"scores={path}")
-    return scores.assign(image_id=known)[known.notna()]
-
-
-def _table(title: str, content: pd.DataFrame) -> Table:
-    table = Table(title=title, title_style="bold", title_justify="left")
-    for column in content:
-        table.add_column(str(column).replace("_", " "), justify="right" if column != "score" else "left")
-    for row in content.itertuples(index=False):
-        table.add_row(*("" if value != value else str(value) for value in row))
-    return table
-
-
-@hydra.main(config_path=str(config_dir()), config_name="audit", version_base="1.3")
-def task(cfg: DictConfig) -> None:
-    """Runs the audit; the exit code says whether it failed."""
-    try:
-        worst = run(cfg)
-        if (worst, cfg.fail_on) in (("problem", "problem"), ("problem", "caution"), ("caution", "caution")):
-            raise AuditFailedError(f"fail_on={cfg.fail_on}: a {worst} was found.")
-    except SkinsegError as error:
-        end_with_message(error)
-
-
-main = main_of(task, "audit", AuditConfig)
+_COMMAND = Command("audit", AuditConfig, "skinseg.recipes.audit", ends=_say)
+run, main = _COMMAND.run, _COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -27,9 +27,9 @@ from skinseg.names import ESCAPED, escape_output
 from skinseg.quoting import literal
 from skinseg.run.claims import claimed
 from skinseg.run.writing import write_json
-from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, last_of, result_of
+from skinseg.sweep.jobs import FAILED, JOB, RESULTS, TRUST, Job, last_of, result_of
 from skinseg.sweep.stop import END
-from skinseg.train import RESULTS, is_first, run
+from skinseg.train import is_first, run
 
 _ASIDE = "checkpoints.interrupted"
 
@@ -42,7 +42,7 @@ def main() -> int:
         print(f"Expected the job's folder and {TRUST}<packages>; found {words}.", file=sys.stderr)
         return SkinsegError.exit_code
     escape_output()
-    logging.raiseExceptions = False  # as in `command.main_of`
+    logging.raiseExceptions = False  # as in `Command.main`
     folder = Path(words[0])
     try:
         job = _read(folder, trust)

@@ -7,24 +7,18 @@ Exit codes: 0, each photograph has a mask; 1, some have none (see `unreadable.cs
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import hydra
-from omegaconf import DictConfig
-
 from skinseg.config.check import check
-from skinseg.config.command import end_with_message, main_of
-from skinseg.config.compose import config_dir, plain
+from skinseg.config.command import Command
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.quoting import command_line, override
-from skinseg.run.claims import claimed
 
 
 @dataclass
@@ -78,108 +72,6 @@ class WithoutMaskError(SkinsegError):
     exit_code = 1
 
 
-def run(cfg: DictConfig) -> dict[str, str]:
-    """Writes a mask for each photograph.
-
-    Args:
-        cfg: The composed configuration; see `PredictConfig`.
-
-    Returns:
-        The photographs that have got no mask, with the reason, by file.
-
-    Raises:
-        SkinsegError: A mistake in the configuration, a folder or a checkpoint, or no photograph is readable.
-    """
-    config = plain(cfg)
-    config = _check_whole(config)
-
-    from skinseg.callbacks.quiet import quiet
-
-    quiet()
-    output = Path(config["output"]).expanduser()
-    if output.resolve() == Path(config["input"]).expanduser().resolve():
-        raise SkinsegError(f"output={output} is the input; masks would lie among the photographs.")
-    with claimed(output):  # before what it holds is looked at
-        return _predict(config, output)
-
-
-def _predict(config: Plain, output: Path) -> dict[str, str]:
-    import pandas as pd
-    from rich.console import Console
-    from rich.progress import track
-
-    from skinseg.build import nets
-    from skinseg.inference.files import find_photographs, mask_name, masks_of_others, write_mask
-    from skinseg.run.writing import FileNameError, write_csv
-    from skinseg.run.written import afresh, written_before
-
-    found = find_photographs(Path(config["input"]).expanduser(), "input")
-    files = list(found.files.values())
-    targets = [output / mask_name(image_id) for image_id in found.files]
-    there = [path for path in targets if os.path.lexists(path)]
-    before = written_before(output, "predict")
-    if (there or before) and not config["overwrite"]:
-        whose = f"masks of {len(there)} of these photographs" if there else "what an earlier call wrote"
-        raise SkinsegError(
-            f"output={output} already holds {whose}, e.g. {(there or before)[0].name}; take another folder, "
-            "or overwrite=true replaces all that an earlier call wrote there."
-        )
-    net, record = nets.load_net(config["ckpt"], config["trust"])
-    options = ("device", "precision", "batch_size", "num_workers", "max_megapixels")
-    predictor = nets.predictor(net, record, **{key: config[key] for key in options})
-    threshold = net.threshold if config["threshold"] is None else config["threshold"]
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    unreadable: dict[int, str] = {}
-    done = turned = 0
-    with afresh(output, "predict"):
-        for prediction in track(
-            predictor([str(path) for path in files], unreadable),
-            "Outlining",
-            total=len(files),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ):
-            turned += prediction.turned
-            try:
-                write_mask(targets[prediction.row], prediction.probability >= threshold)
-                done += 1
-            except FileNameError as error:
-                unreadable[prediction.row] = str(error).replace(str(targets[prediction.row]), "its mask")
-        problems = {
-            # Decoders name the file, which has a column of its own.
-            str(files[row]): problem.removeprefix(f"{files[row]}: ")
-            for row, problem in sorted(unreadable.items())
-        }
-        if not done:
-            first = ": ".join(next(iter(problems.items())))
-            raise SkinsegError(
-                f"input={config['input']}: none of the {counted(len(files), 'file')} can be read, e.g. "
-                f"{first}."
-            )
-        problems |= {str(path): reason for path, reason in found.not_read.items()}
-        if problems:
-            table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
-            write_csv(output / "unreadable.csv", table)
-        elif not before:
-            _remove_unrecorded(output / "unreadable.csv")
-        others = masks_of_others(output)
-    for remark in found.remarks():
-        console.print(remark)
-    if others:
-        console.print(
-            f"Left in {output}: {counted(len(others), 'mask')} that this call did not write, e.g. "
-            f"{others[0].name}."
-        )
-    if turned:
-        console.print(
-            f"{counted(turned, 'photograph is', 'photographs are')} stored turned or mirrored, and "
-            "outlined as viewers show it by its EXIF orientation: the mask is upright"
-        )
-    console.print(f"{counted(done, 'mask')} at threshold {threshold:g} written to {output}")
-    return problems
-
-
 def _check_whole(config: Plain) -> Plain:
     """Does what `config.check` does, and says what to do about a threshold that validation chooses."""
     if config.get("threshold") == "val":
@@ -190,30 +82,19 @@ def _check_whole(config: Plain) -> Plain:
     return check(config, PredictConfig)
 
 
-def _remove_unrecorded(table: Path) -> None:
-    """Removes the list of an earlier call by a version that kept no record of what it wrote."""
-    with suppress(OSError, ValueError):
-        if table.read_text(encoding="utf-8").startswith("file,problem\n"):
-            table.unlink()
+def _say(config: Plain, problems: Mapping[str, str]) -> None:
+    """Lets the exit code say whether each photograph has a mask."""
+    if problems:
+        listed = "".join(f"\n  {file}: {problem}" for file, problem in list(problems.items())[:5])
+        more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise WithoutMaskError(
+            f"{counted(len(problems), 'photograph has', 'photographs have')} no mask; see "
+            f"{Path(config['output']).expanduser() / 'unreadable.csv'}:{listed}{more}"
+        )
 
 
-@hydra.main(config_path=str(config_dir()), config_name="predict", version_base="1.3")
-def task(cfg: DictConfig) -> None:
-    """Runs the command; the exit code says whether each photograph has a mask."""
-    try:
-        if problems := run(cfg):
-            shown = "".join(f"\n  {file}: {problem}" for file, problem in list(problems.items())[:5])
-            more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
-            listed = Path(cfg.output).expanduser() / "unreadable.csv"
-            raise WithoutMaskError(
-                f"{counted(len(problems), 'photograph has', 'photographs have')} no mask; see "
-                f"{listed}:{shown}{more}"
-            )
-    except SkinsegError as error:
-        end_with_message(error)
-
-
-main = main_of(task, "predict", PredictConfig, _check_whole)
+_COMMAND = Command("predict", PredictConfig, "skinseg.recipes.predict", checked=_check_whole, ends=_say)
+run, main = _COMMAND.run, _COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,31 +6,16 @@ python -m skinseg.preview data=ham10000 augment=strong data.root=<folder>
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
-
 from skinseg.config.check import check
-from skinseg.config.command import end_with_message, main_of
-from skinseg.config.compose import config_dir, plain
+from skinseg.config.command import Command
 from skinseg.config.schema import Node, Plain
-from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from skinseg.data.dataset import LesionDataset, Sample
-    from skinseg.data.inputs import InputFiles
-
-_TILE = 240
-_GAP = 10
-_CAPTION = 40
-_TITLE = 28
+    pass
 
 
 @dataclass
@@ -61,77 +46,6 @@ class PreviewConfig:
     augment: Node
 
 
-def run(cfg: DictConfig) -> Path:
-    """Draws the contact sheet.
-
-    Args:
-        cfg: The composed configuration; see `PreviewConfig`.
-
-    Returns:
-        The PNG: a row per image with the photograph, the network's input, and that augmented.
-
-    Raises:
-        SkinsegError: A mistake in the configuration or the data.
-    """
-    config = _checked(plain(cfg))
-
-    import numpy as np
-
-    from skinseg.build import training
-    from skinseg.data.dataset import LesionDataset
-    from skinseg.run.writing import replacing
-
-    data = training.datamodule(config)
-    augmented = data.dataset("train")
-    if not len(augmented):
-        raise SkinsegError("The split has no train images; there is nothing to show.")
-    # An augmentation of one's own need not consist of transforms.
-    changes = config["augment"].get("transforms") != {}
-    epochs = range(config["epoch"], config["epoch"] + config["draws"]) if changes else range(0)
-    table = data.catalog.table.set_index("image_id").fillna({"diagnosis": "unknown"})
-    count = min(config["images"], len(augmented))
-    chosen = np.sort(np.random.default_rng(config["seed"]).choice(len(augmented), count, replace=False))
-    shown = table.loc[[augmented.image_ids[row] for row in chosen]].reset_index()
-    inputs = LesionDataset(
-        shown,
-        data.image_size,
-        with_truth=True,
-        preprocess=data.preprocess,
-        max_megapixels=data.max_megapixels,
-    )
-    samples = [
-        [inputs[number], *(_drawn(augmented, data.augment, epoch - 1, int(row)) for epoch in epochs)]
-        for number, row in enumerate(chosen)
-    ]
-    height, width = data.image_size
-    titles = ["photograph", f"input, {width}x{height}", *(f"epoch {epoch}" for epoch in epochs)]
-    rows = [
-        [_photograph(file, row[0]), *map(_input, row)]
-        for file, row in zip(inputs.files, samples, strict=True)
-    ]
-    captions = [_captions(diagnosis, row) for diagnosis, row in zip(shown["diagnosis"], samples, strict=True)]
-    heading = _heading(config, sorted(shown["dataset"].unique()))
-    path = Path(config["run_dir"]) / "preview.png"
-    with replacing(path) as temporary:
-        _sheet(rows, captions, titles, heading).save(temporary, format="PNG")
-    _show(_facts(samples, len(augmented)))
-    print(f"Written to {path}")
-    return path
-
-
-def _drawn(dataset: LesionDataset, augment: object, epoch: int, row: int) -> Sample:
-    """Returns a training image as that epoch, counted from 0, sees it."""
-    from skinseg.data.changes import augmented_batch
-    from skinseg.data.device_augment import DeviceAugment
-
-    sample = dataset[epoch, row]
-    if isinstance(augment, DeviceAugment):
-        batch = sample["image"][None], sample["mask"][None]
-        images, masks = augmented_batch(augment, *batch, rows=[row], epoch=epoch, seed=dataset.seed)
-        sample["image"], sample["mask"] = images[0], masks[0]
-    return sample
-
-
 def _checked(config: Plain) -> Plain:
     config = check(config, PreviewConfig)
     for key, least in (("images", 1), ("draws", 1), ("epoch", 1)):
@@ -140,109 +54,8 @@ def _checked(config: Plain) -> Plain:
     return config
 
 
-def _photograph(file: InputFiles, sample: Sample) -> Image:
-    from skinseg.pictures import TRUTH_COLOUR, outlined
-
-    return outlined(file.read_photograph(), {TRUTH_COLOUR: sample["truth"].numpy()}, _TILE)
-
-
-def _input(sample: Sample) -> Image:
-    from skinseg.pictures import TRUTH_COLOUR, outlined
-
-    image = sample["image"].numpy().transpose(1, 2, 0)
-    return outlined(image, {TRUTH_COLOUR: sample["mask"].numpy()[0] > 0}, _TILE)
-
-
-def _share(sample: Sample) -> float:
-    """Returns which share of the frame the lesion covers."""
-    return float(sample["mask"].float().mean())
-
-
-def _captions(diagnosis: str, samples: Sequence[Sample]) -> list[str]:
-    # Not the catalog's size, which data.verify=false leaves unknown.
-    height, width = samples[0]["truth"].shape
-    first = f"{samples[0]['image_id']}\n{diagnosis}, {width}x{height}"
-    return [first, *(f"lesion {100 * _share(sample):.1f} %" for sample in samples)]
-
-
-def _heading(config: Plain, datasets: Sequence[str]) -> str:
-    node = config["augment"]
-    parts = [part for part in node.get("transforms", {"": node}).values() if part is not None]
-    names = ", ".join(part["_target_"].rsplit(".", 1)[-1] for part in parts) or "none"
-    height, width = config["data"]["image_size"]
-    return f"{', '.join(datasets)} at {width}x{height}; augmentation: {names}; seed {config['seed']}"
-
-
-def _facts(samples: Sequence[Sequence[Sample]], available: int) -> dict[str, str]:
-    """Returns what to know of the images shown, in words."""
-    before = [row[0] for row in samples]
-    pairs = [(row[0], draw) for row in samples for draw in row[1:]]
-    facts = {
-        "training images shown": f"{len(samples)} of {available:,}",
-        "lesion's share of the frame, mean": f"{_mean_share(before):.1f} %",
-    }
-    if not pairs:
-        return facts
-    lost = sum(_share(old) > 0 and _share(new) == 0 for old, new in pairs)
-    same = sum(old["image"].equal(new["image"]) and old["mask"].equal(new["mask"]) for old, new in pairs)
-    return facts | {
-        "lesion's share after augmentation, mean": f"{_mean_share([new for _, new in pairs]):.1f} %",
-        "augmentation cut the lesion off": f"{lost} of {counted(len(pairs), 'draw')}",
-        "augmentation changed nothing": f"{same} of {counted(len(pairs), 'draw')}",
-    }
-
-
-def _mean_share(samples: Sequence[Sample]) -> float:
-    return 100 * sum(map(_share, samples)) / len(samples)
-
-
-def _show(facts: Mapping[str, str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for fact, value in facts.items():
-        table.add_row(fact, value)
-    Console(highlight=False, soft_wrap=True, markup=False).print(table)
-
-
-def _sheet(rows: list[list[Image]], captions: list[list[str]], titles: list[str], heading: str) -> Image:
-    import textwrap
-
-    from PIL import Image, ImageDraw, ImageFont
-
-    font, bold = ImageFont.load_default(14), ImageFont.load_default(16)
-    width = _GAP + len(titles) * (_TILE + _GAP)
-    lines = textwrap.wrap(heading, width // 9)
-    top = _GAP + 20 * len(lines) + _TITLE
-    heights = [max(tile.height for tile in row) for row in rows]
-    sheet = Image.new("RGB", (width, top + sum(heights) + len(rows) * (_CAPTION + _GAP)), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.multiline_text((_GAP, _GAP), "\n".join(lines), fill="black", font=bold, spacing=4)
-    for column, title in enumerate(titles):
-        draw.text((_GAP + column * (_TILE + _GAP), top - _TITLE + 4), title, fill="black", font=bold)
-    y = top
-    for row, texts, height in zip(rows, captions, heights, strict=True):
-        for column, (tile, text) in enumerate(zip(row, texts, strict=True)):
-            x = _GAP + column * (_TILE + _GAP)
-            sheet.paste(tile, (x, y))
-            draw.multiline_text((x, y + tile.height + 2), text, fill="black", font=font, spacing=2)
-        y += height + _CAPTION + _GAP
-    return sheet
-
-
-@hydra.main(config_path=str(config_dir()), config_name="preview", version_base="1.3")
-def task(cfg: DictConfig) -> None:
-    """Draws."""
-    try:
-        run(cfg)
-    except SkinsegError as error:
-        end_with_message(error)
-
-
-main = main_of(task, "preview", PreviewConfig, _checked)
+_COMMAND = Command("preview", PreviewConfig, "skinseg.recipes.preview", checked=_checked)
+run, main = _COMMAND.run, _COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,7 +25,7 @@ from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from optuna import Study
 from optuna.exceptions import TrialPruned
@@ -36,7 +36,6 @@ from skinseg.build.nodes import instance
 from skinseg.build.trust import trusted
 from skinseg.config.check import check
 from skinseg.config.command import as_the_job_sees_it
-from skinseg.config.compose import plain
 from skinseg.config.explain import explain
 from skinseg.config.schema import Plain
 from skinseg.errors import ConfigurationError, InterruptedRunError, SkinsegError
@@ -82,11 +81,11 @@ _NOT_COMPARED = {
 }  # fmt: skip
 
 
-def run(cfg: DictConfig) -> float:
+def run(config: Plain) -> float:
     """Runs trials until there are enough, and writes what was found.
 
     Args:
-        cfg: The composed configuration with a node `search`; see `skinseg.config.schema.SearchConfig`.
+        config: Checked, with a node `search`; see `skinseg.config.schema.SearchConfig`.
 
     Returns:
         The best validation score of all trials.
@@ -94,9 +93,7 @@ def run(cfg: DictConfig) -> float:
     Raises:
         SkinsegError: The storage cannot be used or holds another search, no trial ended well, or Ctrl-C.
     """
-    config = plain(cfg)
     _read_files_once()
-    config = check(config)
     composed = compose_ends(config)
     storage = config["search"]["storage"] or str(Path(config["run_dir"]) / "journal.log")
     # A trial's process has it from the environment, and may have another working directory.

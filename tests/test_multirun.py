@@ -31,10 +31,10 @@ from skinseg import multirun
 from skinseg.config.compose import config_dir
 from skinseg.errors import SkinsegError
 from skinseg.multirun import _announcement, plan_grid, run_job
+from skinseg.recipes.train import _results_so_far
 from skinseg.run.claims import claimed, is_claimed
 from skinseg.sweep import jobs
 from skinseg.sweep.jobs import Job, Plan, continued, earlier_jobs, entries_of, state_of
-from skinseg.train import _results_so_far
 
 SWEEPS = sorted({path.stem for path in (config_dir() / "sweep").glob("*.yaml")} - {"hpo"})  # no grid
 STUDIES = sorted(

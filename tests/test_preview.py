@@ -16,7 +16,8 @@ from skinseg.config.check import check
 from skinseg.config.compose import compose, config_dir, plain
 from skinseg.errors import SkinsegError
 from skinseg.pictures import TRUTH_COLOUR, outlined
-from skinseg.preview import _GAP, _TILE, PreviewConfig, run
+from skinseg.preview import PreviewConfig, run
+from skinseg.recipes.preview import _GAP, _TILE
 
 SIZE = "data.image_size=[96,128]"
 

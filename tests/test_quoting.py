@@ -137,7 +137,7 @@ def test_a_folder_in_place_of_its_checkpoint(nasty: Path) -> None:
 
 
 def test_how_to_resume(nasty: Path) -> None:
-    from skinseg.train import _how_to_resume, _results_so_far
+    from skinseg.recipes.train import _how_to_resume, _results_so_far
 
     last = nasty / "checkpoints" / "last.ckpt"
     last.parent.mkdir()

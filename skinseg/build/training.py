@@ -41,7 +41,7 @@ def datamodule(config: Plain) -> LesionDataModule:
     data = data_source("data", config["data"], seed=config["seed"])
     data.preprocess = preprocessing(config["preprocess"])
     data.augment = augment
-    if config["mix"]:
+    if config.get("mix"):  # a preview mixes nothing
         data.mix = instance("mix", config["mix"])
     return data
 

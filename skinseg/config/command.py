@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -20,9 +22,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.config.check import check
-from skinseg.config.compose import incomplete, plain
+from skinseg.config.compose import config_dir, incomplete, plain
 from skinseg.config.explain import explain
-from skinseg.config.schema import Plain, RootConfig
+from skinseg.config.schema import Plain
 from skinseg.errors import ConfigurationError, SkinsegError
 from skinseg.machine import told
 from skinseg.names import escape_output
@@ -56,46 +58,85 @@ RANK_VARIABLES = frozenset(
 
 _RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "JSM_NAMESPACE_RANK")
 
-_CHECKS: dict[str, Callable[[Plain], Plain]] = {}
-"""What refuses a configuration, by command."""
-
 Hold = Literal["alone", "together", "not"]
 """How a command has its run folder: alone, together with others of its kind, or not as its own."""
 
-_HOLDS: dict[str, Callable[[Plain], Hold]] = {}
-"""By command."""
+_COMMANDS: dict[str, Command] = {}
 
 
-def main_of(
-    task: Callable[[], Any],
-    name: str = "train",
-    schema: type = RootConfig,
-    checked: Callable[[Plain], Plain] | None = None,
-    holds: Callable[[Plain], Hold] = lambda _: "alone",
-) -> Callable[[], int]:
-    """Wraps a Hydra entry point so that a user's mistake is a message and an exit code.
+class Command:
+    """A command: what it takes, and the recipe that does it once all of that is known to be right.
 
     Args:
-        task: A function decorated with `hydra.main`.
-        name: The command, whose configuration is `conf/<name>.yaml`.
-        schema: Its root. See `config.check`.
-        checked: Raises SkinsegError for a configuration that the command refuses. None: `config.check` alone.
+        name: Of the command, whose configuration is `conf/<name>.yaml`.
+        schema: Its root; see `check`.
+        recipe: The module whose `run` does it, which is not imported before.
+        checked: Returns a configuration with plain values as the recipe takes it, or raises SkinsegError.
+            None: `check` alone.
         holds: Tells of a checked configuration how the command has its run folder.
-
-    Returns:
-        A function that runs it and returns the exit code. Bugs keep their traceback.
+        ends: Looks at the checked configuration and what the recipe has returned, and raises SkinsegError for
+            an end that is not a success.
     """
-    _CHECKS[name] = checked or functools.partial(check, schema=schema)
-    _HOLDS[name] = holds
 
-    def main() -> int:
+    def __init__(
+        self,
+        name: str,
+        schema: type,
+        recipe: str,
+        *,
+        checked: Callable[[Plain], Plain] | None = None,
+        holds: Callable[[Plain], Hold] = lambda _: "alone",
+        ends: Callable[[Plain, Any], None] = lambda _, __: None,
+    ) -> None:
+        self.name, self.schema, self.recipe, self.holds, self.ends = name, schema, recipe, holds, ends
+        self.checked = checked or functools.partial(check, schema=schema)
+        _COMMANDS[name] = self
+
+    def run(self, cfg: DictConfig) -> Any:
+        """Does what the command is for, in this process.
+
+        Args:
+            cfg: The composed configuration; see the command's schema.
+
+        Returns:
+            What the recipe returns.
+
+        Raises:
+            SkinsegError: A mistake in the configuration, or what the recipe says.
+        """
+        return self.do(self.checked(plain(cfg)))
+
+    def do(self, config: Plain) -> Any:
+        """Calls the recipe with a checked configuration."""
+        return importlib.import_module(self.recipe).run(config)
+
+    def task(self, cfg: DictConfig) -> Any:
+        """Runs within Hydra, which would announce a raised SkinsegError in its own words."""
+        try:
+            config = self.checked(plain(cfg))
+            found = self.do(config)
+            self.ends(config, found)
+        except SkinsegError as error:
+            end_with_message(error)
+        return found
+
+    def hydra_main(self) -> None:
+        """Lets Hydra read the command line and run the task."""
+        hydra.main(config_path=str(config_dir()), config_name=self.name, version_base="1.3")(self.task)()
+
+    def main(self) -> int:
+        """Runs the command line, with one clear message for a user's mistake; bugs keep their traceback.
+
+        Returns:
+            The exit code.
+        """
         # Otherwise Hydra prints and exits by itself, and a mistake looks like a bug.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         logging.raiseExceptions = False  # a full disk would be told with a traceback for each line of the log
         escape_output()
         try:
             _refuse_options(sys.argv[1:])
-            task()
+            self.hydra_main()
         except SkinsegError as error:
             print(error, file=sys.stderr)
             return error.exit_code
@@ -103,7 +144,8 @@ def main_of(
             if not _raised_in_hydra(error):
                 _keep_in_log(traceback.format_exc())
                 raise
-            print(ConfigurationError(explain(error, sys.argv[1:], name, schema)), file=sys.stderr)
+            problems = explain(error, sys.argv[1:], self.name, self.schema)
+            print(ConfigurationError(problems), file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
@@ -118,8 +160,6 @@ def main_of(
         finally:
             release_all()
         return 0
-
-    return main
 
 
 def _folder() -> Path:
@@ -194,15 +234,15 @@ class RefuseEarly(Callback):
             **kwargs: `config_name`: the command.
         """
         name = kwargs.get("config_name") or ""
-        checked = _CHECKS.get(name)
-        if checked is None:
+        command = _COMMANDS.get(name)
+        if command is None:
             return
         before = HydraConfig.instance().cfg
         try:
             with errors_as_ends():
                 folder = output_folder(config, "run")
-                own = checked(plain(as_the_job_sees_it(config, folder)))
-                _take_folders(config, own, _HOLDS[name](own))
+                own = command.checked(plain(as_the_job_sees_it(config, folder)))
+                _take_folders(config, own, command.holds(own))
         finally:
             HydraConfig.instance().cfg = before
 

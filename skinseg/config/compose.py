@@ -16,6 +16,7 @@ from skinseg.config.targets import (
     first_line,
 )
 from skinseg.errors import ConfigurationError, SkinsegError
+from skinseg.quoting import literal
 
 
 def config_dir() -> Path:
@@ -72,6 +73,11 @@ def plain(cfg: DictConfig) -> Plain:
     except OmegaConfBaseException as error:
         raise incomplete(error) from error
     return typing.cast(Plain, resolved)
+
+
+def yaml_of(config: Plain) -> str:
+    """Writes plain values as YAML that Hydra can read; texts that look like interpolations stay texts."""
+    return OmegaConf.to_yaml(OmegaConf.create(literal(config)))
 
 
 def incomplete(error: Exception) -> SkinsegError:

@@ -43,7 +43,7 @@ def explain(
     Args:
         error: Hydra's.
         arguments: The command line.
-        name: As in `main_of`.
+        name: As in `Command`.
         schema: Likewise.
 
     Returns:

@@ -22,6 +22,8 @@ PLAN = "sweep.json"
 JOB = "job.json"
 FAILED = "failed.json"
 SUMMARY = "summary.json"
+RESULTS = ("summary.json", "scores.csv", "predictions.png")
+"""What says of a whole training how good it is."""
 TRUST = "trust="
 """How the word of `skinseg.job` begins that names packages which a job may name."""
 

@@ -1,0 +1,1 @@
+"""What each command does, top to bottom; `skinseg.<command>` says what it takes."""

@@ -1,0 +1,296 @@
+"""What `python -m skinseg.evaluate` does."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import Progress
+
+from skinseg.build import nets, trainers, training
+from skinseg.build.trust import check_stored, only_read, trusted_checkpoint
+from skinseg.callbacks.quiet import quiet
+from skinseg.callbacks.wandb_run import finish, log_evaluation
+from skinseg.config.schema import Plain
+from skinseg.counting import counted
+from skinseg.data.folders import read_folders
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
+from skinseg.errors import SkinsegError
+from skinseg.evaluation.result import Result, run_folder
+from skinseg.evaluation.rows import Job, Options, best_threshold, score_images
+from skinseg.evaluation.side import Side, is_test, listed_side, other_side, strata_of, trained_side
+from skinseg.inference.files import check_complete, find_mask_files, find_photographs
+from skinseg.names import folder_name, shown
+from skinseg.quoting import command_line, override
+from skinseg.run.record import RunRecord
+from skinseg.run.test_log import check_log
+from skinseg.run.written import afresh
+from skinseg.scoring.strata import user_lesions, user_strata
+
+log = logging.getLogger(__name__)
+
+# Letters of a run's name in that of its folder: file systems take 255 bytes, and a letter has up to four.
+_LONGEST = 60
+
+
+def run(config: Plain) -> list[Path]:
+    """Evaluates checkpoints, or a folder of masks.
+
+    Args:
+        config: Checked; see `skinseg.evaluate.EvaluateConfig`.
+
+    Returns:
+        A folder for each checkpoint (one for a folder of masks).
+
+    Raises:
+        SkinsegError: A mistake in the configuration, the data, a checkpoint or a mask.
+    """
+    quiet()
+    user = None if config["strata"] is None else user_strata(Path(config["strata"]).expanduser())
+    root = Path(config["run_dir"])
+    if config["predictions"] is not None:
+        return [_evaluate_folder(config, root, user)]
+    paths = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
+    records = [_record(path, config["trust"]) for path in paths]
+    sides = [_side(config, record) for record in records]
+    users = [strata_of(user, side, config["strata"]) for side in sides]
+    tests = [is_test(record, side) for record, side in zip(records, sides, strict=True)]
+    _refuse_choice_on_test([r for r, test in zip(records, tests, strict=True) if test])
+    for path, test in zip(paths, tests, strict=True):
+        if test and (run_dir := run_folder(Path(path).expanduser())) is not None:
+            check_log(run_dir)
+    folders = []
+    with afresh(root, "evaluate", _read_later(config)):
+        for number, (path, record, side, own) in enumerate(zip(paths, records, sides, users, strict=True)):
+            called = folder_name(str(record.config["name"]))[:_LONGEST]
+            folder = root if len(paths) == 1 else root / f"{number}_{called}"
+            place = Path(path).expanduser()
+            folders.append(_evaluate_checkpoint(config, place, side, folder, own))
+    if len(folders) > 1:
+        log.info("\nTo compare them: %s", command_line("skinseg.compare", override("runs", str(root))))
+    return folders
+
+
+def _record(path: str, trust: str | list[str]) -> RunRecord:
+    """What a checkpoint carries beside its weights."""
+    record = RunRecord.of(trusted_checkpoint(path, key="ckpt", trust=trust))
+    if record.subsets is None:
+        raise SkinsegError(
+            f"ckpt={path} was written before checkpoints carried their split, so nobody can say which images "
+            "it was trained on. Train it again, or resume it for an epoch (ckpt_path=...)."
+        )
+    return record
+
+
+def _refuse_choice_on_test(tested: list[RunRecord]) -> None:
+    runs = [record.config["run_dir"] for record in tested]
+    twice = sorted({run for run in runs if runs.count(run) > 1})
+    if twice:
+        raise SkinsegError(
+            f"Several checkpoints of one run ({twice[0]}) on test images: the better of them would be chosen "
+            "on test. Choose with side=val, then score that one."
+        )
+
+
+def _evaluate_checkpoint(
+    config: Plain,
+    path: Path,
+    side: Side,
+    folder: Path,
+    user: pd.DataFrame | None,
+) -> Path:
+    net, record = nets.load_net(path, config["trust"])
+    loading = config["data"] or config["as_trained"]
+    limit = _max_megapixels(config, record)
+    predictor = nets.predictor(
+        net,
+        record,
+        device=config["device"],
+        precision=config["precision"],
+        batch_size=loading.get("batch_size"),
+        num_workers=loading.get("num_workers"),
+        max_megapixels=limit,
+    )
+    workers = _workers(config)
+    seconds = 0.0
+
+    def jobs(table: pd.DataFrame) -> Iterator[Job]:
+        nonlocal seconds
+        seconds = 0.0
+        ids, images, masks = (table[column].tolist() for column in ("image_id", "image", "mask"))
+        for prediction in predictor(images):
+            seconds += prediction.seconds
+            row = prediction.row
+            yield Job(ids[row], images[row], masks[row], prediction.probability)
+
+    threshold, origin = net.threshold, "fixed in the configuration"
+    if config["threshold"] == "val":
+        validation = _trained(config, record, "val").table
+        with _progress(
+            f"Choosing the threshold on {counted(len(validation), 'validation image')}", len(validation)
+        ) as advance:
+            threshold, tried = best_threshold(
+                jobs(validation), workers=workers, advance=advance, max_megapixels=limit
+            )
+        origin = (
+            f"largest mean Dice on {counted(len(validation), 'validation image')} ({tried[threshold]:.4f})"
+        )
+    elif config["threshold"] is not None:
+        threshold, origin = config["threshold"], "set by hand"
+    options = Options(
+        threshold,
+        config["tolerance_px"],
+        config["tolerance_percent"],
+        config["bins"],
+        folder / "masks",
+        max_megapixels=limit,
+    )
+    with _progress(f"Scoring {counted(len(side.table), 'image')}", len(side.table)) as advance:
+        scored = score_images(jobs(side.table), options, workers=workers, advance=advance)
+    result = Result(
+        config=config,
+        side=side,
+        scored=scored,
+        folder=folder,
+        user=user,
+        threshold=threshold,
+        threshold_origin=origin,
+        checkpoint=path,
+        record=record,
+        network=net.network,
+        seconds_per_image=seconds / len(side.table),
+        device=str(predictor.device),
+        own_data=config["data"] is None and config["truth"] is None,
+        run_dir=run_folder(path),
+        max_megapixels=limit,
+    )
+    return _finish(config, result)
+
+
+def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> Path:
+    source = Path(config["predictions"]).expanduser()
+    predictions = find_mask_files(source, "predictions")
+    side = _side(config, None)
+    limit = _max_megapixels(config, None)
+    user = strata_of(user, side, config["strata"])
+    where = f"truth={config['truth']}" if config["truth"] is not None else f"the {side.name} side of the data"
+    check_complete(predictions, side.table["image_id"], source, where=where)
+    ids, images, masks = (side.table[column].tolist() for column in ("image_id", "image", "mask"))
+    jobs = (
+        Job(image_id, image if isinstance(image, str) else None, mask, predictions[image_id])
+        for image_id, image, mask in zip(ids, images, masks, strict=True)
+    )
+    options = Options(
+        tolerance_px=config["tolerance_px"],
+        tolerance_percent=config["tolerance_percent"],
+        masks=folder / "masks",
+        max_megapixels=limit,
+    )
+    with afresh(folder, "evaluate", _read_later(config)):
+        with _progress(f"Scoring {counted(len(side.table), 'mask')}", len(side.table)) as advance:
+            scored = score_images(jobs, options, workers=_workers(config), advance=advance)
+        result = Result(
+            config=config, side=side, scored=scored, folder=folder, user=user, max_megapixels=limit
+        )
+        return _finish(config, result)
+
+
+def _read_later(config: Plain) -> dict[str, str | None]:
+    """Folders whose files are opened while the evaluation is being written."""
+    return {key: config[key] for key in ("predictions", "images", "truth")}
+
+
+def _side(config: Plain, record: RunRecord | None) -> Side:
+    not_read: list[str] = []
+    if config["truth"] is not None:
+        masks = find_mask_files(Path(config["truth"]).expanduser(), "truth")
+        images = None
+        if config["images"] is not None:
+            found = find_photographs(Path(config["images"]).expanduser(), "images")
+            images, not_read = found.files, [shown(path.name) for path in found.not_read]
+            for remark in found.remarks():
+                log.warning("images=%s: %s", config["images"], remark)
+        lesions = None if config["strata"] is None else user_lesions(Path(config["strata"]).expanduser())
+        limit = _max_megapixels(config, record)
+        side = other_side(read_folders(masks, images, lesions, limit), record, config["overlap"])
+    elif config["data"] is not None:
+        data = training.data_source("data", config["data"], seed=0)
+        side = other_side(data.catalog, record, config["overlap"])
+    else:
+        assert record is not None
+        side = _trained(config, record, config["side"])
+    if config["split_file"] is not None:
+        side = listed_side(side, Path(config["split_file"]).expanduser(), config["side"])
+    return (
+        replace(side, left_out={**side.left_out, "of_a_kind_that_is_not_read": not_read})
+        if not_read
+        else side
+    )
+
+
+def _max_megapixels(config: Plain, record: RunRecord | None) -> float:
+    """Most millions of pixels of a picture: as set here, else as in the training on the same data."""
+    node = config["data"] or config["as_trained"]
+    if "max_megapixels" not in node and record is not None and config["truth"] is None:
+        trained = record.config
+        node = (config["side"] == "test" and trained["test_data"]) or trained["data"]
+    return float(node.get("max_megapixels", DEFAULT_MAX_MEGAPIXELS))
+
+
+def _trained(config: Plain, record: RunRecord, name: Literal["test", "val", "train"]) -> Side:
+    """The side of the run's own data, or its test data where it was tested on another data set."""
+    trained = record.config
+    changed = {key: value for key, value in config["as_trained"].items() if key != "batch_size"}
+    other = trained["test_data"] if name == "test" else None
+    check_stored(
+        {"data": other or trained["data"]}, ["data"], source="The checkpoint's data", trust=config["trust"]
+    )
+    node = {**only_read(other or trained["data"], draw="root" in changed), **changed}
+    node = {key: value for key, value in node.items() if key not in ("split", "overfit")}
+    catalog = training.data_source("data", node, seed=trained["seed"]).catalog
+    if other:
+        return other_side(catalog, record, trained["test_overlap"])
+    return trained_side(catalog, record, name)
+
+
+def _finish(config: Plain, result: Any) -> Path:
+    result.write()
+    result.show()
+    trainers.settle_rank()
+    loggers = training.loggers({**config, "run_dir": str(result.folder)})
+    exit_code = 1
+    try:
+        log_evaluation(loggers, result.folder)
+        exit_code = 0
+    finally:
+        seen_at = finish(exit_code)
+    if seen_at is not None:
+        log.info("Weights & Biases: %s", seen_at)
+    folder: Path = result.folder
+    return folder
+
+
+def _workers(config: Plain) -> int:
+    if config["workers"] is not None:
+        return int(config["workers"])
+    return min(8, max(1, (os.cpu_count() or 1) - 1))
+
+
+def _progress(what: str, total: int) -> Any:
+    """A progress bar's step function; nothing is drawn where nobody watches."""
+
+    @contextmanager
+    def bar() -> Any:
+        console = Console()
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            yield partial(progress.advance, progress.add_task(what, total=total))
+
+    return bar()

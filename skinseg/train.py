@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from skinseg.config.check import check
 from skinseg.config.command import RANK_VARIABLES, Command, Hold
 from skinseg.config.schema import Plain, RootConfig
-from skinseg.multirun import conclude, run_job
+from skinseg.sweep.multirun import conclude, run_job
 
 
 class Train(Command):
@@ -24,7 +24,7 @@ class Train(Command):
         """Returns the objective: the best validation score."""
         if config["search"] is None:
             return float(super().do(config))
-        from skinseg import search
+        from skinseg.sweep import search
 
         return search.run(config)
 
@@ -42,7 +42,7 @@ def _checked(config: Plain) -> Plain:
     """Does what `check` does, and refuses a search also for what its trials would be."""
     config = check(config)
     if config["search"] is not None:
-        from skinseg.search import compose_ends
+        from skinseg.sweep.search import compose_ends
 
         compose_ends(config)
     return config

@@ -10,13 +10,13 @@ import pytest
 import torch
 from conftest import TINY, changed
 
-from skinseg import train
 from skinseg.build import training
 from skinseg.config.check import check
 from skinseg.config.compose import compose, plain
 from skinseg.config.schema import Plain
 from skinseg.errors import SkinsegError
 from skinseg.models.cost import network_cost
+from skinseg.recipes.train import _check_batches
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +102,10 @@ def test_limits_that_leave_nothing(limits: Plain, message: str | None) -> None:
     asked = {"world_size": 1, "val_check_interval": 1.0, "check_val_every_n_epoch": 1, **of_all, **limits}
     trainer: Any = SimpleNamespace(**asked)
     if message is None:
-        train._check_batches(trainer, sides, sides)
+        _check_batches(trainer, sides, sides)
         return
     with pytest.raises(SkinsegError, match=message):
-        train._check_batches(trainer, sides, sides)
+        _check_batches(trainer, sides, sides)
 
 
 def test_the_cost_of_a_network_of_another_precision() -> None:

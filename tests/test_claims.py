@@ -35,7 +35,9 @@ import json, sys, time
 from datetime import datetime
 from pathlib import Path
 import hydra.core.utils
-from skinseg import command, multirun, train
+from skinseg import train
+from skinseg.config import command
+from skinseg.sweep import multirun
 
 class Clock:
     now = staticmethod(lambda: datetime(2026, 1, 2, 3, 4, 5))
@@ -54,8 +56,9 @@ def learn(folder, rate):
     return 0
 
 hydra.core.utils.datetime = Clock
-command._CHECKS["train"] = multirun.check = lambda config: config  # which imports PyTorch
-train.run = lambda cfg: learn(cfg.run_dir, cfg.optimizer.lr)
+this = command._COMMANDS["train"]
+this.checked = multirun.check = lambda config: config  # which imports PyTorch
+this.do = lambda config: learn(config["run_dir"], config["optimizer"]["lr"])
 multirun.run_in_child = lambda job, **_: learn(job.folder, job.config["optimizer"]["lr"])
 number, sys.argv[1:] = sys.argv[1], sys.argv[2:]
 Path(f"ready{number}").touch()
@@ -173,7 +176,7 @@ def test_every_command_refuses_a_folder_that_another_one_writes(
     name: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = importlib.import_module(f"skinseg.{name}")
-    monkeypatch.setitem(command._CHECKS, name, lambda config: config)
+    monkeypatch.setattr(command._COMMANDS[name], "checked", lambda config: config)
     monkeypatch.setattr(claims, "_PATIENCE_S", 0.1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name, f"{key}=mine", *NEEDED[name]])

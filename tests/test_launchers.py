@@ -28,7 +28,7 @@ from skinseg.callbacks.interrupt import SaveOnInterrupt
 from skinseg.config.compose import config_dir
 from skinseg.config.explain import explain
 from skinseg.errors import SkinsegError
-from skinseg.multirun import PlanSweep
+from skinseg.sweep.multirun import PlanSweep
 
 EXTRA = {
     "parallel": "joblib",

@@ -27,14 +27,15 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
 from skinseg import job as command
-from skinseg import multirun
 from skinseg.config.compose import config_dir
+from skinseg.config.internals import GRID
 from skinseg.errors import SkinsegError
-from skinseg.multirun import _announcement, plan_grid, run_job
 from skinseg.recipes.train import _results_so_far
 from skinseg.run.claims import claimed, is_claimed
-from skinseg.sweep import jobs
+from skinseg.sweep import jobs, multirun
 from skinseg.sweep.jobs import Job, Plan, continued, earlier_jobs, entries_of, state_of
+from skinseg.sweep.multirun import _announcement, run_job
+from skinseg.sweep.plan import plan_grid
 
 SWEEPS = sorted({path.stem for path in (config_dir() / "sweep").glob("*.yaml")} - {"hpo"})  # no grid
 STUDIES = sorted(
@@ -172,7 +173,7 @@ def test_a_sweep_says_how_much_it_is_about_to_do(
         "mode": RunMode.MULTIRUN,
         "runtime": {"cwd": str(tmp_path)},
         "sweep": {"dir": str(tmp_path)},
-        "sweeper": {"_target_": multirun._GRID},
+        "sweeper": {"_target_": GRID},
         "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
     }
     codes = iter([1, 0, 0])
@@ -537,7 +538,7 @@ def test_a_sweep_without_its_plan_is_not_written_over(tmp_path: Path) -> None:
     assert "already holds a sweep" in refused("model=tiny", "seed=3,4", folder=tmp_path / "sweep")
 
 
-@pytest.mark.parametrize("sweeper", [multirun._GRID, "some.Sweeper"])
+@pytest.mark.parametrize("sweeper", [GRID, "some.Sweeper"])
 def test_a_folder_is_trusted_only_for_the_job_that_is_asked_for(
     sweeper: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -29,15 +29,16 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from optuna.trial import TrialState
 
-from skinseg import search, train
+from skinseg import train
 from skinseg.build.trust import check_stored
 from skinseg.callbacks.pruning import ReportTrial
 from skinseg.config.check import check
-from skinseg.config.command import as_the_job_sees_it
 from skinseg.config.compose import config_dir, plain
+from skinseg.config.internals import as_the_job_sees_it
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.run.claims import LOCK
 from skinseg.run.writing import write_json
+from skinseg.sweep import search
 from skinseg.sweep.jobs import FAILED, JOB, Job
 from skinseg.sweep.study import PRUNED, STORAGE, counted, open_storage
 
@@ -128,7 +129,7 @@ def start(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> Start:
         if not drawn:
             monkeypatch.setattr(search, "draw", lambda *_: None)
         monkeypatch.setattr(search, "run_in_child", children)
-        search.run(prepare(*overrides))
+        train.run(prepare(*overrides))
         return children
 
     return begin
@@ -183,7 +184,7 @@ class TestRefused:
         forced = [word.replace("search.sampler.n_", "+search.sampler.n_") for word in forced]
         config = plain(prepare(*forced))
         with pytest.raises(SkinsegError, match=says) as refused:
-            train._check_whole(config)
+            train._checked(config)
         assert "Traceback" not in str(refused.value)
 
     def test_bounds_from_the_environment(self, prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +192,7 @@ class TestRefused:
             monkeypatch.setenv(name, text)
         rate = "optimizer.lr:{low:${oc.env:LOW},high:${oc.env:HIGH},log:${oc.env:LOG}}"
         config = plain(prepare(f"++search.space={{{rate},seed:{{low:1,high:${{oc.env:SEEDS}}}}}}"))
-        space = train._check_whole(config)["search"]["space"]
+        space = train._checked(config)["search"]["space"]
         assert space["optimizer.lr"] == {"low": 1e-4, "high": 1e-2, "log": True}
         assert repr(space["seed"]) == "{'low': 1, 'high': 5}"
 
@@ -199,12 +200,12 @@ class TestRefused:
         config = plain(prepare())
         config["search"]["space"] = {}
         with pytest.raises(SkinsegError, match=r"search\.space: empty; name at least one key"):
-            train._check_whole(config)
+            train._checked(config)
 
     def test_all_problems_are_named_at_once(self, prepare: Prepare) -> None:
         space = "++search.space={optimizer.lrr:{low:1,high:2},model.foo:{choices:[1]},loss:{choices:[x]}}"
         with pytest.raises(SkinsegError, match=r"no trial was started") as refused:
-            train._check_whole(plain(prepare(space)))
+            train._checked(plain(prepare(space)))
         for key in ("optimizer.lrr", "model.foo", "loss=x"):
             assert key in str(refused.value)
 
@@ -223,7 +224,7 @@ class TestRefused:
 
     def test_a_sampler_that_refuses_its_arguments(self, prepare: Prepare) -> None:
         with pytest.raises(SkinsegError, match=r"search\.pruner: .*refused its arguments: .*negative"):
-            search.run(prepare("search.pruner.n_warmup_steps=-1"))
+            train.run(prepare("search.pruner.n_warmup_steps=-1"))
 
 
 class TestTrials:
@@ -364,7 +365,7 @@ class TestTrials:
         with read_write(master.hydra):
             master.hydra.overrides.task.remove(f"hydra.searchpath=[file://{tmp_path}/own]")
             master.hydra.overrides.hydra = [f"hydra.searchpath=[file://{tmp_path}/own]"]
-        search.run(cfg)
+        train.run(cfg)
         assert [job.config["loss"]["smooth"] for job in children.jobs] == [1.0] * 3
 
 

@@ -24,11 +24,11 @@ from skinseg.build import nets, nodes
 from skinseg.build.trust import _KINDS, _NOT_NULL, check_stored, only_read
 from skinseg.callbacks.writing import WholeCheckpointIO
 from skinseg.config.compose import compose, plain
+from skinseg.config.internals import _as_planned
 from skinseg.ensemble import run as ensemble
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.inference.ensemble import join_checkpoints
-from skinseg.multirun import _as_planned
 from skinseg.predict import run as predict
 from skinseg.quoting import literal
 from skinseg.run.checkpoint import read_checkpoint

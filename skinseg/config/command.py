@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import logging
@@ -18,12 +17,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.config.check import check
 from skinseg.config.compose import config_dir, incomplete, plain
 from skinseg.config.explain import explain
+from skinseg.config.internals import as_the_job_sees_it, hydra_config_kept, option_parser
 from skinseg.config.schema import Plain
 from skinseg.errors import ConfigurationError, SkinsegError
 from skinseg.machine import told
@@ -169,9 +169,7 @@ def _folder() -> Path:
 
 def _refuse_options(arguments: Sequence[str]) -> None:
     """Refuses options that are none of Hydra's, or that Hydra would run code for."""
-    from hydra._internal.utils import get_args_parser
-
-    parser = get_args_parser()
+    parser = option_parser()
     parsed, rest = parser.parse_known_args(list(arguments))
     known = [name for action in parser._actions for name in action.option_strings]
     problems = []
@@ -237,14 +235,10 @@ class RefuseEarly(Callback):
         command = _COMMANDS.get(name)
         if command is None:
             return
-        before = HydraConfig.instance().cfg
-        try:
-            with errors_as_ends():
-                folder = output_folder(config, "run")
-                own = command.checked(plain(as_the_job_sees_it(config, folder)))
-                _take_folders(config, own, command.holds(own))
-        finally:
-            HydraConfig.instance().cfg = before
+        with hydra_config_kept(), errors_as_ends():
+            folder = output_folder(config, "run")
+            own = command.checked(plain(as_the_job_sees_it(config, folder)))
+            _take_folders(config, own, command.holds(own))
 
 
 def _take_folders(config: DictConfig, own: Plain, hold: Hold) -> None:
@@ -307,23 +301,6 @@ def take_output(config: DictConfig, mode: Literal["run", "sweep"]) -> None:
         with read_write(config.hydra):
             node.dir = str(new)
             config.hydra.overrides.hydra.append(override(f"hydra.{mode}.dir", new))  # for a sweep's jobs
-
-
-def as_the_job_sees_it(config: DictConfig, folder: Path) -> DictConfig:
-    """Returns a copy without Hydra's node, and lets `${hydra:...}` find what it will find in the job.
-
-    Args:
-        config: What Hydra composed, with its own node. It becomes that of `HydraConfig`.
-        folder: Of the job's run.
-    """
-    config = copy.deepcopy(config)
-    with read_write(config), read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-        config.hydra.runtime.output_dir = str(folder)
-    HydraConfig.instance().set_config(config)
-    own = copy.deepcopy(config)
-    with read_write(own), open_dict(own):
-        del own["hydra"]
-    return own
 
 
 def _raised_in_hydra(error: Exception) -> bool:

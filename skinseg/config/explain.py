@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from skinseg.config.check import check, problems_without_import
 from skinseg.config.compose import compose, config_dir, for_none, missing_keys, options_of, plain
+from skinseg.config.internals import option_parser
 from skinseg.config.schema import ADDED, RootConfig
 from skinseg.errors import ConfigurationError, SkinsegError
 from skinseg.nearest import nearest
@@ -221,9 +222,7 @@ def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
     """Returns the overrides on a command line, with a `--config-dir` as the override that does the same."""
-    from hydra._internal.utils import get_args_parser  # the only one that knows Hydra's own options
-
-    parsed = get_args_parser().parse_args(list(arguments))
+    parsed = option_parser().parse_args(list(arguments))
     overrides: list[str] = list(parsed.overrides)
     if parsed.config_dir is not None:
         place = Path(parsed.config_dir).absolute()

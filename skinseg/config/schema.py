@@ -3,13 +3,62 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Annotated, Any, Literal
 
 Node = dict[str, Any]
 
 
 Plain = dict[str, Any]
+
+
+class Scope(Enum):
+    """What a key at the root is about, and with that, who takes two runs that differ in it for different.
+
+    Attributes:
+        METHOD: What is trained, on what.
+        TEST: The test images.
+        REPEAT: What two trainings of one method may differ in.
+        WHETHER: Whether the test is scored.
+        PLACE: Where a run lies and where it begins.
+        MACHINE: What a machine has or trusts.
+        LABEL: How a run is called, and who hears of it.
+        LAUNCH: What starts runs, of which the run itself knows nothing.
+    """
+
+    METHOD = "method"
+    TEST = "test"
+    REPEAT = "repeat"
+    WHETHER = "whether"
+    PLACE = "place"
+    MACHINE = "machine"
+    LABEL = "label"
+    LAUNCH = "launch"
+
+
+_COUNTED: Mapping[str, Set[Scope]] = {
+    "method": {Scope.METHOD, Scope.TEST},
+    "job": {Scope.METHOD, Scope.TEST, Scope.REPEAT, Scope.WHETHER},
+    "search": {Scope.METHOD, Scope.REPEAT, Scope.PLACE},
+}
+
+DATA_PLACES = frozenset(
+    {"root", "num_workers", "verify", "max_megapixels", "cache", "cache_dir", "cache_limit_gb", "cache_check"}
+)
+"""Keys of `data` and `test_data` by which the images are found and read, but do not become others."""
+
+
+def not_counted(comparison: Literal["method", "job", "search"]) -> frozenset[str]:
+    """Returns the root keys in which two runs may differ and still be the same.
+
+    Args:
+        comparison: The same method, the same job of a sweep, or trials of the same search.
+    """
+    hints = typing.get_type_hints(RootConfig, include_extras=True)
+    scopes = {key: hint.__metadata__[0] for key, hint in hints.items()}
+    return frozenset(key for key, scope in scopes.items() if scope not in _COUNTED[comparison])
 
 
 @dataclass
@@ -128,45 +177,45 @@ class RootConfig:
         logger: Loggers by name; null leaves one out.
     """
 
-    name: str
-    run_dir: str
-    seed: int
-    monitor: str
-    mode: typing.Literal["max", "min"]
-    threshold: float
-    channels_last: bool
-    lr_scaling: typing.Literal["none", "linear", "sqrt"]
-    lr_reference_batch: int
-    compile: typing.Literal["default", "reduce-overhead", "max-autotune"] | None
-    gradient_checkpointing: bool
-    deep_supervision: list[float] | None
-    find: typing.Literal["batch_size", "lr"] | None
-    threads: int | None
-    matmul_precision: typing.Literal["highest", "high", "medium"]
-    test: bool
-    ckpt_path: str | None
-    init_from: str | None
-    trust: str | list[str]
-    budget: BudgetConfig
-    sweep: SweepConfig
-    search: SearchConfig | None
-    group: str | None
-    job_type: str
-    tags: list[str]
-    notes: str | None
-    data: Node
-    test_data: Node | None
-    test_overlap: typing.Literal["exclude", "refuse"]
-    model: Node
-    loss: Node
-    preprocess: Node
-    augment: Node
-    mix: Node | None
-    optimizer: Node
-    scheduler: Node
-    trainer: Node
-    callbacks: dict[str, Node | None] | None
-    logger: dict[str, Node | None] | None
+    name: Annotated[str, Scope.REPEAT]
+    run_dir: Annotated[str, Scope.PLACE]
+    seed: Annotated[int, Scope.REPEAT]
+    monitor: Annotated[str, Scope.METHOD]
+    mode: Annotated[Literal["max", "min"], Scope.METHOD]
+    threshold: Annotated[float, Scope.METHOD]
+    channels_last: Annotated[bool, Scope.METHOD]
+    lr_scaling: Annotated[Literal["none", "linear", "sqrt"], Scope.METHOD]
+    lr_reference_batch: Annotated[int, Scope.METHOD]
+    compile: Annotated[Literal["default", "reduce-overhead", "max-autotune"] | None, Scope.REPEAT]
+    gradient_checkpointing: Annotated[bool, Scope.REPEAT]
+    deep_supervision: Annotated[list[float] | None, Scope.METHOD]
+    find: Annotated[Literal["batch_size", "lr"] | None, Scope.REPEAT]
+    threads: Annotated[int | None, Scope.MACHINE]
+    matmul_precision: Annotated[Literal["highest", "high", "medium"], Scope.REPEAT]
+    test: Annotated[bool, Scope.WHETHER]
+    ckpt_path: Annotated[str | None, Scope.PLACE]
+    init_from: Annotated[str | None, Scope.METHOD]
+    trust: Annotated[str | list[str], Scope.MACHINE]
+    budget: Annotated[BudgetConfig, Scope.METHOD]
+    sweep: Annotated[SweepConfig, Scope.LAUNCH]
+    search: Annotated[SearchConfig | None, Scope.LAUNCH]
+    group: Annotated[str | None, Scope.LABEL]
+    job_type: Annotated[str, Scope.LABEL]
+    tags: Annotated[list[str], Scope.LABEL]
+    notes: Annotated[str | None, Scope.LABEL]
+    data: Annotated[Node, Scope.METHOD]
+    test_data: Annotated[Node | None, Scope.TEST]
+    test_overlap: Annotated[Literal["exclude", "refuse"], Scope.TEST]
+    model: Annotated[Node, Scope.METHOD]
+    loss: Annotated[Node, Scope.METHOD]
+    preprocess: Annotated[Node, Scope.METHOD]
+    augment: Annotated[Node, Scope.METHOD]
+    mix: Annotated[Node | None, Scope.METHOD]
+    optimizer: Annotated[Node, Scope.METHOD]
+    scheduler: Annotated[Node, Scope.METHOD]
+    trainer: Annotated[Node, Scope.METHOD]
+    callbacks: Annotated[dict[str, Node | None] | None, Scope.REPEAT]
+    logger: Annotated[dict[str, Node | None] | None, Scope.LABEL]
 
 
 OURS = {

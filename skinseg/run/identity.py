@@ -7,37 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from skinseg.config.schema import DATA_PLACES, not_counted
 from skinseg.names import shown
-
-# What differs between two trainings of one method; all else is the method.
-_NOT_THE_METHOD = frozenset(
-    {
-        "seed",
-        "run_dir",
-        "name",
-        "group",
-        "job_type",
-        "tags",
-        "notes",
-        "logger",
-        "callbacks",  # but for what `_trains` finds among them
-        "ckpt_path",
-        "trust",
-        "sweep",
-        "search",
-        "threads",
-        "matmul_precision",
-        "compile",
-        "gradient_checkpointing",
-        "find",  # what it found is the batch size or the learning rate
-        "test",
-    }
-)
-
-_NOT_OF_THE_DATA = frozenset(
-    {"root", "num_workers", "verify", "max_megapixels", "cache", "cache_dir", "cache_limit_gb", "cache_check"}
-)
-
 
 # They watch a training; any other callback may change what comes out of it.
 _WATCHING = (
@@ -66,7 +37,8 @@ def digest(parts: Iterable[str]) -> str:
 
 def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns of a run's configuration what is the method: not seed, fold, places, or how fast it runs."""
-    method = {key: value for key, value in config.items() if key not in _NOT_THE_METHOD}
+    # What of the callbacks trains is added below.
+    method = {key: value for key, value in config.items() if key not in not_counted("method")}
     # Runs from before there was such a choice are of the same method as those that chose nothing.
     if not (method.get("preprocess") or {}).get("transforms", True):
         del method["preprocess"]
@@ -74,7 +46,7 @@ def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         del method["mix"]
     for key in ("data", "test_data"):
         node = config.get(key) or {}
-        method[key] = {name: value for name, value in node.items() if name not in _NOT_OF_THE_DATA}
+        method[key] = {name: value for name, value in node.items() if name not in DATA_PLACES}
         if method[key].get("masks", True) is None:
             del method[key]["masks"]
     trains = {name: node for name, node in (config.get("callbacks") or {}).items() if node and _trains(node)}

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from skinseg.config.schema import not_counted
 from skinseg.errors import SkinsegError
 from skinseg.run.claims import LOCK, is_claimed
 from skinseg.run.writing import write_json
@@ -33,23 +34,6 @@ Action = Literal["start", "resume", "skip"]
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 log = logging.getLogger(__name__)
-
-# What two jobs that train the same may differ in: where they write and what they are called.
-_PLACES = frozenset(
-    {
-        "run_dir",
-        "ckpt_path",
-        "trust",
-        "group",
-        "job_type",
-        "tags",
-        "notes",
-        "logger",
-        "threads",
-        "sweep",
-        "search",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -185,7 +169,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     Args:
         config: Resolved. Its run folder does not count, wherever in it that stands.
     """
-    counted = {key: value for key, value in config.items() if key not in _PLACES}
+    counted = {key: value for key, value in config.items() if key not in not_counted("job")}
     text = json.dumps(counted, sort_keys=True, default=str)
     folder = json.dumps(str(config["run_dir"]))[1:-1]
     return hashlib.sha256(text.replace(folder, "<run_dir>").encode()).hexdigest()[:12]

@@ -6,7 +6,6 @@ python -m skinseg.train +experiment=unet_resnet34 +sweep=hpo
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import json
 import logging
@@ -21,8 +20,6 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from hydra._internal.config_repository import CachingConfigRepository
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict, read_write
@@ -35,15 +32,23 @@ from skinseg import counting
 from skinseg.build.nodes import instance
 from skinseg.build.trust import trusted
 from skinseg.config.check import check
-from skinseg.config.command import as_the_job_sees_it
 from skinseg.config.explain import explain
-from skinseg.config.schema import Plain
+from skinseg.config.internals import (
+    as_the_job_sees_it,
+    compose_job,
+    given_overrides,
+    hydra_config_kept,
+    hydra_free,
+    read_files_once,
+)
+from skinseg.config.schema import DATA_PLACES, Plain, not_counted
 from skinseg.errors import ConfigurationError, InterruptedRunError, SkinsegError
-from skinseg.multirun import named, run_in_child
 from skinseg.quoting import command_line, literal, override
 from skinseg.run.claims import AGREE_S, claimed, is_claimed
 from skinseg.run.writing import write_csv, write_text
+from skinseg.sweep.child import run_in_child
 from skinseg.sweep.jobs import Job, fingerprint, last_of, reached_by, state_of
+from skinseg.sweep.plan import named
 from skinseg.sweep.space import ends, short, suggest, value_of
 from skinseg.sweep.study import (
     PRUNED,
@@ -68,17 +73,7 @@ _HOPELESS = 3
 _SHOWN = 5
 
 # What trials on several machines may differ in, and what their scores do not depend on.
-_OF_THE_MACHINE = {
-    "data": {
-        "root", "num_workers", "cache", "cache_dir", "cache_limit_gb", "cache_check", "verify",
-        "max_megapixels",
-    },
-    "trainer": {"accelerator"},
-}  # fmt: skip
-_NOT_COMPARED = {
-    "search", "sweep", "test", "test_data", "test_overlap", "threads", "logger", "group", "job_type", "tags",
-    "notes", "trust",
-}  # fmt: skip
+_OF_THE_MACHINE = {"data": DATA_PLACES, "trainer": {"accelerator"}}
 
 
 def run(config: Plain) -> float:
@@ -93,7 +88,7 @@ def run(config: Plain) -> float:
     Raises:
         SkinsegError: The storage cannot be used or holds another search, no trial ended well, or Ctrl-C.
     """
-    _read_files_once()
+    read_files_once()
     composed = compose_ends(config)
     storage = config["search"]["storage"] or str(Path(config["run_dir"]) / "journal.log")
     # A trial's process has it from the environment, and may have another working directory.
@@ -108,22 +103,6 @@ def run(config: Plain) -> float:
 
 
 # ---------------------------------------------------------------- the configurations of the trials
-
-
-class _ReadOnce(CachingConfigRepository):
-    """Configuration files as they were at their first reading."""
-
-    def __deepcopy__(self, memo: object) -> _ReadOnce:
-        return self
-
-    def load_config(self, config_path: str) -> Any:
-        return copy.deepcopy(super().load_config(config_path))
-
-
-def _read_files_once() -> None:
-    """Keeps later edits of files in `conf/` out of the trials: all that they need is read for the check."""
-    loader: Any = GlobalHydra.instance().config_loader()
-    loader.repository = _ReadOnce(loader.repository)
 
 
 def compose_ends(config: Plain) -> dict[str, Plain]:
@@ -166,37 +145,24 @@ def _compose(overrides: Sequence[str], words: Sequence[str], folder: Path, group
     Raises:
         SkinsegError: Hydra refused the overrides.
     """
-    loader = GlobalHydra.instance().config_loader()
-    master: Any = HydraConfig.instance().cfg
-    assert master is not None
-    given = _given(master)
-    task = [*given["task"], *overrides]
-    try:
-        own = as_the_job_sees_it(loader.load_sweep_config(master, task), folder)
-        with read_write(own), open_dict(own):
-            own.search, own.test = None, False
-            return named(own, words, group)
-    except (HydraException, OmegaConfBaseException) as error:
-        # To explain it, the configuration is composed in other ways, for which Hydra has to be free.
-        hydra = GlobalHydra.instance().hydra
-        GlobalHydra.instance().clear()
-        problems = explain(error, [*task, *given["hydra"]])
-        GlobalHydra.instance().hydra = hydra
-        raise ConfigurationError(problems) from error
-    finally:
-        HydraConfig.instance().cfg = master
-
-
-def _given(master: Any) -> dict[str, list[str]]:
-    """Returns the overrides of the command line as they were written: an interpolation is the trial's."""
-    given: Any = OmegaConf.to_container(master.hydra.overrides, resolve=False)
-    return {kind: list(given[kind]) for kind in ("task", "hydra")}
+    with hydra_config_kept() as master:
+        given = given_overrides(master)
+        task = [*given["task"], *overrides]
+        try:
+            own = as_the_job_sees_it(compose_job(master, task), folder)
+            with read_write(own), open_dict(own):
+                own.search, own.test = None, False
+                return named(own, words, group)
+        except (HydraException, OmegaConfBaseException) as error:
+            with hydra_free():  # to explain it, the configuration is composed in other ways
+                problems = explain(error, [*task, *given["hydra"]])
+            raise ConfigurationError(problems) from error
 
 
 def _identity(config: Plain, composed: Mapping[str, Plain]) -> dict[str, Any]:
     """Returns by dotted key all that makes the trials of a study comparable, on any machine."""
     space = config["search"]["space"]
-    compared = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
+    compared = {key: value for key, value in config.items() if key not in not_counted("search")}
     for group, names in _OF_THE_MACHINE.items():
         compared[group] = {name: value for name, value in config[group].items() if name not in names}
     compared["search"] = {"space": space}
@@ -427,7 +393,8 @@ class _Search:
     def _command(self, values: Mapping[str, Any]) -> str:
         """The command line of the search with the values of a trial, as one run that scores the test side."""
         hydra = HydraConfig.get()
-        given = _given(HydraConfig.instance().cfg)
+        with hydra_config_kept() as composed:
+            given = given_overrides(composed)
         places = [place.path for place in hydra.runtime.config_sources if place.provider == "command-line"]
         options = [word for path in places for word in ("--config-dir", path)]
         words = [*given["task"], *given["hydra"], *(override(*item) for item in values.items())]

@@ -12,10 +12,10 @@ import pytest
 from conftest import Train
 from offline_runs import history, records
 
-from skinseg.callbacks import dashboard
 from skinseg.config.compose import compose
 from skinseg.dashboard import run
 from skinseg.errors import SkinsegError
+from skinseg.tracking import dashboard
 
 VIEW = ("entity=us", "group=loss_seeds", "save=false")
 

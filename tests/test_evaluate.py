@@ -22,7 +22,6 @@ from PIL import Image
 from trees import write_isic9
 
 from skinseg.build import nets
-from skinseg.callbacks import wandb_run
 from skinseg.config.check import check
 from skinseg.config.compose import compose, config_dir, plain
 from skinseg.errors import SkinsegError
@@ -36,6 +35,7 @@ from skinseg.run.test_log import LOG
 from skinseg.scoring.metrics import HEADLINE, METRICS
 from skinseg.scoring.overlap import OVERLAP_METRICS
 from skinseg.scoring.statistics import LEAST_LESIONS, cluster_intervals
+from skinseg.tracking import artifacts
 
 PREDICTED = [name for name in METRICS if name not in ("brier", "ece")]
 
@@ -377,7 +377,7 @@ def test_nothing_else_that_lies_in_the_folder_is_uploaded(
     """Two runs of Weights & Biases are stand-ins: one per evaluation, the second without a calibration."""
     uploaded: list[Any] = []
     run = SimpleNamespace(id="a", log_artifact=uploaded.append, log=lambda _: None)
-    monkeypatch.setattr(wandb_run, "runs", lambda _: [run])
+    monkeypatch.setattr(artifacts, "runs", lambda _: [run])
     (place / "evaluation").mkdir()
     for name in ("patients.csv", "comparison.json"):
         (place / "evaluation" / name).write_text("mine")

@@ -179,7 +179,7 @@ def test_how_to_evaluate_a_run(nasty: Path) -> None:
 
 
 def test_how_to_sync(nasty: Path) -> None:
-    from skinseg.callbacks.wandb_run import how_to_sync
+    from skinseg.tracking.logger import how_to_sync
 
     line = how_to_sync(Path(os.path.relpath(nasty)))
     assert shlex.split(line)[-1] == str(nasty.resolve())

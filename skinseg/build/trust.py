@@ -92,7 +92,11 @@ _KINDS = {
         ("lightning.pytorch", "skinseg.callbacks"),
         within=_Kind(("optuna.pruners.BasePruner",), ("optuna.pruners",)),
     ),
-    "logger": _Kind(("lightning.pytorch.loggers.Logger",), ("lightning.pytorch", "skinseg.callbacks")),
+    "logger": _Kind(
+        ("lightning.pytorch.loggers.Logger",),
+        ("lightning.pytorch", "skinseg.tracking"),
+        names=("skinseg.callbacks.wandb_run",),
+    ),
 }
 _BY_NAME = frozenset({"callbacks", "logger"})
 

@@ -13,12 +13,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw, ImageFont
 
 from skinseg.callbacks.scores import score_table
-from skinseg.callbacks.wandb_run import log_mask_images
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import LesionDataset
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Panel, outlined
 from skinseg.run.writing import replacing
+from skinseg.tracking.pictures import log_mask_images
 
 TILE_WIDTH = 300
 CAPTION_HEIGHT = 38

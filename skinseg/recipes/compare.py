@@ -15,7 +15,6 @@ from rich.table import Table
 
 from skinseg.build import trainers, training
 from skinseg.callbacks.quiet import quiet
-from skinseg.callbacks.wandb_run import fetch_evaluations, finish, log_evaluation
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.photographs import UnreadableFileError
@@ -28,6 +27,8 @@ from skinseg.report.wording import p_value, percent, undefined_share
 from skinseg.run.writing import write_csv, write_json, write_text
 from skinseg.run.written import afresh
 from skinseg.scoring.metrics import METRICS
+from skinseg.tracking.artifacts import fetch_evaluations, log_evaluation
+from skinseg.tracking.logger import finish
 
 log = logging.getLogger(__name__)
 

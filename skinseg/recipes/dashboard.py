@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from skinseg.callbacks.dashboard import content, dashboard, save
 from skinseg.config.schema import Plain
 from skinseg.run.writing import write_json
+from skinseg.tracking.dashboard import content, dashboard, save
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from rich.progress import Progress
 from skinseg.build import nets, trainers, training
 from skinseg.build.trust import check_stored, only_read, trusted_checkpoint
 from skinseg.callbacks.quiet import quiet
-from skinseg.callbacks.wandb_run import finish, log_evaluation
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.folders import read_folders
@@ -34,6 +33,8 @@ from skinseg.run.record import RunRecord
 from skinseg.run.test_log import check_log
 from skinseg.run.written import afresh
 from skinseg.scoring.strata import user_lesions, user_strata
+from skinseg.tracking.artifacts import log_evaluation
+from skinseg.tracking.logger import finish
 
 log = logging.getLogger(__name__)
 

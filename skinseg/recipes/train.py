@@ -19,7 +19,6 @@ from lightning.pytorch.utilities.memory import is_oom_error
 from skinseg.build import trainers, training
 from skinseg.build.trust import trusted, trusted_checkpoint
 from skinseg.callbacks.quiet import quiet
-from skinseg.callbacks.wandb_run import finish, run_id
 from skinseg.config.compose import yaml_of
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
@@ -40,6 +39,7 @@ from skinseg.run.writing import first_rank, write_csv, write_json, write_text
 from skinseg.run.written import written_by_any
 from skinseg.summary import show, summarise
 from skinseg.sweep.jobs import RESULTS, last_of
+from skinseg.tracking.logger import finish, run_id
 from skinseg.tuning import divide, find_batch_size, find_lr, steps_of
 
 log = logging.getLogger(__name__)

@@ -15,14 +15,14 @@ import pytest
 from conftest import Train, write_mask
 from offline_runs import history, of_kind, records
 
-from skinseg.callbacks import wandb_run
-from skinseg.callbacks.wandb_run import resolve_mode
 from skinseg.compare import run as compare
 from skinseg.config.compose import compose
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.pictures import Panel
 from skinseg.scoring.overlap import OVERLAP_METRICS
+from skinseg.tracking import pictures
+from skinseg.tracking.logger import resolve_mode
 
 RUN = ("logger=[wandb]", "callbacks=upload", "callbacks.panels.every_n_epochs=1")
 
@@ -163,12 +163,12 @@ class TestMode:
 def test_photographs_of_several_sizes_are_logged_as_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     logged: dict[str, list[Any]] = {}
     run = type("Run", (), {"log": lambda _, content: logged.update(content)})()
-    monkeypatch.setattr(wandb_run, "runs", lambda _: [run])
+    monkeypatch.setattr(pictures, "runs", lambda _: [run])
     panels = []
     for height, width in ((30, 40), (40, 30)):
         mask = np.ones((height, width), bool)
         panels.append(Panel("id", np.full((height, width, 3), 200, np.uint8), mask, mask, "caption"))
-    wandb_run.log_mask_images([], "test/predictions", panels, 0)
+    pictures.log_mask_images([], "test/predictions", panels, 0)
     assert [image.image.size for image in logged["test/predictions"]] == [(40, 40), (40, 40)]
     pixels = np.asarray(logged["test/predictions"][0].image)
     assert (pixels[:30] == 200).all()

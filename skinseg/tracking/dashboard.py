@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from skinseg.callbacks.wandb_run import has_key
 from skinseg.errors import SkinsegError
+from skinseg.tracking.logger import has_key
 
 CURVES = ("train/loss", "val/loss", "val/dice", "val/jaccard")
 PICTURES = ("val/predictions", "test/predictions")

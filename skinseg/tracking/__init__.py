@@ -1,0 +1,1 @@
+"""Weights & Biases: its logger, what is logged there, and what is read back."""

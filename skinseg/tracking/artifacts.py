@@ -1,0 +1,74 @@
+"""What is logged of an evaluation, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger
+
+from skinseg.errors import SkinsegError
+from skinseg.names import folder_name
+from skinseg.quoting import command_line, override
+from skinseg.run.written import written_in
+from skinseg.tracking.logger import runs
+
+
+def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
+    """Keeps the tables and the report of an evaluation or a comparison as an artifact.
+
+    Args:
+        loggers: Those of Weights & Biases among them are used.
+        folder: What an evaluation or a comparison is writing; see `skinseg.run.written.afresh`.
+    """
+    for run in runs(loggers):
+        import wandb
+
+        written = written_in(folder)
+        kind = "comparison" if folder.absolute() / "comparison.json" in written else "evaluation"
+        artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind)
+        for path in written:  # and nothing else that lies there
+            if path.suffix in (".csv", ".json", ".html", ".md"):
+                artifact.add_file(str(path))
+        run.log_artifact(artifact)
+        report = folder / "report.html"
+        run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})
+
+
+def fetch_evaluations(group: str, folder: Path) -> list[Path]:
+    """Fetches the evaluations of a group of runs from Weights & Biases.
+
+    Args:
+        group: `<entity>/<project>/<group>`.
+        folder: Where they are put, a folder for each.
+
+    Returns:
+        Their folders; what lies there of an earlier call is not among them.
+
+    Raises:
+        SkinsegError: The name is not of that form, the host cannot be reached, or no run has one.
+    """
+    import wandb
+
+    parts = group.split("/")
+    if len(parts) != 3:
+        raise SkinsegError(f"runs=wandb:{group}: expected wandb:<entity>/<project>/<group>.")
+    found: list[Path] = []
+    try:
+        for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
+            for artifact in run.logged_artifacts():
+                if artifact.type == "evaluation":
+                    names = (f"{run.name}-{run.id}", artifact.name)
+                    place = folder.joinpath(*map(folder_name, names))
+                    artifact.download(root=str(place))
+                    found.append(place)
+    except (wandb.errors.Error, ValueError, OSError) as error:
+        raise SkinsegError(f"runs=wandb:{group} cannot be fetched: {error}") from error
+    if not found:
+        raise SkinsegError(
+            f"runs=wandb:{group}: no run of this group has an evaluation; make them with "
+            + command_line(
+                "skinseg.evaluate", "ckpt=<best.ckpt>", "logger=wandb", override("group", parts[2])
+            )
+        )
+    return found

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from skinseg.build import trainers, training
+from skinseg.build import parts, trainers
 from skinseg.callbacks.quiet import quiet
 from skinseg.config.check import check
 from skinseg.config.compose import compose, plain
@@ -117,7 +117,7 @@ _CONVOLUTION = (
 
 def _bare(batches: list[dict[str, Any]]) -> float:
     """Returns milliseconds a step of a plain loop."""
-    segmenter = training.segmenter(_config(".", *_CONVOLUTION))
+    segmenter = parts.segmenter(_config(".", *_CONVOLUTION))
     optimizer = torch.optim.AdamW(segmenter.parameters(), lr=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
     start = 0.0
@@ -138,14 +138,14 @@ def _trained(batches: list[dict[str, Any]]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         config = _config(folder, *_CONVOLUTION)
         clock = Clock()
-        trainer = trainers.trainer(config, [*training.callbacks(config), clock], training.loggers(config))
-        trainer.fit(training.segmenter(config), train_dataloaders=_Batches(batches))
+        trainer = trainers.trainer(config, [*parts.callbacks(config), clock], parts.loggers(config))
+        trainer.fit(parts.segmenter(config), train_dataloaders=_Batches(batches))
     return (clock.last - clock.first) / (len(batches) - WARM_UP) * 1e3
 
 
 def _share(rounds: int) -> None:
     """Prints the loss's forward and backward pass beside a whole step."""
-    segmenter: LesionSegmenter = training.segmenter(_config(".", "model=unet", "model.encoder_weights=null"))
+    segmenter: LesionSegmenter = parts.segmenter(_config(".", "model=unet", "model.encoder_weights=null"))
     segmenter.setup("fit")
     optimizer = torch.optim.AdamW(segmenter.parameters(), lr=5e-4)
     batch = _batch(8, 256)

@@ -58,7 +58,7 @@ def test_direction(path: Path) -> None:
         assert not roots & {"torch", "lightning", "torchmetrics"}, "scores are usable without torch"
     if here != "tracking" and path.name != "wandb_run.py":
         assert not roots & {"wandb", "wandb_workspaces"}, "only tracking and its callbacks know W&B"
-    if here in ("callbacks", "inference", "evaluation", "report", "tracking", "run"):
+    if here in ("callbacks", "inference", "evaluation", "report", "tracking"):
         assert not own & {"build", "config", "recipes", *COMMANDS}
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TINY, changed
 
-from skinseg.build import training
+from skinseg.build import parts
 from skinseg.config.check import check
 from skinseg.config.compose import compose, plain
 from skinseg.config.schema import Plain
@@ -41,7 +41,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Plain:
 )
 def test_arguments_are_refused(config: Plain, key: str, value: object, message: str) -> None:
     with pytest.raises(SkinsegError, match=message):
-        training.check_start(changed(config, {key: value}))
+        parts.check_start(changed(config, {key: value}))
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_a_folder_that_cannot_be_written(config: Plain, key: str, tmp_path: Path
     """Some are written only after the fit."""
     (tmp_path / "file").touch()
     with pytest.raises(SkinsegError, match=rf"{key}: .*file.* cannot be written: Not a directory.*another"):
-        training.check_start(changed(config, {key: str(tmp_path / "file/below/this")}))
-    training.check_start(changed(config, {key: str(tmp_path / "new/below/this")}))
+        parts.check_start(changed(config, {key: str(tmp_path / "file/below/this")}))
+    parts.check_start(changed(config, {key: str(tmp_path / "new/below/this")}))
 
 
 def test_the_check_leaves_the_random_numbers_as_they_are(config: Plain) -> None:
     before = torch.get_rng_state()
-    training.check_start(
+    parts.check_start(
         changed(config, {"callbacks.progressive_resizing.start": 0.5, "data.image_size": [64, 64]})
     )
     assert torch.equal(torch.get_rng_state(), before)

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from conftest import WriteHam
 
-from skinseg.build import nets, nodes, trainers, training
+from skinseg.build import nets, nodes, parts, trainers
 from skinseg.build.trust import check_stored, trusted
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.config.check import check
@@ -73,31 +73,31 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     size = ["data.image_size=[224,224]"] if "dpt" in option else []
     config = composed(*searched, option, *weights, *small, *size, *accelerator, *precision, run_dir=tmp_path)
     if group in ("data", "split"):
-        training.datamodule(config)
+        parts.datamodule(config)
     elif group == "test_data":
         assert (config["test_data"] == {}) == (option == "test_data=none")
         if config["test_data"]:
-            assert training.data_source("test_data", config["test_data"]).image_size == (256, 256)
+            assert parts.data_source("test_data", config["test_data"]).image_size == (256, 256)
     elif searched:
         node = config["search"][group]
         assert (node == {}) == (option == "pruner@search.pruner=none")
         kinds = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}
         assert node == {} or isinstance(nodes.instance(f"search.{group}", node), kinds[group])
     elif group in ("callbacks", "logger"):
-        trainers.trainer(config, training.callbacks(config), training.loggers(config))
+        trainers.trainer(config, parts.callbacks(config), parts.loggers(config))
     elif group == "trainer":
         trainers.trainer(config, [], [])
     elif group == "augment":
         kinds = {"augment=none": type(None), "augment=light_device": DeviceAugment}
         kinds["augment=strong_device"] = DeviceAugment
-        assert isinstance(training.datamodule(config).augment, kinds.get(option, albumentations.Compose))
+        assert isinstance(parts.datamodule(config).augment, kinds.get(option, albumentations.Compose))
     elif group == "preprocess":
         assert (nets.preprocessing(config["preprocess"]) is None) == (option == "preprocess=none")
-        assert isinstance(training.datamodule(config).preprocess, Preprocess | None)
+        assert isinstance(parts.datamodule(config).preprocess, Preprocess | None)
     elif group == "mix":
-        assert isinstance(training.datamodule(config).mix, Mix) == (option != "mix=none")
+        assert isinstance(parts.datamodule(config).mix, Mix) == (option != "mix=none")
     else:
-        training.segmenter(config)
+        parts.segmenter(config)
 
 
 def test_the_search_composes_as_it_is(tmp_path: Path) -> None:
@@ -111,14 +111,14 @@ def test_part_of_an_augmentation(part: str, tmp_path: Path) -> None:
     """Alone, and beside the transforms of another option; there are others in no part."""
     alone = composed(f"augment=part/{part}", "model=tiny", run_dir=tmp_path)
     assert list(alone["augment"]["transforms"]) == [part]
-    (only,) = training.datamodule(alone).augment.transforms
+    (only,) = parts.datamodule(alone).augment.transforms
     beside = composed(f"+augment/part={part}", "model=tiny", run_dir=tmp_path)
     light = composed("augment=light", "model=tiny", run_dir=tmp_path)
     assert beside["augment"]["transforms"] == {
         **light["augment"]["transforms"],
         **alone["augment"]["transforms"],
     }
-    last = training.datamodule(beside).augment.transforms[-1]
+    last = parts.datamodule(beside).augment.transforms[-1]
     assert albumentations.to_dict(last) == albumentations.to_dict(only)
 
 
@@ -141,7 +141,7 @@ def test_dermoscopy_is_light_and_its_artefacts(tmp_path: Path) -> None:
 def test_a_part_beside_transforms_of_batches(tmp_path: Path) -> None:
     config = composed("augment=light_device", "+augment/part=hair", "model=tiny", run_dir=tmp_path)
     with pytest.raises(SkinsegError, match=r"augment\.transforms\.horizontal_flip: found HorizontalFlip"):
-        training.datamodule(config)
+        parts.datamodule(config)
 
 
 def test_an_unknown_argument_of_a_part(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_part_with_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(
         SkinsegError, match=r"augment\.transforms\.hair: .*Hair refused its arguments: number_range: "
     ):
-        training.datamodule(config)
+        parts.datamodule(config)
 
 
 @pytest.mark.parametrize("debug", DEBUG)

@@ -11,7 +11,7 @@ import pytest
 from conftest import WriteHam
 from PIL import Image
 
-from skinseg.build import training
+from skinseg.build import parts
 from skinseg.config.check import check
 from skinseg.config.compose import compose, config_dir, plain
 from skinseg.errors import SkinsegError
@@ -44,7 +44,7 @@ def test_shows_what_training_sees(augment: str, write_ham: WriteHam, tmp_path: P
     overrides = [f"data.root={root}", f"augment={augment}", "images=1", "draws=3", "seed=3"]
     picture = sheet(tmp_path, *overrides)
     config = plain(compose([f"run_dir={tmp_path}", SIZE, *overrides], "preview"))
-    data = training.datamodule(config)
+    data = parts.datamodule(config)
     dataset = data.dataset("train")
     (row,) = np.random.default_rng(3).choice(len(dataset), 1, replace=False)
     later = sheet(tmp_path, *overrides, "epoch=6")
@@ -109,7 +109,7 @@ def test_more_images_than_there_are(write_ham: WriteHam, tmp_path: Path) -> None
     root = write_ham(12)
     few = sheet(tmp_path, f"data.root={root}", "images=2")
     everything = sheet(tmp_path, f"data.root={root}", "images=99")
-    split = training.datamodule(plain(compose([f"data.root={root}", "run_dir=."], "preview"))).split
+    split = parts.datamodule(plain(compose([f"data.root={root}", "run_dir=."], "preview"))).split
     row = few.shape[0] - sheet(tmp_path, f"data.root={root}", "images=1").shape[0]
     assert everything.shape[0] - few.shape[0] == row * (len(split.ids("train")) - 2)
 

@@ -21,7 +21,7 @@ from conftest import REPOSITORY, TINY, WriteHam
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from skinseg.build import trainers, training
+from skinseg.build import parts, trainers
 from skinseg.callbacks.scores import score_table
 from skinseg.config import command
 from skinseg.config.compose import compose, plain
@@ -69,8 +69,8 @@ def assert_scored_as_alone(root: Path, folder: Path, tmp_path: Path) -> None:
     assert together["image_id"].is_unique
 
     config = plain(compose([*TINY, f"data.root={root}", f"run_dir={tmp_path / 'alone'}"]))
-    data = training.datamodule(config)
-    segmenter = training.segmenter({**config, "init_from": str(folder / "checkpoints/best.ckpt")})
+    data = parts.datamodule(config)
+    segmenter = parts.segmenter({**config, "init_from": str(folder / "checkpoints/best.ckpt")})
     L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, use_distributed_sampler=False).test(
         segmenter, datamodule=data, verbose=False
     )

@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY, changed
 from lightning.pytorch.callbacks import EarlyStopping
 
-from skinseg.build import training
+from skinseg.build import parts
 from skinseg.config.check import check
 from skinseg.config.compose import compose, plain
 from skinseg.config.schema import Plain
@@ -124,7 +124,7 @@ def test_another_split(config: Plain) -> None:
 def test_patience_is_that_of_the_run_that_resumes(config: Plain) -> None:
     """Lightning takes that of the checkpoint."""
     own = {"early_stopping": {**config["callbacks"]["early_stopping"], "patience": 9}}
-    (callback,) = training.callbacks(changed(config, {"callbacks": own}))
+    (callback,) = parts.callbacks(changed(config, {"callbacks": own}))
     assert isinstance(callback, EarlyStopping)
     callback.load_state_dict({**callback.state_dict(), "patience": 2, "wait_count": 2})
     assert (callback.patience, callback.wait_count) == (9, 2)

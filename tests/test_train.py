@@ -27,7 +27,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from skinseg.build import nets, training
+from skinseg.build import nets, parts
 from skinseg.callbacks import panels
 from skinseg.callbacks.checkpoint import BestAndLast
 from skinseg.callbacks.metrics_file import go_on_from
@@ -148,7 +148,7 @@ def test_scores_are_those_of_the_best_checkpoint_at_native_size(train: Train) ->
     """Scores again by hand, from checkpoint and files alone."""
     folder = train("trainer.max_epochs=3", "data.image_size=[24,32]")
     net, record = nets.load_net(folder / "checkpoints/best.ckpt")
-    data: LesionDataModule = training.datamodule(dict(record.config))
+    data: LesionDataModule = parts.datamodule(dict(record.config))
     expected = pd.read_csv(folder / "scores.csv").set_index("image_id")
     for sample in map(data.dataset("test").__getitem__, range(len(expected))):
         with torch.no_grad():

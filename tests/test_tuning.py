@@ -15,7 +15,7 @@ from conftest import Train
 
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.segmenter import LesionSegmenter
-from skinseg.tuning import Budget, divide
+from skinseg.training.budget import Budget, divide
 
 RUN = ("callbacks=minimal", "logger=none", "test=false")
 
@@ -99,7 +99,7 @@ def test_a_resumed_run_takes_what_the_first_one_found(
     whole = train(*run, run_dir="whole")
     with pytest.raises(InterruptedRunError):
         train(*run, "+callbacks.stop={_target_: conftest.InterruptAt, step: 4}", run_dir="stopped")
-    monkeypatch.setattr("skinseg.tuning.find_batch_size", lambda *_: pytest.fail("searched again"))
+    monkeypatch.setattr("skinseg.training.find.find_batch_size", lambda *_: pytest.fail("searched again"))
     last = tmp_path / "stopped/checkpoints/last.ckpt"
     resumed = train(*run, f"ckpt_path={last}", run_dir="resumed")
     weights = [
@@ -159,7 +159,7 @@ def test_the_search_goes_on_to_the_nearest_good_rate(
         tried.append(rate)
         return 1 + abs(math.log10(rate / 0.3)) / 2
 
-    monkeypatch.setattr("skinseg.tuning._loss_at", loss_at)
+    monkeypatch.setattr("skinseg.training.find._loss_at", loss_at)
     folder = train(*RUN, "find=lr", "trainer.max_steps=1", f"optimizer.lr={preset}")
     rate = yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["lr"]
     assert rate == pytest.approx(found)
@@ -171,8 +171,8 @@ def test_the_rate_is_for_the_batches_of_the_run(
     train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A step of a search is over as many images as one of the run."""
-    monkeypatch.setattr("skinseg.tuning._TRIAL_STEPS", 2)
-    monkeypatch.setattr("skinseg.tuning._JUDGED_STEPS", 1)
+    monkeypatch.setattr("skinseg.training.find._TRIAL_STEPS", 2)
+    monkeypatch.setattr("skinseg.training.find._JUDGED_STEPS", 1)
     batches = 0
     training_step = LesionSegmenter.training_step
 
@@ -194,7 +194,7 @@ def test_a_rate_at_which_the_loss_is_not_finite_is_not_taken(
     def loss_at(rate: float, *_: object) -> float:
         return float("inf") if rate > 0.002 else 1.0 + rate
 
-    monkeypatch.setattr("skinseg.tuning._loss_at", loss_at)
+    monkeypatch.setattr("skinseg.training.find._loss_at", loss_at)
     folder = train(*RUN, "find=lr", "trainer.max_steps=1")
     assert yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["lr"] == 0.002
 
@@ -260,7 +260,7 @@ def test_a_run_trains_the_steps_of_its_budget(train: Train, accumulated: int) ->
 def test_minutes_are_turned_into_steps(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that gives each step half a second allows 12 steps in a tenth of a minute."""
     time = iter(k / 2 for k in range(10_000))
-    monkeypatch.setattr("skinseg.tuning.time.perf_counter", lambda: next(time))
+    monkeypatch.setattr("skinseg.training.find.time.perf_counter", lambda: next(time))
     config = ("budget.minutes=0.1", "budget.validations=3", "callbacks=minimal", "logger=none")
     folder = train(*config)
     assert json.loads((folder / "summary.json").read_text())["training"]["steps"] == 12
@@ -270,7 +270,7 @@ def test_minutes_are_turned_into_steps(train: Train, monkeypatch: pytest.MonkeyP
     def fail(*_: object) -> int:
         raise AssertionError("a resumed run keeps the steps of the first one")
 
-    monkeypatch.setattr("skinseg.tuning.steps_of", fail)
+    monkeypatch.setattr("skinseg.training.budget.steps_of", fail)
     again = train(*config, f"ckpt_path={last}", run_dir="again")
     assert json.loads((again / "summary.json").read_text())["training"]["steps"] == 12
 

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import Profiler
 
 from benchmarks.training.work import Result, StepClock, Work, peak_memory, rate, synchronise, timed_loading
-from skinseg.build import nets, training
+from skinseg.build import nets, parts
 from skinseg.config.compose import compose, plain
 from skinseg.train import run as train
 
@@ -124,7 +124,7 @@ def run(work: Work) -> Result:
     result["predict_images_per_s"] = rate(
         work, len(images), lambda: [prediction.probability >= 0.5 for prediction in predictor(images)]
     )
-    data = training.datamodule(plain(config))
+    data = parts.datamodule(plain(config))
     data.prepare_data()
     data.setup("fit")
     result["load_images_per_s"] = timed_loading(work, data.train_dataloader())

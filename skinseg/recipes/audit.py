@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from skinseg.build.training import data_source
+from skinseg.build.parts import data_source
 from skinseg.config.schema import Node, Plain
 from skinseg.counting import counted
 from skinseg.data import audit

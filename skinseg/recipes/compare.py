@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from skinseg.build import trainers, training
+from skinseg.build import parts, trainers
 from skinseg.callbacks.quiet import quiet
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
@@ -91,7 +91,7 @@ def run(config: Plain) -> Comparison:
         _show(comparison, folder)
         exit_code = 1
         try:
-            log_evaluation(training.loggers(config), folder)
+            log_evaluation(parts.loggers(config), folder)
             exit_code = 0
         finally:
             finish(exit_code)

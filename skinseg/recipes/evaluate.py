@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 
-from skinseg.build import nets, trainers, training
+from skinseg.build import nets, parts, trainers
 from skinseg.build.trust import check_stored, only_read, trusted_checkpoint
 from skinseg.callbacks.quiet import quiet
 from skinseg.config.schema import Plain
@@ -223,7 +223,7 @@ def _side(config: Plain, record: RunRecord | None) -> Side:
         limit = _max_megapixels(config, record)
         side = other_side(read_folders(masks, images, lesions, limit), record, config["overlap"])
     elif config["data"] is not None:
-        data = training.data_source("data", config["data"], seed=0)
+        data = parts.data_source("data", config["data"], seed=0)
         side = other_side(data.catalog, record, config["overlap"])
     else:
         assert record is not None
@@ -256,7 +256,7 @@ def _trained(config: Plain, record: RunRecord, name: Literal["test", "val", "tra
     )
     node = {**only_read(other or trained["data"], draw="root" in changed), **changed}
     node = {key: value for key, value in node.items() if key not in ("split", "overfit")}
-    catalog = training.data_source("data", node, seed=trained["seed"]).catalog
+    catalog = parts.data_source("data", node, seed=trained["seed"]).catalog
     if other:
         return other_side(catalog, record, trained["test_overlap"])
     return trained_side(catalog, record, name)
@@ -266,7 +266,7 @@ def _finish(config: Plain, result: Any) -> Path:
     result.write()
     result.show()
     trainers.settle_rank()
-    loggers = training.loggers({**config, "run_dir": str(result.folder)})
+    loggers = parts.loggers({**config, "run_dir": str(result.folder)})
     exit_code = 1
     try:
         log_evaluation(loggers, result.folder)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-from skinseg.build import training
+from skinseg.build import parts
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.changes import augmented_batch
@@ -40,7 +40,7 @@ def run(config: Plain) -> Path:
     Raises:
         SkinsegError: A mistake in the configuration or the data.
     """
-    data = training.datamodule(config)
+    data = parts.datamodule(config)
     augmented = data.dataset("train")
     if not len(augmented):
         raise SkinsegError("The split has no train images; there is nothing to show.")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skinseg.build.nodes import instance
-from skinseg.build.training import data_source
+from skinseg.build.parts import data_source
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.catalog import Catalog

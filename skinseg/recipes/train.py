@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.memory import is_oom_error
 
-from skinseg.build import trainers, training
+from skinseg.build import parts, trainers
 from skinseg.build.trust import trusted, trusted_checkpoint
 from skinseg.callbacks.quiet import quiet
 from skinseg.config.compose import yaml_of
@@ -40,7 +40,8 @@ from skinseg.run.written import written_by_any
 from skinseg.summary import show, summarise
 from skinseg.sweep.jobs import RESULTS, last_of
 from skinseg.tracking.logger import finish, run_id
-from skinseg.tuning import divide, find_batch_size, find_lr, steps_of
+from skinseg.training.budget import divide, steps_of
+from skinseg.training.find import find_batch_size, find_lr
 
 log = logging.getLogger(__name__)
 
@@ -66,22 +67,22 @@ def run(config: Plain) -> float:
         resumed = trusted_checkpoint(config["ckpt_path"], key="ckpt_path", trust=trusted(config))
         before = records.RunRecord.of(resumed)
     so_far = _results_so_far(run_dir, config["ckpt_path"])
-    training.check_start(config)
+    parts.check_start(config)
     if resumed is not None and before is not None:
         config = _with_found_before(config, before)
         check_resumable(resumed, config, processes)
     exit_code = 1
     others = active_children()
     try:
-        data = training.datamodule(config)
+        data = parts.datamodule(config)
         data.try_changes()
         if config["find"] is not None and resumed is None:
             config = _with_found(config, data)
-            data = training.datamodule(config)
+            data = parts.datamodule(config)
         steps = _budget_steps(config, data, before)
         if config["budget"]["minutes"] is not None:
-            data = training.datamodule(config)
-        test_data = training.test_datamodule(config, data)
+            data = parts.datamodule(config)
+        test_data = parts.test_datamodule(config, data)
         if before is not None:
             check_same_split(before, config, data.split.fingerprint)
         _write_record(run_dir, config, data, test_data)
@@ -90,9 +91,9 @@ def run(config: Plain) -> float:
         # Before the fit, at whose end a full disk would cost the test side's scores.
         for module in dict.fromkeys((data, test_data) if config["test"] else (data,)):
             module.prepare_data()
-        segmenter = training.segmenter(config)
-        callbacks = training.callbacks(config)
-        loggers = training.loggers(config, resumed)
+        segmenter = parts.segmenter(config)
+        callbacks = parts.callbacks(config)
+        loggers = parts.loggers(config, resumed)
         segmenter.record = records.record_of(config, data.split, steps, run_id(loggers))
         trainer = trainers.trainer(config, callbacks, loggers)
         if steps is not None:

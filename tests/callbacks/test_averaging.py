@@ -12,7 +12,7 @@ import torch
 from conftest import Train
 from lightning.pytorch.callbacks import Callback
 
-from skinseg.build import nets, training
+from skinseg.build import nets, parts
 from skinseg.callbacks.averaging import WeightAverage
 from skinseg.callbacks.scores import score_table
 from skinseg.errors import InterruptedRunError, SkinsegError
@@ -83,9 +83,9 @@ def test_ema_is_what_is_validated_tested_kept_and_loaded(train: Train) -> None:
     assert torch.equal(best, seen["test"][0])
     net, record = nets.load_net(folder / "checkpoints/best.ckpt")
     config = {**record.config, "init_from": str(folder / "checkpoints/best.ckpt")}
-    segmenter = training.segmenter(config)
+    segmenter = parts.segmenter(config)
     assert torch.equal(net.network.state_dict()[WEIGHT], best)
-    data = training.datamodule(config)
+    data = parts.datamodule(config)
     L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, use_distributed_sampler=False).test(
         segmenter, datamodule=data, verbose=False
     )

@@ -206,7 +206,7 @@ def test_reader_is_told_the_policies(write_ham: WriteHam) -> None:
 
 def test_an_argument_that_albumentations_does_not_know_is_an_error(tmp_path: Path) -> None:
     """The library only warns of it; `check` is left out here."""
-    from skinseg.build import training
+    from skinseg.build import parts
     from skinseg.config.compose import compose as compose_config
     from skinseg.config.compose import plain
 
@@ -214,7 +214,7 @@ def test_an_argument_that_albumentations_does_not_know_is_an_error(tmp_path: Pat
         compose_config(["+augment.transforms.horizontal_flip.propability=1", f"run_dir={tmp_path}"])
     )
     with pytest.raises(SkinsegError, match=r"augment\.transforms\.horizontal_flip: .*propability"):
-        training.datamodule(config)
+        parts.datamodule(config)
 
 
 class TestWorkers:

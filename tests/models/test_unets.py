@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from skinseg.build.nets import load_net
-from skinseg.build.training import datamodule
+from skinseg.build.parts import datamodule
 from skinseg.errors import SkinsegError
 from skinseg.models.light_unets import EGEUNet, MALUNet
 from skinseg.models.networks import IMAGENET_MEAN, build_network, size_step

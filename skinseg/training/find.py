@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
-from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -13,20 +11,18 @@ import torch
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from skinseg.build import training
-from skinseg.callbacks.writing import WholeCheckpointIO
+from skinseg.build import parts
 from skinseg.config.schema import Plain
-from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import SkinsegError
 from skinseg.models.segmenter import NonFiniteLossError
+from skinseg.training.trial import trial_trainer
 
 log = logging.getLogger(__name__)
 
 _TRIAL_STEPS, _JUDGED_STEPS = 50, 15
 _LOWEST_RATE, _HIGHEST_RATE = 1e-7, 10.0
 _AS_GOOD = 1.25  # of the lowest loss, so that the noise of so few steps does not decide
-_WARM_UP_STEPS, _TIMED_STEPS = 5, 20
 
 
 @isolate_rng()
@@ -60,9 +56,9 @@ def find_batch_size(config: Plain, data: LesionDataModule) -> int:
 
 
 def _fits(config: Plain, data: LesionDataModule) -> bool:
-    trainer = _trainer(config, max_epochs=1, limit_train_batches=3, limit_val_batches=1)
+    trainer = trial_trainer(config, max_epochs=1, limit_train_batches=3, limit_val_batches=1)
     try:
-        trainer.fit(training.segmenter({**config, "compile": None}), datamodule=data)
+        trainer.fit(parts.segmenter({**config, "compile": None}), datamodule=data)
     except RuntimeError as error:
         if not is_oom_error(error):
             raise
@@ -127,7 +123,7 @@ def _loss_at(rate: float, config: Plain, data: LesionDataModule) -> float:
     accumulated = config["trainer"].get("accumulate_grad_batches", 1)
     losses = _Losses()
     L.seed_everything(config["seed"], verbose=False)  # the same initial weights for all rates
-    trainer = _trainer(
+    trainer = trial_trainer(
         config,
         max_steps=_TRIAL_STEPS,
         limit_val_batches=0,
@@ -135,7 +131,7 @@ def _loss_at(rate: float, config: Plain, data: LesionDataModule) -> float:
         callbacks=[losses],
     )
     try:
-        trainer.fit(training.segmenter(config), datamodule=data)
+        trainer.fit(parts.segmenter(config), datamodule=data)
     except NonFiniteLossError:
         return float("inf")
     # Lightning hands each batch's loss on as its share of the step's.
@@ -154,112 +150,3 @@ class _Losses(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
         self.values.append(outputs["loss"].detach().float())
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a run trains: `epochs` times `batches` batches of each process.
-
-    Attributes:
-        steps: Optimizer steps in all.
-        epochs: At whose ends the network is validated; no longer than once through the images.
-        batches: Batches of an epoch.
-    """
-
-    steps: int
-    epochs: int
-    batches: int
-
-
-@isolate_rng()
-def steps_of(minutes: float, config: Plain, data: LesionDataModule) -> int:
-    """Finds out how many optimizer steps a time allows, by training for some.
-
-    Args:
-        minutes: Of training, validation not counted.
-        config: The resolved configuration.
-        data: Its data module, which is of no use afterwards.
-
-    Raises:
-        SkinsegError: Several processes.
-    """
-    accumulated = config["trainer"].get("accumulate_grad_batches", 1)
-    clock = _Clock(after=_WARM_UP_STEPS)
-    steps = _WARM_UP_STEPS + _TIMED_STEPS
-    trainer = _trainer(
-        config,
-        "budget.minutes",
-        max_steps=steps,
-        limit_val_batches=0,
-        accumulate_grad_batches=accumulated,
-        callbacks=[clock],
-    )
-    trainer.fit(training.segmenter(config), datamodule=data)
-    return max(1, int(minutes * 60 / clock.seconds_per_step))
-
-
-class _Clock(L.Callback):
-    """Takes the time of the steps after the first ones, which are slower."""
-
-    def __init__(self, after: int) -> None:
-        self._after = after
-        self._step, self._started = 0, 0.0
-        self.seconds_per_step = 0.0
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step == self._step:
-            return
-        self._step = trainer.global_step
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
-        if self._step <= self._after:
-            self._started = time.perf_counter()
-        else:
-            self.seconds_per_step = (time.perf_counter() - self._started) / (self._step - self._after)
-
-
-def divide(steps: int, validations: int, accumulated: int, batches: int) -> Budget:
-    """Divides steps into epochs of one length.
-
-    Args:
-        steps: Optimizer steps, at most; what does not divide is left out.
-        validations: The least number of epochs.
-        accumulated: Batches of an optimizer step.
-        batches: Batches that the images of a process make.
-
-    Raises:
-        SkinsegError: The images do not even make one optimizer step.
-    """
-    longest = batches // accumulated
-    if not longest:
-        raise SkinsegError(
-            f"budget: {counted(accumulated, 'batch makes', 'batches make')} a step "
-            "(trainer.accumulate_grad_batches), but the images "
-            f"make only {batches}; lower data.batch_size."
-        )
-    epochs = max(min(validations, steps), -(-steps // longest))
-    return Budget(steps // epochs * epochs, epochs, steps // epochs * accumulated)
-
-
-def _trainer(config: Plain, why: str = "", **options: Any) -> L.Trainer:
-    node = config["trainer"]
-    if node.get("devices", 1) != 1 or node.get("num_nodes", 1) != 1:
-        raise SkinsegError(
-            f"{why or 'find=' + str(config['find'])}: searches on one device; run it with trainer.devices=1 "
-            "first, and take what it finds."
-        )
-    return L.Trainer(
-        accelerator=node.get("accelerator", "auto"),
-        devices=1,
-        precision=node.get("precision", "32-true"),
-        gradient_clip_val=node.get("gradient_clip_val"),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        default_root_dir=config["run_dir"],
-        plugins=[WholeCheckpointIO()],
-        **{"max_epochs": 1000, **options},  # most searches end by steps
-    )

@@ -1,34 +1,23 @@
 """What lies on the skin or the lens in dermoscopy, drawn over photographs: hair, rulers, ink, gel.
 
-The transforms are albumentations' and go into any of its chains. They take and give uint8 images of shape
-(height, width, 3), RGB, of any size, and leave the mask as it is: the lesion is still there below. Lengths
-are shares of the image's longer side, so that one setting serves every input size. All random numbers of a
-call come from one seed, which is drawn from the transform's own generator.
+Lengths are shares of the image's longer side, so that one setting serves every input size.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal
 
-import albumentations as A
 import cv2
 import numpy as np
-from albumentations.core.pydantic import check_range_bounds, nondecreasing
-from albumentations.core.transforms_interface import BaseTransformInitSchema
+from albumentations.core.pydantic import check_range_bounds
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
+from skinseg.data.appearance import Appearance, Counts, Pair, Shares
 from skinseg.data.drawing import Chart, Picture, blend, curve, noise, opacity, ramp, stroke
 
 Points = NDArray[np.float64]
-
-Pair = Annotated[tuple[float, float], AfterValidator(nondecreasing)]
-Shares = Annotated[Pair, AfterValidator(check_range_bounds(0, 1))]
-Counts = Annotated[
-    tuple[int, int], AfterValidator(nondecreasing), AfterValidator(check_range_bounds(1, 1000))
-]
 
 HairColour = Literal["black", "brown", "red", "blond", "grey"]
 HAIR_COLOURS: dict[HairColour, tuple[int, int, int]] = {
@@ -53,37 +42,16 @@ _FINEST = 1000
 """Fine lines are drawn on a layer whose longer side has at least so many pixels, and averaged down."""
 
 
-class Appearance(A.ImageOnlyTransform, ABC):  # type: ignore[misc]
-    """A change of the image alone, all of whose random numbers come from one drawn seed.
+def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("found none, expected one at least")
+    return values
 
-    Args:
-        p: Probability that an image is changed.
-    """
 
-    def get_params(self) -> dict[str, Any]:
-        """Returns the seed of this call, which a replay repeats."""
-        return {"seed": int(self.random_generator.integers(2**63))}
-
-    def apply(self, img: Picture, *, seed: int, **_: Any) -> Picture:
-        """Returns the changed image.
-
-        Args:
-            img: uint8 array of shape (height, width, 3), RGB.
-            seed: What `get_params` drew.
-
-        Raises:
-            ValueError: It is another kind of array.
-        """
-        if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
-            raise ValueError(
-                f"{type(self).__name__}: found an image of {img.dtype} and shape {img.shape}, expected uint8 "
-                "and (height, width, 3)."
-            )
-        return self.draw(img, np.random.default_rng(seed))
-
-    @abstractmethod
-    def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
-        """Returns a changed copy of a uint8 RGB image (height, width, 3)."""
+def _chance(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"found {value}, expected 0 to 1")
+    return value
 
 
 class Hair(Appearance):
@@ -99,33 +67,18 @@ class Hair(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        number_range: Counts
-        thickness_range: Shares
-        length_range: Annotated[Pair, AfterValidator(check_range_bounds(0, 10))]
-        opacity_range: Shares
-        colours: Annotated[tuple[HairColour, ...], AfterValidator(lambda value: _some("colours", value))]
-        stubble: Annotated[float, AfterValidator(lambda value: _chance("stubble", value))]
-
-    def __init__(
-        self,
-        number_range: tuple[int, int] = (4, 30),
-        thickness_range: tuple[float, float] = (0.002, 0.007),
-        length_range: tuple[float, float] = (0.2, 1.0),
-        opacity_range: tuple[float, float] = (0.6, 0.95),
-        colours: tuple[HairColour, ...] = ("black", "brown", "red", "blond", "grey"),
-        stubble: float = 0.15,
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=p)
-        self.number_range = number_range
-        self.thickness_range = thickness_range
-        self.length_range = length_range
-        self.opacity_range = opacity_range
-        self.colours = colours
-        self.stubble = stubble
+    number_range: Counts = (4, 30)
+    thickness_range: Shares = (0.002, 0.007)
+    length_range: Annotated[Pair, AfterValidator(check_range_bounds(0, 10))] = (0.2, 1.0)
+    opacity_range: Shares = (0.6, 0.95)
+    colours: Annotated[tuple[HairColour, ...], AfterValidator(_some)] = (
+        "black",
+        "brown",
+        "red",
+        "blond",
+        "grey",
+    )
+    stubble: Annotated[float, AfterValidator(_chance)] = 0.15
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image with hair over it."""
@@ -171,24 +124,9 @@ class Ruler(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        styles: Annotated[tuple[RulerStyle, ...], AfterValidator(lambda value: _some("styles", value))]
-        spacing_range: Annotated[Pair, AfterValidator(check_range_bounds(0.005, 1))]
-        opacity_range: Shares
-
-    def __init__(
-        self,
-        styles: tuple[RulerStyle, ...] = ("scale", "edge", "strip"),
-        spacing_range: tuple[float, float] = (0.018, 0.04),
-        opacity_range: tuple[float, float] = (0.6, 0.95),
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=p)
-        self.styles = styles
-        self.spacing_range = spacing_range
-        self.opacity_range = opacity_range
+    styles: Annotated[tuple[RulerStyle, ...], AfterValidator(_some)] = ("scale", "edge", "strip")
+    spacing_range: Annotated[Pair, AfterValidator(check_range_bounds(0.005, 1))] = (0.018, 0.04)
+    opacity_range: Shares = (0.6, 0.95)
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image with a ruler in it."""
@@ -252,27 +190,16 @@ class Ink(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        colours: Annotated[tuple[InkColour, ...], AfterValidator(lambda value: _some("colours", value))]
-        shapes: Annotated[tuple[InkShape, ...], AfterValidator(lambda value: _some("shapes", value))]
-        thickness_range: Shares
-        opacity_range: Shares
-
-    def __init__(
-        self,
-        colours: tuple[InkColour, ...] = ("violet", "violet", "blue", "black", "green"),
-        shapes: tuple[InkShape, ...] = ("ring", "dots", "line", "scribble"),
-        thickness_range: tuple[float, float] = (0.012, 0.03),
-        opacity_range: tuple[float, float] = (0.5, 0.95),
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=p)
-        self.colours = colours
-        self.shapes = shapes
-        self.thickness_range = thickness_range
-        self.opacity_range = opacity_range
+    colours: Annotated[tuple[InkColour, ...], AfterValidator(_some)] = (
+        "violet",
+        "violet",
+        "blue",
+        "black",
+        "green",
+    )
+    shapes: Annotated[tuple[InkShape, ...], AfterValidator(_some)] = ("ring", "dots", "line", "scribble")
+    thickness_range: Shares = (0.012, 0.03)
+    opacity_range: Shares = (0.5, 0.95)
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image with ink on the skin."""
@@ -302,24 +229,9 @@ class Bubbles(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        number_range: Counts
-        radius_range: Annotated[Pair, AfterValidator(check_range_bounds(0.001, 1))]
-        opacity_range: Shares
-
-    def __init__(
-        self,
-        number_range: tuple[int, int] = (3, 30),
-        radius_range: tuple[float, float] = (0.005, 0.035),
-        opacity_range: tuple[float, float] = (0.35, 0.85),
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=p)
-        self.number_range = number_range
-        self.radius_range = radius_range
-        self.opacity_range = opacity_range
+    number_range: Counts = (3, 30)
+    radius_range: Annotated[Pair, AfterValidator(check_range_bounds(0.001, 1))] = (0.005, 0.035)
+    opacity_range: Shares = (0.35, 0.85)
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image with bubbles."""
@@ -358,24 +270,9 @@ class GelBorder(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        distance_range: Annotated[Pair, AfterValidator(check_range_bounds(0, 2))]
-        opacity_range: Shares
-        dullness_range: Shares
-
-    def __init__(
-        self,
-        distance_range: tuple[float, float] = (0.3, 0.9),
-        opacity_range: tuple[float, float] = (0.25, 0.7),
-        dullness_range: tuple[float, float] = (0.05, 0.25),
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=p)
-        self.distance_range = distance_range
-        self.opacity_range = opacity_range
-        self.dullness_range = dullness_range
+    distance_range: Annotated[Pair, AfterValidator(check_range_bounds(0, 2))] = (0.3, 0.9)
+    opacity_range: Shares = (0.25, 0.7)
+    dullness_range: Shares = (0.05, 0.25)
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image with the gel's border in it."""
@@ -495,15 +392,3 @@ def _pen(rng: np.random.Generator, shape: InkShape, height: int, width: int) -> 
     back_and_forth = np.cumsum(rng.normal(0, 0.5, (9, 2)), axis=0) * step
     back_and_forth[::2, 1] += 2 * step
     return [start + back_and_forth]
-
-
-def _some(name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values:
-        raise ValueError(f"{name}: found none, expected one at least")
-    return values
-
-
-def _chance(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: found {value}, expected 0 to 1")
-    return value

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import cv2
 import numpy as np
-from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pydantic import Field
 
-from skinseg.data.dermoscopy import Appearance
+from skinseg.data.appearance import Appearance
 from skinseg.data.drawing import Picture
 
 _CLOSINGS, _OPENINGS = 4, 16
@@ -34,20 +33,9 @@ class HairRemoval(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        widest: Annotated[float, Field(gt=0, le=0.2)]
-        shortest: Annotated[float, Field(gt=0, le=1)]
-        contrast: Annotated[int, Field(ge=1, le=255)]
-
-    def __init__(
-        self, widest: float = 0.02, shortest: float = 0.08, contrast: int = 14, p: float = 0.5
-    ) -> None:
-        super().__init__(p=p)
-        self.widest = widest
-        self.shortest = shortest
-        self.contrast = contrast
+    widest: Annotated[float, Field(gt=0, le=0.2)] = 0.02
+    shortest: Annotated[float, Field(gt=0, le=1)] = 0.08
+    contrast: Annotated[int, Field(ge=1, le=255)] = 14
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image without dark hair."""

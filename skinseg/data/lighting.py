@@ -11,11 +11,11 @@ from typing import Annotated
 import cv2
 import numpy as np
 from albumentations.core.pydantic import check_range_bounds
-from albumentations.core.transforms_interface import BaseTransformInitSchema
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from skinseg.data.dermoscopy import Appearance, Pair, Shares, blurred, grid, whole
+from skinseg.data.appearance import Appearance, Pair, Shares
+from skinseg.data.dermoscopy import blurred, grid, whole
 from skinseg.data.drawing import Picture, blend, noise, ramp
 
 _VALUES = np.arange(256, dtype=np.float64)
@@ -31,24 +31,9 @@ class DarkCorners(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        radius_range: Annotated[Pair, AfterValidator(check_range_bounds(0.1, 2))]
-        softness_range: Shares
-        offset_range: Shares
-
-    def __init__(
-        self,
-        radius_range: tuple[float, float] = (0.72, 0.92),
-        softness_range: tuple[float, float] = (0.01, 0.12),
-        offset_range: tuple[float, float] = (0.0, 0.06),
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=p)
-        self.radius_range = radius_range
-        self.softness_range = softness_range
-        self.offset_range = offset_range
+    radius_range: Annotated[Pair, AfterValidator(check_range_bounds(0.1, 2))] = (0.72, 0.92)
+    softness_range: Shares = (0.01, 0.12)
+    offset_range: Shares = (0.0, 0.06)
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image within a round frame."""
@@ -73,24 +58,9 @@ class Highlights(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        cover_range: Shares
-        cells_range: Annotated[Pair, AfterValidator(check_range_bounds(1, 1000))]
-        opacity_range: Shares
-
-    def __init__(
-        self,
-        cover_range: tuple[float, float] = (0.002, 0.02),
-        cells_range: tuple[float, float] = (25, 70),
-        opacity_range: tuple[float, float] = (0.5, 1.0),
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=p)
-        self.cover_range = cover_range
-        self.cells_range = cells_range
-        self.opacity_range = opacity_range
+    cover_range: Shares = (0.002, 0.02)
+    cells_range: Annotated[Pair, AfterValidator(check_range_bounds(1, 1000))] = (25, 70)
+    opacity_range: Shares = (0.5, 1.0)
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image with gleams."""
@@ -115,21 +85,8 @@ class Falloff(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        strength_range: Shares
-        offset_range: Annotated[Pair, AfterValidator(check_range_bounds(0, 4))]
-
-    def __init__(
-        self,
-        strength_range: tuple[float, float] = (0.2, 0.55),
-        offset_range: tuple[float, float] = (0.0, 0.7),
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=p)
-        self.strength_range = strength_range
-        self.offset_range = offset_range
+    strength_range: Shares = (0.2, 0.55)
+    offset_range: Annotated[Pair, AfterValidator(check_range_bounds(0, 4))] = (0.0, 0.7)
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image in uneven light."""
@@ -149,19 +106,18 @@ class Gains(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        gain_range: Annotated[Pair, AfterValidator(check_range_bounds(0.01, 100))]
-
-    def __init__(self, gain_range: tuple[float, float] = (0.85, 1.18), p: float = 0.5) -> None:
-        super().__init__(p=p)
-        self.gain_range = gain_range
+    gain_range: Annotated[Pair, AfterValidator(check_range_bounds(0.01, 100))] = (0.85, 1.18)
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image in light of another colour."""
         low, high = map(math.log, self.gain_range)
         return _times(image, np.exp(rng.uniform(low, high, 3)))
+
+
+def _power(value: float) -> float:
+    if not 1 <= value <= 100:
+        raise ValueError(f"found {value}, expected 1 to 100")
+    return value
 
 
 class ShadesOfGrey(Appearance):
@@ -177,14 +133,7 @@ class ShadesOfGrey(Appearance):
         p: Probability that an image is changed.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        """Checks the arguments."""
-
-        power: Annotated[float, AfterValidator(lambda value: _power(value))]
-
-    def __init__(self, power: float = 6, p: float = 0.5) -> None:
-        super().__init__(p=p)
-        self.power = power
+    power: Annotated[float, AfterValidator(_power)] = 6
 
     def draw(self, image: Picture, rng: np.random.Generator) -> Picture:
         """Returns the image as in white light."""
@@ -208,9 +157,3 @@ def gains_to_white(image: Picture, power: float) -> NDArray[np.float64]:
 def _times(image: Picture, gains: NDArray[np.float64]) -> Picture:
     table = np.clip(np.round(_VALUES[:, None] * gains), 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(image, table[None]), np.uint8)
-
-
-def _power(value: float) -> float:
-    if not 1 <= value <= 100:
-        raise ValueError(f"power: found {value}, expected 1 to 100")
-    return value

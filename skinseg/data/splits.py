@@ -234,7 +234,13 @@ def _official_sides(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_
     return sides, left_out
 
 
-def whole_test_side(catalog: Catalog, *, train: Catalog, overlap: Literal["exclude", "refuse"]) -> Split:
+def whole_test_side(
+    catalog: Catalog,
+    *,
+    train: Catalog,
+    overlap: Literal["exclude", "refuse"],
+    keys: tuple[str, str] = ("test_data", "test_overlap"),
+) -> Split:
     """Makes all of a catalog the test side of a network that is trained on another one.
 
     Args:
@@ -242,6 +248,7 @@ def whole_test_side(catalog: Catalog, *, train: Catalog, overlap: Literal["exclu
         train: The catalog that is trained on, all of it: what it tests on counts as seen too.
         overlap: What happens to images and lesions that are in both: they are left out of the test side, or
             refused.
+        keys: What a configuration calls the catalog and `overlap`, for messages.
 
     Returns:
         A split with a test side alone; `left_out` says what is in both.
@@ -262,7 +269,7 @@ def whole_test_side(catalog: Catalog, *, train: Catalog, overlap: Literal["exclu
     if overlap == "refuse" and (same_id | same_lesion).any():
         raise SkinsegError(
             f"{found} lesion that is: scores would be of lesions that were trained on. "
-            "test_overlap=exclude leaves them out."
+            f"{keys[1]}=exclude leaves them out."
         )
     left = scored[~(same_id | same_lesion)]
     if left.empty:
@@ -272,7 +279,7 @@ def whole_test_side(catalog: Catalog, *, train: Catalog, overlap: Literal["exclu
             else "Take other test data; evaluate takes these with overlap=keep."
         )
         raise SkinsegError(
-            f"test_data leaves nothing to score: of its {counted(len(table), 'image')} "
+            f"{keys[0]} leaves nothing to score: of its {counted(len(table), 'image')} "
             f"{counted(len(scored), 'has', 'have')} a mask; "
             f"{found} lesion that is. {way_out}"
         )

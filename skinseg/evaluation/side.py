@@ -121,12 +121,7 @@ def other_side(catalog: Catalog, record: RunRecord | None, overlap: Overlap) -> 
                 many = counted(len(seen), f"{of} is", f"{of} are")
                 stamps.append(f"CONTAMINATED: {many} of the data set of the training")
     else:
-        try:
-            split = whole_test_side(catalog, train=_seen(record), overlap=overlap)
-        except SkinsegError as error:
-            raise SkinsegError(
-                str(error).replace("test_overlap", "overlap").replace("test_data leaves", "The data leave")
-            ) from error
+        split = whole_test_side(catalog, train=_seen(record), overlap=overlap, keys=("data", "overlap"))
     kept = scored[scored["image_id"].isin(split.ids("test"))].reset_index(drop=True)
     unscored = {
         "without_a_mask": table["image_id"][table["mask"].isna()].tolist(),

@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from skinseg.evaluation.comparison import Comparison
-from skinseg.evaluation.runs import ScoredRun, load_run, methods_of
+from skinseg.evaluation.methods import methods_of
+from skinseg.evaluation.runs import ScoredRun, load_run
 from skinseg.run.writing import write_csv
 
 SCORES = ("dice", "jaccard", "threshold_jaccard", "sensitivity", "specificity")

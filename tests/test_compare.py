@@ -23,7 +23,8 @@ from skinseg.config.compose import compose
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.evaluation.comparison import Comparison
-from skinseg.evaluation.runs import ScoredRun, load_runs, methods_of
+from skinseg.evaluation.methods import methods_of
+from skinseg.evaluation.runs import ScoredRun, load_runs
 from skinseg.scoring.metrics import METRICS
 from skinseg.scoring.statistics import (
     LEAST_LESIONS,

@@ -34,7 +34,7 @@ from skinseg.callbacks.metrics_file import go_on_from
 from skinseg.callbacks.writing import WholeCheckpointIO
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import InterruptedRunError, SkinsegError
-from skinseg.models.segmenter import confusion_counts
+from skinseg.models.counts import confusion_counts
 from skinseg.run.writing import write_text
 from skinseg.run.written import RECORD, afresh
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores

@@ -16,7 +16,8 @@ from skinseg import __version__
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 from skinseg.evaluation.content import describe_interval, describe_metrics
-from skinseg.evaluation.runs import Method, how_to_evaluate
+from skinseg.evaluation.methods import Method
+from skinseg.evaluation.runs import how_to_evaluate
 from skinseg.run.identity import method_settings
 from skinseg.scoring.metrics import HEADLINE, METRICS, PENALTY, no_interval
 from skinseg.scoring.statistics import PairedResult, holm, paired_folds, paired_runs, paired_test

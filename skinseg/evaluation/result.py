@@ -28,7 +28,8 @@ from skinseg.evaluation.gallery import describe, extremes, gallery_image, predic
 from skinseg.evaluation.rows import Scored
 from skinseg.evaluation.side import Side, is_test, training_stamps
 from skinseg.models.cost import network_cost
-from skinseg.report.page import GalleryImage, evaluation_page
+from skinseg.report.evaluation_page import evaluation_page
+from skinseg.report.page import GalleryImage
 from skinseg.report.wording import percent
 from skinseg.run.identity import digest, method_identity
 from skinseg.run.provenance import provenance

@@ -7,7 +7,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -16,16 +15,15 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from skinseg.errors import SkinsegError
+from skinseg.models.counts import ImageCounts, SideScores, confusion_counts
 from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.net import LesionNet, resize
 from skinseg.models.schedulers import StepAtValidation
+from skinseg.models.watch import STEPS_BETWEEN_LOOKS, LossWatch, NonFiniteLossError
 from skinseg.run.record import RunRecord
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
 
@@ -34,109 +32,6 @@ log = logging.getLogger(__name__)
 LrScaling = Literal["none", "linear", "sqrt"]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer, int], dict[str, Any]]
-
-# How long a run goes on with lost weights at most; a look each step would cost a GPU its lead over the host.
-_STEPS_BETWEEN_LOOKS = 50
-
-
-class ImageCounts(Metric):
-    """Confusion counts per image, gathered over ranks; an image that two ranks saw counts once."""
-
-    full_state_update = False
-    index: list[Tensor]
-    counts: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("index", default=[], dist_reduce_fx="cat")
-        self.add_state("counts", default=[], dist_reduce_fx="cat")
-
-    def update(self, index: Tensor, counts: Tensor) -> None:
-        """Adds images.
-
-        Args:
-            index: int64 tensor of shape (n,): rows of the data set.
-            counts: int64 tensor of shape (n, 4): tp, fp, fn, tn in pixels.
-        """
-        self.index.append(index)
-        self.counts.append(counts)
-
-    def compute(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns index (n,) in ascending order and counts (n, 4)."""
-        # Lists in one process, tensors once the ranks have shared them.
-        index = dim_zero_cat(self.index).cpu().numpy()
-        counts = dim_zero_cat(self.counts).cpu().numpy()
-        index, first = np.unique(index, return_index=True)
-        return index, counts[first]
-
-
-@dataclass(frozen=True)
-class SideScores:
-    """Scores of one side of the split, a value per image.
-
-    Attributes:
-        index: int64 array of shape (n,): rows of the side's data set, ascending.
-        metrics: For each of `OVERLAP_METRICS` a float64 array of shape (n,), in [0, 1].
-    """
-
-    index: NDArray[np.int64]
-    metrics: dict[str, NDArray[np.float64]]
-
-    def means(self) -> dict[str, float]:
-        """Returns the macro mean over images of each metric."""
-        return {name: float(values.mean()) for name, values in self.metrics.items()}
-
-
-class NonFiniteLossError(SkinsegError):
-    """The loss became NaN or infinite."""
-
-
-class LossWatch:
-    """Finds a loss that is NaN or infinite without waiting for the device at each step.
-
-    The losses stay on the device until `every` of them are there; then one look is taken at all of them.
-
-    Args:
-        every: After how many steps to look.
-    """
-
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self._steps: list[tuple[Tensor, int, int, list[str]]] = []
-
-    def add(self, loss: Tensor, epoch: int, step: int, image_ids: list[str]) -> None:
-        """Takes note of a step.
-
-        Args:
-            loss: Scalar, on any device.
-            epoch: The step's epoch, from 0.
-            step: Optimizer steps before it.
-            image_ids: The images of its batch.
-
-        Raises:
-            NonFiniteLossError: See `look`.
-        """
-        self._steps.append((loss.detach(), epoch, step, image_ids))
-        if len(self._steps) >= self.every:
-            self.look()
-
-    def look(self) -> None:
-        """Waits for the device and looks at all losses since the last look.
-
-        Raises:
-            NonFiniteLossError: One is NaN or infinite; the first such batch's images are named.
-        """
-        steps, self._steps = self._steps, []
-        if not steps:
-            return
-        losses = torch.stack([loss for loss, *_ in steps]).tolist()
-        for loss, (_, epoch, step, image_ids) in zip(losses, steps, strict=True):
-            if not math.isfinite(loss):
-                raise NonFiniteLossError(
-                    f"The loss is {loss} at epoch {epoch + 1}, step {step}, for the images "
-                    f"{', '.join(image_ids)}. Lower optimizer.lr, set trainer.gradient_clip_val, or use "
-                    "trainer.precision=32-true; look at these images."
-                )
 
 
 class LesionSegmenter(L.LightningModule):
@@ -359,7 +254,7 @@ class LesionSegmenter(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Decides how often to look at the losses: on the processor a look costs nothing."""
-        self.watch = LossWatch(every=1 if self.device.type == "cpu" else _STEPS_BETWEEN_LOOKS)
+        self.watch = LossWatch(every=1 if self.device.type == "cpu" else STEPS_BETWEEN_LOOKS)
         self._fit_began = time.monotonic()
 
     def on_train_start(self) -> None:
@@ -492,21 +387,3 @@ def _reason(error: BaseException) -> str:
     """Returns the first line that says something; compilers print their whole input."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)[:300]
-
-
-def confusion_counts(truth: Tensor, predicted: Tensor) -> Tensor:
-    """Counts pixels per image.
-
-    Args:
-        truth: bool tensor of shape (B, H, W).
-        predicted: bool tensor of the same shape.
-
-    Returns:
-        int64 tensor of shape (B, 4): true positive, false positive, false negative, true negative.
-    """
-    both = (truth & predicted).sum(dim=(1, 2))
-    positive = truth.sum(dim=(1, 2))
-    marked = predicted.sum(dim=(1, 2))
-    return torch.stack(
-        [both, marked - both, positive - both, truth[0].numel() - positive - marked + both], dim=1
-    )

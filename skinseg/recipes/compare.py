@@ -21,8 +21,10 @@ from skinseg.data.photographs import UnreadableFileError
 from skinseg.errors import SkinsegError
 from skinseg.evaluation.comparison import Comparison
 from skinseg.evaluation.gallery import gallery_image, prediction_file
-from skinseg.evaluation.runs import Method, load_runs, methods_of
-from skinseg.report.page import GalleryImage, comparison_page
+from skinseg.evaluation.methods import Method, methods_of
+from skinseg.evaluation.runs import load_runs
+from skinseg.report.comparison_page import comparison_page
+from skinseg.report.page import GalleryImage
 from skinseg.report.wording import p_value, percent, undefined_share
 from skinseg.run.writing import write_csv, write_json, write_text
 from skinseg.run.written import afresh

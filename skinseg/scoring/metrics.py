@@ -14,7 +14,8 @@ from skinseg.counting import counted
 from skinseg.scoring.boundary import boundary_scores
 from skinseg.scoring.calibration import calibration_scores
 from skinseg.scoring.overlap import confusion_counts, overlap_scores
-from skinseg.scoring.statistics import LEAST_LESIONS, Estimates
+from skinseg.scoring.resampling import Estimates
+from skinseg.scoring.statistics import LEAST_LESIONS
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,25 @@ counted, never single images: two photographs of one lesion say less than two le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from skinseg.counting import counted
+from skinseg.scoring.resampling import (
+    Estimates,
+    Floats,
+    by_lesion,
+    column_means,
+    estimates_of,
+    linearised,
+    resample,
+    sign_flips,
+)
 
 DRAWS = 10_000
 LEVEL = 0.95
@@ -24,29 +34,6 @@ LEAST_LESIONS = 100
 From here on 95 % intervals covered between .93 and .97 for the overlap, distance and calibration scores of
 real networks on a whole test side, and less of fewer lesions, by whatever method (benchmarks/coverage.py).
 """
-
-Floats = NDArray[np.float64]
-
-_CHUNK = 500
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """Means of m scores with their intervals.
-
-    Attributes:
-        mean: float64 of shape (m,), over the images whose score is defined; nan where there is none.
-        low: Lower ends, likewise; nan where no interval can be given.
-        high: Upper ends.
-        images: int64 of shape (m,): images with a defined score.
-        lesions: Their lesions.
-    """
-
-    mean: Floats
-    low: Floats
-    high: Floats
-    images: NDArray[np.int64]
-    lesions: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -114,8 +101,8 @@ def cluster_intervals(
     Raises:
         ValueError: The lengths differ, or there is no image.
     """
-    sums, counts = _by_lesion(*_checked(values, lesions))
-    return _estimates(_draw(sums, counts, draws, seed), sums, counts, level, least)
+    sums, counts = by_lesion(*_checked(values, lesions))
+    return estimates_of(resample(sums, counts, draws, seed), sums, counts, level, least)
 
 
 def run_intervals(
@@ -155,8 +142,8 @@ def run_intervals(
             some seeds and not for others: their means would be of different images.
     """
     sums, counts, error = _of_runs(runs, lesions)
-    drawn = _draw(sums, counts, draws, seed)
-    return _estimates(drawn, sums, counts, level, least, error, len(runs) - 1)
+    drawn = resample(sums, counts, draws, seed)
+    return estimates_of(drawn, sums, counts, level, least, error, len(runs) - 1)
 
 
 def _of_runs(runs: Sequence[ArrayLike], lesions: Sequence[ArrayLike]) -> tuple[Floats, Floats, Floats]:
@@ -170,17 +157,17 @@ def _of_runs(runs: Sequence[ArrayLike], lesions: Sequence[ArrayLike]) -> tuple[F
         raise ValueError(
             "The runs share some of their lesions only; expected the same ones (seeds) or none (folds)."
         )
-    spread = np.var([_column_means(table) for table in tables], axis=0, ddof=1)
+    spread = np.var([column_means(table) for table in tables], axis=0, ddof=1)
     if same:
         _check_defined(tables)
-        table = _column_means(np.stack(tables))
+        table = column_means(np.stack(tables))
         codes = _checked(table, names[0])[1]
     else:
         table = np.concatenate(tables)
         codes = _checked(table, np.concatenate(names))[1]
-        parts = [_linearised(*_by_lesion(*_checked(t, n)))[2] for t, n in zip(tables, names, strict=True)]
+        parts = [linearised(*by_lesion(*_checked(t, n)))[2] for t, n in zip(tables, names, strict=True)]
         spread = np.maximum(0, spread - np.nan_to_num(np.square(parts)).mean(axis=0))
-    return (*_by_lesion(table, codes), np.sqrt(spread / len(runs)))
+    return (*by_lesion(table, codes), np.sqrt(spread / len(runs)))
 
 
 def _check_defined(tables: Sequence[Floats]) -> None:
@@ -238,7 +225,7 @@ def paired_test(
         nothing = float("nan")
         return PairedResult(nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, 0, 0)
     table, codes = _checked(difference, names[both])
-    sums, counts = _by_lesion(table, codes)
+    sums, counts = by_lesion(table, codes)
     estimate = cluster_intervals(difference, codes, draws=draws, level=level, least=least, seed=seed)
     means = (sums / counts)[:, 0]
     varies = float(means.std(ddof=1)) if len(means) > 1 else 0.0
@@ -246,7 +233,7 @@ def paired_test(
         mean=float(estimate.mean[0]),
         low=float(estimate.low[0]),
         high=float(estimate.high[0]),
-        p=_sign_flips(sums[:, 0], draws, seed) if len(means) > 1 else float("nan"),
+        p=sign_flips(sums[:, 0], draws, seed) if len(means) > 1 else float("nan"),
         wilcoxon=_wilcoxon(means),
         effect_size=float(means.mean()) / varies if varies > 0 else float("nan"),
         won=float((difference > 0).mean()),
@@ -295,17 +282,17 @@ def paired_runs(
     if freedom < 1:
         raise ValueError("Neither method has several runs; take paired_test.")
     _check_defined([run for side in sides for run in side])
-    averages = [_column_means(side) for side in sides]
+    averages = [column_means(side) for side in sides]
     how: dict[str, Any] = {"draws": draws, "level": level, "seed": seed}
     result = paired_test(averages[0], averages[1], lesions, least=least, **how)
     if result.lesions < 2:
         return result
-    means = [_column_means(side.T) for side in sides]
+    means = [column_means(side.T) for side in sides]
     pooled = sum(float(((of_side - of_side.mean()) ** 2).sum()) for of_side in means) / freedom
     error = np.sqrt([pooled * sum(1 / len(side) for side in sides)])
     difference = averages[0] - averages[1]
     both = ~np.isnan(difference)
-    sums, counts = _by_lesion(*_checked(difference[both], np.asarray(lesions)[both]))
+    sums, counts = by_lesion(*_checked(difference[both], np.asarray(lesions)[both]))
     return _with_trainings(result, sums, counts, error, freedom, least=least, **how)
 
 
@@ -365,8 +352,8 @@ def _with_trainings(
     seed: int,
 ) -> PairedResult:
     """Puts the interval and p of draws of lesions and trainings into a result."""
-    drawn = _draw(sums, counts, draws, seed)
-    estimate = _estimates(drawn, sums, counts, level, least, error, freedom)
+    drawn = resample(sums, counts, draws, seed)
+    estimate = estimates_of(drawn, sums, counts, level, least, error, freedom)
     trainings = np.random.default_rng([seed, 1]).standard_t(freedom, size=(draws, 1)) * error
     means = drawn.mean + drawn.deviation + trainings
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
@@ -402,123 +389,6 @@ def _checked(values: ArrayLike, lesions: ArrayLike) -> tuple[Floats, NDArray[np.
     if not len(table):
         raise ValueError("There is no image.")
     return table, np.unique(names, return_inverse=True)[1].astype(np.int64)
-
-
-def _by_lesion(table: Floats, codes: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Sums and numbers of defined scores, each (lesions, m)."""
-    lesions = int(codes.max()) + 1
-    defined = ~np.isnan(table)
-    columns = [
-        (np.bincount(codes, np.where(ok, value, 0), lesions), np.bincount(codes, ok, lesions))
-        for value, ok in zip(table.T, defined.T, strict=True)
-    ]
-    return np.stack([s for s, _ in columns], axis=1), np.stack([n for _, n in columns], axis=1)
-
-
-def _divide(sums: Floats, counts: Floats) -> Floats:
-    quotient: Floats = np.divide(sums, counts, out=np.full(np.shape(sums), np.nan), where=counts > 0)
-    return quotient
-
-
-def _column_means(table: Floats) -> Floats:
-    defined = ~np.isnan(table)
-    return _divide(np.where(defined, table, 0).sum(axis=0), defined.sum(axis=0).astype(np.float64))
-
-
-def _weights(lesions: int, draws: int, seed: int) -> Iterator[Floats]:
-    """How often each lesion was drawn, in pieces of (draws, lesions)."""
-    generator = np.random.default_rng(seed)
-    for start in range(0, draws, _CHUNK):
-        size = min(_CHUNK, draws - start)
-        picked = generator.integers(0, lesions, (size, lesions), dtype=np.int32)
-        picked += np.arange(size, dtype=np.int32)[:, None] * np.int32(lesions)
-        yield np.bincount(picked.ravel(), minlength=size * lesions).reshape(size, lesions).astype(np.float64)
-
-
-class _Drawn(NamedTuple):
-    """Means of m scores, their standard errors, both (m,), and how far off each draw is, (draws, m).
-
-    `student` is the deviation by the draw's own standard error: infinite where the draw does not vary.
-    """
-
-    mean: Floats
-    error: Floats
-    deviation: Floats
-    student: Floats
-
-
-def _draw(sums: Floats, counts: Floats, draws: int, seed: int) -> _Drawn:
-    mean, residuals, error = _linearised(sums, counts)
-    # Most often all scores are defined on the same images.
-    images = counts[:, :1] if (counts == counts[:, :1]).all() else counts
-    terms = [residuals, residuals * counts, residuals**2, images, images**2]
-    table = np.concatenate(terms, axis=1)
-    drawn = np.concatenate([w @ table for w in _weights(len(sums), draws, seed)])
-    off, product, square, number, number_square = np.split(
-        drawn, np.cumsum([term.shape[1] for term in terms])[:-1], axis=1
-    )
-    deviation = _divide(off, np.broadcast_to(number, off.shape))
-    # The sum of the squared residuals from the draw's own mean, unless nothing but rounding is left of it.
-    own = square - 2 * deviation * product + deviation**2 * number_square
-    own = np.where(own > 1e-12 * square, own, 0)
-    own_error = _divide(np.sqrt(_correction(counts) * own), np.broadcast_to(number, own.shape))
-    student = np.where(deviation == 0, 0.0, np.copysign(np.inf, deviation))
-    np.divide(deviation, own_error, out=student, where=own_error > 0)
-    return _Drawn(mean, error, deviation, student)
-
-
-def _linearised(sums: Floats, counts: Floats) -> tuple[Floats, Floats, Floats]:
-    """Means over images (m,), each lesion's residuals (lesions, m), and the standard errors of the means."""
-    number = counts.sum(axis=0)
-    mean = _divide(sums.sum(axis=0), number)
-    residuals = np.nan_to_num(sums - mean * counts)
-    # What is left of equal scores is rounding.
-    residuals[np.abs(residuals) <= 1e-12 * np.abs(sums).max(axis=0)] = 0
-    return mean, residuals, _divide(np.sqrt(_correction(counts) * (residuals**2).sum(axis=0)), number)
-
-
-def _correction(counts: Floats) -> Floats:
-    """By how much a variance of lesions is too small, the mean being their own."""
-    known = (counts > 0).sum(axis=0)
-    correction: Floats = known / np.maximum(known - 1, 1)
-    return correction
-
-
-def _estimates(
-    drawn: _Drawn,
-    sums: Floats,
-    counts: Floats,
-    level: float,
-    least: ArrayLike,
-    error: Floats | float = 0.0,
-    freedom: int = 1,
-) -> Estimates:
-    """Intervals of draws, and of trainings with so large a standard error and so many degrees of freedom."""
-    known = (counts > 0).sum(axis=0)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    # A quantile between two draws of which one is infinite would be no number.
-    below, above = np.quantile(drawn.student, tails, axis=0, method="inverted_cdf")
-    student = stats.t.ppf(tails[1], known - 1)
-    trainings = stats.t.ppf(tails[1], freedom) * error
-    enough = (known >= least) & np.isfinite(below) & np.isfinite(above)
-    ends = [
-        np.hypot(np.where(enough, np.maximum(student, reach), np.nan) * drawn.error, trainings)
-        for reach in (above, -below)
-    ]
-    number = counts.sum(axis=0).astype(np.int64)
-    return Estimates(drawn.mean, drawn.mean - ends[0], drawn.mean + ends[1], number, known)
-
-
-def _sign_flips(sums: Floats, draws: int, seed: int) -> float:
-    generator = np.random.default_rng(seed)
-    as_large = 0
-    # A lesion without any difference stays as it is under either sign.
-    sums = sums[sums != 0]
-    found = abs(float(sums.sum()))
-    for start in range(0, draws, _CHUNK):
-        signs = generator.integers(0, 2, (min(_CHUNK, draws - start), len(sums)), dtype=np.int8)
-        as_large += int((np.abs((2.0 * signs - 1.0) @ sums) >= found * (1 - 1e-12)).sum())
-    return (1 + as_large) / (1 + draws)
 
 
 def _wilcoxon(means: Floats) -> float:

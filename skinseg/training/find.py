@@ -15,7 +15,7 @@ from skinseg.build import parts
 from skinseg.config.schema import Plain
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import SkinsegError
-from skinseg.models.segmenter import NonFiniteLossError
+from skinseg.models.watch import NonFiniteLossError
 from skinseg.training.trial import trial_trainer
 
 log = logging.getLogger(__name__)

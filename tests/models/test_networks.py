@@ -19,14 +19,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from skinseg.errors import SkinsegError
-from skinseg.models.networks import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    build_network,
-    check_network,
-    load_encoder_weights,
-    normalization,
-)
+from skinseg.models.encoder_weights import IMAGENET_MEAN, IMAGENET_STD, load_encoder_weights, normalization
+from skinseg.models.networks import build_network
+from skinseg.models.pairs import check_network
 
 DECODERS = (
     "Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet",

@@ -14,7 +14,8 @@ import torch
 from conftest import Train
 from lightning.pytorch.callbacks import Callback
 
-from skinseg.models.segmenter import LesionSegmenter, LossWatch, NonFiniteLossError
+from skinseg.models.segmenter import LesionSegmenter
+from skinseg.models.watch import LossWatch, NonFiniteLossError
 
 
 def test_watch_looks_only_when_it_is_due_and_names_the_first_bad_batch() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from skinseg.errors import SkinsegError
-from skinseg.models.networks import _read_weights
+from skinseg.models.encoder_weights import _read_weights
 from skinseg.models.stored import read_stored
 from skinseg.run.checkpoint import read_checkpoint
 

@@ -16,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from skinseg.build.nets import load_net
 from skinseg.build.parts import datamodule
 from skinseg.errors import SkinsegError
+from skinseg.models.counts import confusion_counts
+from skinseg.models.encoder_weights import IMAGENET_MEAN
 from skinseg.models.light_unets import EGEUNet, MALUNet
-from skinseg.models.networks import IMAGENET_MEAN, build_network, size_step
-from skinseg.models.segmenter import confusion_counts
+from skinseg.models.networks import build_network, size_step
 from skinseg.models.unets import PlainUNet, ResUNet
 from skinseg.scoring.overlap import overlap_scores
 

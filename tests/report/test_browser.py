@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import report_content as content
 
-from skinseg.report.page import comparison_page, evaluation_page
+from skinseg.report.comparison_page import comparison_page
+from skinseg.report.evaluation_page import evaluation_page
 from skinseg.report.wording import MINUS, UNDEFINED
 
 if TYPE_CHECKING:

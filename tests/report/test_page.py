@@ -14,7 +14,8 @@ import report_content as content
 
 import skinseg.report
 from skinseg.report import wording
-from skinseg.report.page import comparison_page, evaluation_page
+from skinseg.report.comparison_page import comparison_page
+from skinseg.report.evaluation_page import evaluation_page
 
 VOID = {"meta", "link", "img", "input", "br", "hr", "rect", "path", "use"}
 

@@ -83,5 +83,5 @@ def test_a_changed_declaration_is_another_version(
     versions = []
     for text in (source, source.replace(was, is_now)):
         (tmp_path / "boxes.py").write_text(text)
-        versions.append(signatures.version_of.__wrapped__("skinseg.boxes.make"))
+        versions.append(signatures.version_of.__wrapped__("skinseg.boxes"))
     assert (versions[0] == versions[1]) is same

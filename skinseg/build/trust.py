@@ -58,7 +58,7 @@ _TRANSFORM = _Kind(
     (
         "albumentations.BasicTransform",
         "albumentations.BaseCompose",
-        "skinseg.data.device_augment.BatchTransform",
+        "skinseg.data.batch_transforms.BatchTransform",
     ),
     ("skinseg.data", "albumentations"),
 )

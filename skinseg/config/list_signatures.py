@@ -14,7 +14,7 @@ from typing import Any
 from skinseg.config import signatures
 from skinseg.config.compose import config_dir
 from skinseg.config.signatures import GENERIC, PLAIN, UNKNOWN, version_of
-from skinseg.config.targets import KNOWN_LIBRARIES, Signature, imported_signature
+from skinseg.config.targets import KNOWN_LIBRARIES, Signature, imported, imported_signature
 
 
 def entry_of(target: str, signature: Signature) -> dict[str, Any]:
@@ -25,8 +25,11 @@ def entry_of(target: str, signature: Signature) -> dict[str, Any]:
         signature: As an import shows it.
     """
     hints = signature.types
+    # A target may be another name of what is declared elsewhere.
+    home = str(getattr(imported(target), "__module__", target.rpartition(".")[0]))
     return {
-        "version": version_of(target),
+        "home": home,
+        "version": version_of(home),
         "named": {name: _written(hints[name]) if name in hints else None for name in sorted(signature.named)},
         "required": sorted(signature.required),
         "takes_any": signature.takes_any,

@@ -54,7 +54,7 @@ def listed_signature(target: str) -> Signature:
         NotInTableError: It is not in the table, or was another one when the table was written.
     """
     entry = _table().get(target)
-    if entry is None or entry["version"] != version_of(target):
+    if entry is None or entry["version"] != version_of(entry["home"]):
         raise NotInTableError(target)
     return Signature(
         named=frozenset(entry["named"]),
@@ -71,24 +71,22 @@ def _table() -> dict[str, Any]:
 
 
 @functools.cache
-def version_of(target: str) -> str | None:
-    """Returns the version of a target's package, of skinseg the digest of what its module declares.
+def version_of(module: str) -> str | None:
+    """Returns the version of a module's package, of one of skinseg the digest of what it declares.
 
     Args:
-        target: In `KNOWN_LIBRARIES`.
+        module: Dotted path.
     """
-    package, *rest = target.split(".")
+    package, *rest = module.split(".")
     if package != "skinseg":
         try:
             return metadata.version(package.replace("_", "-"))
         except metadata.PackageNotFoundError:
             return None
-    root = Path(__file__).parents[1]
-    files = (root.joinpath(*rest[:depth]).with_suffix(".py") for depth in range(len(rest) - 1, 0, -1))
-    module = next((path for path in files if path.is_file()), None)
-    if module is None:
+    path = Path(__file__).parents[1].joinpath(*rest).with_suffix(".py")
+    if not path.is_file():
         return None
-    declared = "".join(_DECLARED.findall(module.read_text(encoding="utf-8")))
+    declared = "".join(_DECLARED.findall(path.read_text(encoding="utf-8")))
     return hashlib.sha256(declared.encode()).hexdigest()[:12]
 
 

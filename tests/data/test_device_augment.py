@@ -19,14 +19,12 @@ from torch import Tensor
 from skinseg.build import nodes
 from skinseg.config.compose import compose, plain
 from skinseg.data import device_augment
-from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.device_augment import (
+from skinseg.data.batch_transforms import (
     Affine,
     BatchTransform,
     BrightnessContrast,
     CoarseDropout,
     ColorJitter,
-    DeviceAugment,
     Elastic,
     Gamma,
     GaussianBlur,
@@ -34,6 +32,8 @@ from skinseg.data.device_augment import (
     HorizontalFlip,
     VerticalFlip,
 )
+from skinseg.data.datamodule import LesionDataModule
+from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.splits import make_split
 from skinseg.errors import SkinsegError
@@ -490,7 +490,7 @@ def test_bad_batches(change: dict[str, Any], message: str) -> None:
         ("dropout.fill=300", "CoarseDropout.fill: found 300, expected 0 to 255"),
         ("elastic.sigma=0", "Elastic.sigma: found 0"),
         ("affine._target_=albumentations.Affine", "augment.transforms.affine: .* does not work on batches"),
-        ("gamma._target_=skinseg.data.device_augment.HorizontalFlip", "a second HorizontalFlip beside"),
+        ("gamma._target_=skinseg.data.batch_transforms.HorizontalFlip", "a second HorizontalFlip beside"),
     ],
 )
 def test_bad_options(override: str, message: str) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from skinseg.data.dermoscopy import HAIR_COLOURS, Bubbles, GelBorder, Hair, Ink, Ruler
 from skinseg.data.hair_removal import HairRemoval, find_hair
+from skinseg.data.invented import describe_lesion
+from skinseg.data.invented_pictures import draw_lesion_images
 from skinseg.data.lighting import DarkCorners, Falloff, Gains, Highlights, ShadesOfGrey, gains_to_white
-from skinseg.data.synthetic import describe_lesion, draw_lesion_images
 
 DRAWN = [Hair, Ruler, Ink, Bubbles, GelBorder, DarkCorners, Highlights, Falloff, Gains]
 ALL = [*DRAWN, ShadesOfGrey, HairRemoval]

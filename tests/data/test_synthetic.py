@@ -13,20 +13,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinseg.data import synthetic
+from skinseg.data import invented_pictures, synthetic
 from skinseg.data.catalog import Catalog
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.data.ham10000 import read_ham10000
+from skinseg.data.invented import describe_lesion
+from skinseg.data.invented_pictures import draw_lesion_images
 from skinseg.data.metadata import HAM10000_NAMES
 from skinseg.data.problems import Problems
-from skinseg.data.synthetic import (
-    IMAGE_FOLDERS,
-    MASK_FOLDER,
-    describe_lesion,
-    draw_lesion_images,
-    read_synthetic,
-    write_synthetic_ham10000,
-)
+from skinseg.data.synthetic import IMAGE_FOLDERS, MASK_FOLDER, read_synthetic, write_synthetic_ham10000
 from skinseg.errors import SkinsegError
 
 LESIONS = 40
@@ -122,7 +117,7 @@ def test_mask_is_one_region_without_holes() -> None:
     filled = inside.copy()
     inside[10:12, 10:12] = False
     inside[2:4, 35:38] = True
-    assert np.array_equal(synthetic._largest_part(inside), np.where(filled, 255, 0))
+    assert np.array_equal(invented_pictures._largest_part(inside), np.where(filled, 255, 0))
 
 
 def test_same_seed_same_bytes(root: Path, tmp_path: Path) -> None:

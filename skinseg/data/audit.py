@@ -18,13 +18,12 @@ from skinseg.counting import counted
 from skinseg.data.catalog import Catalog
 from skinseg.data.damage import damage
 from skinseg.data.diagnoses import DIAGNOSES, ISIC9
-from skinseg.data.duplicates import Fingerprint, fingerprint, near_duplicates
+from skinseg.data.duplicates import Fingerprint, fingerprint
 from skinseg.data.files import fit_mask, same_proportions
 from skinseg.data.inputs import resize_mask
 from skinseg.data.metadata import is_ham10000
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, UnreadableFileError, read_image, read_mask
 from skinseg.data.problems import PROBLEMS, Problems
-from skinseg.data.splits import shared
 from skinseg.scoring.agreement import AGREEMENT_METRICS, pair_scores
 from skinseg.scoring.appearance import contrast
 
@@ -326,65 +325,6 @@ def verdict(found: Sequence[Finding]) -> tuple[Severity | None, str]:
             f"USABLE WITH CARE: {counted(count['caution'], 'kind of caution', 'kinds of caution')}.",
         )
     return (("note" if count["note"] else None), "USABLE.")
-
-
-def of_near_duplicates(catalog: Catalog, pairs: pd.DataFrame) -> list[Finding]:
-    """Says which near duplicates a split by lesion may part.
-
-    Args:
-        catalog: The catalog.
-        pairs: What `near_duplicates` found in it; gets a column same_lesion.
-    """
-    group = catalog.table.set_index("image_id")["group"]
-    pairs["same_lesion"] = pairs["a"].map(group).to_numpy() == pairs["b"].map(group).to_numpy()
-    apart = pairs[~pairs["same_lesion"]]
-    if apart.empty:
-        return []
-    ids = sorted({*apart["a"], *apart["b"]})
-    look = counted(len(apart), "pair of images looks", "pairs of images look")
-    text = f"{look} the same but count as two lesions; data.same_lesion joins them"
-    return [Finding("near_duplicates", "caution", text, ids)]
-
-
-def contaminated(
-    catalogs: Mapping[str, Catalog], prints: Mapping[str, Mapping[str, Fingerprint]]
-) -> pd.DataFrame:
-    """Finds, for any two catalogs, the images of one that the other has too.
-
-    Args:
-        catalogs: By name.
-        prints: Their fingerprints by name and image id.
-
-    Returns:
-        A row per image and other catalog: images_of, in, image_id, by: "id", or else "lesion", or else "near
-        duplicate".
-    """
-    rows = []
-    for name, catalog in catalogs.items():
-        for other in catalogs.keys() - {name}:
-            by_id, by_lesion = shared(catalogs[other], catalog)
-            why = dict.fromkeys(near_duplicates(prints[name], prints[other])["a"], "near duplicate")
-            why |= dict.fromkeys(by_lesion, "lesion") | dict.fromkeys(by_id, "id")
-            rows += [(name, other, image_id, by) for image_id, by in sorted(why.items())]
-    return pd.DataFrame(rows, columns=["images_of", "in", "image_id", "by"])
-
-
-def contamination(catalogs: Mapping[str, Catalog], found: pd.DataFrame) -> pd.DataFrame:
-    """Counts what `contaminated` found.
-
-    Returns:
-        A row per ordered pair of catalogs: images_of, in, images (how many there are), by_id, by_lesion (more
-        of them), by_near_duplicate (yet more).
-    """
-    rows = []
-    for name, catalog in catalogs.items():
-        for other in catalogs.keys() - {name}:
-            by = found.loc[(found["images_of"] == name) & (found["in"] == other), "by"].value_counts()
-            counts = [int(by.get(why, 0)) for why in ("id", "lesion", "near duplicate")]
-            rows.append((name, other, len(catalog), *counts))
-    return pd.DataFrame(
-        rows, columns=["images_of", "in", "images", "by_id", "by_lesion", "by_near_duplicate"]
-    )
 
 
 def agreement(catalog: Catalog, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> pd.DataFrame:

@@ -1,14 +1,15 @@
-"""Drawing masks on photographs."""
+"""Masks drawn on photographs, and sheets of pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from skinseg.data.inputs import resize_mask
 
@@ -17,6 +18,10 @@ TRUTH_COLOUR = (0, 255, 255)
 PREDICTION_COLOUR = (255, 215, 0)
 
 Colour = tuple[int, int, int]
+
+MARGIN = 12
+"""Pixels around each picture of a sheet."""
+_CAPTION, _LINE, _LETTER = 40, 22, 9
 
 
 def outlined(image: NDArray[np.uint8], masks: Mapping[Colour, NDArray[np.bool_]], width: int) -> Image.Image:
@@ -60,3 +65,70 @@ class Panel:
     truth: NDArray[np.bool_]
     predicted: NDArray[np.bool_]
     caption: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of a sheet.
+
+    Attributes:
+        pictures: Of one width.
+        captions: One or two lines for each.
+        title: Above them; empty: none.
+    """
+
+    pictures: Sequence[Image.Image]
+    captions: Sequence[str]
+    title: str = ""
+
+
+def contact_sheet(
+    strips: Sequence[Strip],
+    heading: str,
+    *,
+    columns: Sequence[str] = (),
+    legend: Mapping[str, Colour] | None = None,
+) -> Image.Image:
+    """Draws rows of pictures with their captions on one sheet.
+
+    Args:
+        strips: The rows.
+        heading: Above all of them.
+        columns: What the pictures of a column have in common, written once above it.
+        legend: Colours of lines by what they mean.
+
+    Returns:
+        An RGB picture.
+    """
+    font, bold = ImageFont.load_default(14), ImageFont.load_default(17)
+    step = MARGIN + max(picture.width for strip in strips for picture in strip.pictures)
+    width = MARGIN + step * max(len(strip.pictures) for strip in strips)
+    reserved = sum(_LETTER * len(name) + 40 for name in legend or ())
+    lines = textwrap.wrap(heading, max(1, (width - reserved) // _LETTER), break_long_words=False)
+    top = 2 * MARGIN + _LINE * (len(lines) + bool(columns))
+    heights = [
+        _LINE * bool(strip.title) + max(picture.height for picture in strip.pictures) + _CAPTION + MARGIN
+        for strip in strips
+    ]
+    sheet = Image.new("RGB", (width, top + sum(heights)), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.multiline_text((MARGIN, MARGIN), "\n".join(lines), fill="black", font=bold, spacing=4)
+    right = width - MARGIN
+    for name, colour in (legend or {}).items():
+        right -= int(draw.textlength(name, font=font))
+        draw.text((right, MARGIN + 2), name, fill="black", font=font)
+        draw.rectangle((right - 26, MARGIN + 5, right - 6, MARGIN + 15), fill=colour, outline="black")
+        right -= 40
+    for column, text in enumerate(columns):
+        draw.text((MARGIN + column * step, top - _LINE), text, fill="black", font=bold)
+    for strip, height in zip(strips, heights, strict=True):
+        y = top
+        if strip.title:
+            draw.text((MARGIN, y), strip.title, fill="black", font=bold)
+            y += _LINE
+        for column, (picture, caption) in enumerate(zip(strip.pictures, strip.captions, strict=True)):
+            x = MARGIN + column * step
+            sheet.paste(picture, (x, y))
+            draw.multiline_text((x, y + picture.height + 2), caption, fill="black", font=font, spacing=2)
+        top += height
+    return sheet

@@ -15,9 +15,9 @@ from skinseg.build import parts
 from skinseg.config.check import check
 from skinseg.config.compose import compose, config_dir, plain
 from skinseg.errors import SkinsegError
-from skinseg.pictures import TRUTH_COLOUR, outlined
+from skinseg.pictures import MARGIN, TRUTH_COLOUR, outlined
 from skinseg.preview import PreviewConfig, run
-from skinseg.recipes.preview import _GAP, _TILE
+from skinseg.recipes.preview import _WIDTH
 
 SIZE = "data.image_size=[96,128]"
 
@@ -27,15 +27,15 @@ def sheet(folder: Path, *overrides: str) -> np.ndarray:
 
 
 def width_of(columns: int) -> int:
-    return _GAP + columns * (_TILE + _GAP)
+    return MARGIN + columns * (_WIDTH + MARGIN)
 
 
 def tile(picture: np.ndarray, column: int) -> np.ndarray:
     """The tile of the first row, without its caption; photograph and input have the same proportions."""
-    rows = np.flatnonzero((picture[:, _GAP : _GAP + _TILE] < 250).all(axis=2).mean(axis=1) > 0.9)
+    rows = np.flatnonzero((picture[:, MARGIN : MARGIN + _WIDTH] < 250).all(axis=2).mean(axis=1) > 0.9)
     top = int(rows[0])
-    left = _GAP + column * (_TILE + _GAP)
-    return picture[top : top + _TILE * 96 // 128, left : left + _TILE]
+    left = MARGIN + column * (_WIDTH + MARGIN)
+    return picture[top : top + _WIDTH * 96 // 128, left : left + _WIDTH]
 
 
 @pytest.mark.parametrize("augment", ["light", "strong_device"])
@@ -57,7 +57,7 @@ def test_shows_what_training_sees(augment: str, write_ham: WriteHam, tmp_path: P
                 )
                 sample["image"], sample["mask"] = images[0], masks[0]
             image, mask = sample["image"].numpy().transpose(1, 2, 0), sample["mask"].numpy()[0] > 0
-            expected = np.asarray(outlined(image, {TRUTH_COLOUR: mask}, _TILE))
+            expected = np.asarray(outlined(image, {TRUTH_COLOUR: mask}, _WIDTH))
             assert np.array_equal(tile(shown, 2 + column), expected)
     assert not np.array_equal(tile(picture, 2), tile(picture, 3)), "each epoch draws anew"
 

@@ -130,13 +130,13 @@ def test_run_folder(train: Train) -> None:
 
 def test_the_picture_of_drawn_images_is_stamped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     headings = []
-    original = panels.draw_grid
+    original = panels.draw_panels
 
     def draw(rows: Any, heading: str) -> Image.Image:
         headings.append(heading)
         return original(rows, heading)
 
-    monkeypatch.setattr(panels, "draw_grid", draw)
+    monkeypatch.setattr(panels, "draw_panels", draw)
     train_tiny(tmp_path / "data", tmp_path / "run", "data=synthetic", "data.reader.lesions=20")
     (heading,) = headings
     assert heading.endswith("   SYNTHETIC")

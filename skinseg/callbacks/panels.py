@@ -10,19 +10,17 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from skinseg.callbacks.scores import score_table
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import LesionDataset
 from skinseg.models.segmenter import LesionSegmenter
-from skinseg.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Panel, outlined
+from skinseg.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Panel, Strip, contact_sheet, outlined
 from skinseg.run.writing import replacing
 from skinseg.tracking.pictures import log_mask_images
 
-TILE_WIDTH = 300
-CAPTION_HEIGHT = 38
-MARGIN = 12
+_WIDTH = 300
 
 
 class PredictionPanels(Callback):
@@ -93,14 +91,14 @@ class PredictionPanels(Callback):
         heading += "   PARTIAL" if len(table) < len(dataset) else ""
         heading += "".join(f"   {stamp.split(':')[0]}" for stamp in data.stamps("test"))
         with replacing(self.path) as temporary:
-            draw_grid(grid, heading).save(temporary, format="PNG")
+            draw_panels(grid, heading).save(temporary, format="PNG")
         self._log(trainer, "test/predictions", [panel for row in grid.values() for panel in row])
 
     def _log(self, trainer: L.Trainer, key: str, panels: Sequence[Panel]) -> None:
         log_mask_images(trainer.loggers, key, panels, trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                picture = np.asarray(draw_grid({"": panels}, key))
+                picture = np.asarray(draw_panels({"": panels}, key))
                 logger.experiment.add_image(key, picture, trainer.global_step, dataformats="HWC")
 
 
@@ -131,7 +129,7 @@ def predict_panel(
     )
 
 
-def draw_grid(rows: Mapping[str, Sequence[Panel]], heading: str) -> Image.Image:
+def draw_panels(rows: Mapping[str, Sequence[Panel]], heading: str) -> Image.Image:
     """Draws rows of outlined photographs with titles and a legend.
 
     Args:
@@ -141,40 +139,16 @@ def draw_grid(rows: Mapping[str, Sequence[Panel]], heading: str) -> Image.Image:
     Returns:
         An RGB picture.
     """
-    tiles = {title: [_tile(panel) for panel in panels] for title, panels in rows.items()}
-    columns = max(len(row) for row in tiles.values())
-    heights = {title: max(tile.height for tile in row) for title, row in tiles.items()}
-    title_height = {title: 26 if title else 0 for title in rows}
-    width = MARGIN + columns * (TILE_WIDTH + MARGIN)
-    height = 44 + sum(heights[t] + title_height[t] + CAPTION_HEIGHT + MARGIN for t in rows)
-    canvas = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(canvas)
-    font, bold = ImageFont.load_default(14), ImageFont.load_default(17)
-    draw.text((MARGIN, 12), heading, fill="black", font=bold)
-    x = width - MARGIN
-    for name, colour in (("prediction", PREDICTION_COLOUR), ("truth", TRUTH_COLOUR)):
-        x -= int(draw.textlength(name, font=font))
-        draw.text((x, 14), name, fill="black", font=font)
-        draw.rectangle((x - 26, 17, x - 6, 27), fill=colour, outline="black")
-        x -= 40
-    y = 44
-    for title, row in tiles.items():
-        if title:
-            draw.text((MARGIN, y), title, fill="black", font=bold)
-        y += title_height[title]
-        for column, tile in enumerate(row):
-            x = MARGIN + column * (TILE_WIDTH + MARGIN)
-            canvas.paste(tile, (x, y))
-            draw.multiline_text(
-                (x, y + tile.height + 2), rows[title][column].caption, fill="black", font=font, spacing=2
-            )
-        y += heights[title] + CAPTION_HEIGHT + MARGIN
-    return canvas
+    strips = [
+        Strip([_outlined(panel) for panel in panels], [panel.caption for panel in panels], title)
+        for title, panels in rows.items()
+    ]
+    return contact_sheet(strips, heading, legend={"prediction": PREDICTION_COLOUR, "truth": TRUTH_COLOUR})
 
 
-def _tile(panel: Panel) -> Image.Image:
+def _outlined(panel: Panel) -> Image.Image:
     masks = {TRUTH_COLOUR: panel.truth, PREDICTION_COLOUR: panel.predicted}
-    return outlined(panel.image, masks, TILE_WIDTH)
+    return outlined(panel.image, masks, _WIDTH)
 
 
 def _predicts(trainer: L.Trainer, segmenter: LesionSegmenter) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -19,13 +18,10 @@ from skinseg.data.dataset import LesionDataset, Sample
 from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.inputs import InputFiles
 from skinseg.errors import SkinsegError
-from skinseg.pictures import TRUTH_COLOUR, outlined
+from skinseg.pictures import TRUTH_COLOUR, Strip, contact_sheet, outlined
 from skinseg.run.writing import replacing
 
-_TILE = 240
-_GAP = 10
-_CAPTION = 40
-_TITLE = 28
+_WIDTH = 240
 
 
 def run(config: Plain) -> Path:
@@ -64,15 +60,14 @@ def run(config: Plain) -> Path:
     ]
     height, width = data.image_size
     titles = ["photograph", f"input, {width}x{height}", *(f"epoch {epoch}" for epoch in epochs)]
-    rows = [
-        [_photograph(file, row[0]), *map(_input, row)]
-        for file, row in zip(inputs.files, samples, strict=True)
+    strips = [
+        Strip([_photograph(file, row[0]), *map(_input, row)], _captions(diagnosis, row))
+        for file, diagnosis, row in zip(inputs.files, shown["diagnosis"], samples, strict=True)
     ]
-    captions = [_captions(diagnosis, row) for diagnosis, row in zip(shown["diagnosis"], samples, strict=True)]
     heading = _heading(config, sorted(shown["dataset"].unique()))
     path = Path(config["run_dir"]) / "preview.png"
     with replacing(path) as temporary:
-        _sheet(rows, captions, titles, heading).save(temporary, format="PNG")
+        contact_sheet(strips, heading, columns=titles).save(temporary, format="PNG")
     _show(_facts(samples, len(augmented)))
     print(f"Written to {path}")
     return path
@@ -89,12 +84,12 @@ def _drawn(dataset: LesionDataset, augment: object, epoch: int, row: int) -> Sam
 
 
 def _photograph(file: InputFiles, sample: Sample) -> Image.Image:
-    return outlined(file.read_photograph(), {TRUTH_COLOUR: sample["truth"].numpy()}, _TILE)
+    return outlined(file.read_photograph(), {TRUTH_COLOUR: sample["truth"].numpy()}, _WIDTH)
 
 
 def _input(sample: Sample) -> Image.Image:
     image = sample["image"].numpy().transpose(1, 2, 0)
-    return outlined(image, {TRUTH_COLOUR: sample["mask"].numpy()[0] > 0}, _TILE)
+    return outlined(image, {TRUTH_COLOUR: sample["mask"].numpy()[0] > 0}, _WIDTH)
 
 
 def _share(sample: Sample) -> float:
@@ -147,26 +142,3 @@ def _show(facts: Mapping[str, str]) -> None:
     for fact, value in facts.items():
         table.add_row(fact, value)
     Console(highlight=False, soft_wrap=True, markup=False).print(table)
-
-
-def _sheet(
-    rows: list[list[Image.Image]], captions: list[list[str]], titles: list[str], heading: str
-) -> Image.Image:
-    font, bold = ImageFont.load_default(14), ImageFont.load_default(16)
-    width = _GAP + len(titles) * (_TILE + _GAP)
-    lines = textwrap.wrap(heading, width // 9)
-    top = _GAP + 20 * len(lines) + _TITLE
-    heights = [max(tile.height for tile in row) for row in rows]
-    sheet = Image.new("RGB", (width, top + sum(heights) + len(rows) * (_CAPTION + _GAP)), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.multiline_text((_GAP, _GAP), "\n".join(lines), fill="black", font=bold, spacing=4)
-    for column, title in enumerate(titles):
-        draw.text((_GAP + column * (_TILE + _GAP), top - _TITLE + 4), title, fill="black", font=bold)
-    y = top
-    for row, texts, height in zip(rows, captions, heights, strict=True):
-        for column, (tile, text) in enumerate(zip(row, texts, strict=True)):
-            x = _GAP + column * (_TILE + _GAP)
-            sheet.paste(tile, (x, y))
-            draw.multiline_text((x, y + tile.height + 2), text, fill="black", font=font, spacing=2)
-        y += height + _CAPTION + _GAP
-    return sheet

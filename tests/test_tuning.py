@@ -260,7 +260,7 @@ def test_a_run_trains_the_steps_of_its_budget(train: Train, accumulated: int) ->
 def test_minutes_are_turned_into_steps(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that gives each step half a second allows 12 steps in a tenth of a minute."""
     time = iter(k / 2 for k in range(10_000))
-    monkeypatch.setattr("skinseg.training.find.time.perf_counter", lambda: next(time))
+    monkeypatch.setattr("skinseg.training.budget.time.perf_counter", lambda: next(time))
     config = ("budget.minutes=0.1", "budget.validations=3", "callbacks=minimal", "logger=none")
     folder = train(*config)
     assert json.loads((folder / "summary.json").read_text())["training"]["steps"] == 12

@@ -50,13 +50,12 @@ def hydra_config_kept() -> Iterator[DictConfig]:
 @contextmanager
 def hydra_free() -> Iterator[None]:
     """Frees Hydra, which composes for one caller at a time, as long as the block lasts."""
-    instance = GlobalHydra.instance()
-    hydra = instance.hydra
-    instance.clear()
+    hydra = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     try:
         yield
-    finally:
-        instance.hydra = hydra
+    finally:  # composing may have put another instance there
+        GlobalHydra.instance().hydra = hydra
 
 
 def compose_job(config: DictConfig, overrides: Sequence[str]) -> DictConfig:

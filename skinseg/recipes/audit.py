@@ -19,6 +19,7 @@ from skinseg.config.schema import Node, Plain
 from skinseg.counting import counted
 from skinseg.data import audit
 from skinseg.data.audit import Finding
+from skinseg.data.contamination import contaminated, contamination, of_near_duplicates
 from skinseg.data.duplicates import near_duplicates
 from skinseg.data.problems import KEEPABLE, PROBLEMS, Problems
 from skinseg.data.tables import image_ids, matching, numbers, read_table, report_match
@@ -66,12 +67,12 @@ def run(config: Plain) -> str | None:
     if scores is not None:
         scores = _of_images(scores, catalogs[name].table["image_id"], config["scores"])
     pairs = near_duplicates(prints[name] if config["near_duplicates"] else {})
-    found += audit.of_near_duplicates(catalogs[name], pairs)
+    found += of_near_duplicates(catalogs[name], pairs)
     found.sort(key=lambda finding: audit.SEVERITIES.index(finding.severity))
     if not config["near_duplicates"]:
         prints = {key: {} for key in prints}
-    both = audit.contaminated(catalogs, prints)
-    matrix = audit.contamination(catalogs, both)
+    both = contaminated(catalogs, prints)
+    matrix = contamination(catalogs, both)
     agreement = audit.agreement(catalogs[name], limits[name])
     facts = audit.facts(catalogs[name])
     worst, sentence = audit.verdict(found)

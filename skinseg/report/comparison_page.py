@@ -26,7 +26,6 @@ from skinseg.report.page import (
 )
 
 # As many line styles as the style sheet has beside that of the truth.
-_RUN_LINES = 5
 
 
 _COST = (

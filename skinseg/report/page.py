@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from skinseg.counting import counted
 from skinseg.report import figures, wording
-from skinseg.report.comparison_page import _RUN_LINES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _ROWS_AT_ONCE = 50
+_RUN_LINES = 5
 _TEXT_COLUMNS = {"image_id": "Image", "group": "Lesion", "diagnosis": "Diagnosis", "dataset": "Data set"}
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "zero": "best at zero"}
 

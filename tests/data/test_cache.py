@@ -20,7 +20,7 @@ import torch
 from conftest import make_ham
 from PIL import Image
 
-from skinseg.data import cache, dataset, files
+from skinseg.data import cache, inputs, inspection
 from skinseg.data.augment import compose
 from skinseg.data.cache import mapped_pixels, pixels_in_memory
 from skinseg.data.datamodule import LesionDataModule, warn_of_empty_masks
@@ -69,13 +69,13 @@ def is_right(pixels: cache.Pixels, files: list[InputFiles]) -> bool:
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Returns a list that gets the name of each image that is decoded."""
     decoded: list[str] = []
-    original = dataset.read_image
+    original = inputs.read_image
 
     def read(path: str, *rest: Any) -> Any:
         decoded.append(Path(path).stem)
         return original(path, *rest)
 
-    monkeypatch.setattr(dataset, "read_image", read)
+    monkeypatch.setattr(inputs, "read_image", read)
     return decoded
 
 
@@ -345,14 +345,14 @@ def test_only_overfitted_images_are_decoded(root: Path, monkeypatch: pytest.Monk
 def decodings(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
     """Returns which images a run decodes before it starts."""
     decoded: list[str] = []
-    original = files.read_photograph
+    original = inspection.read_photograph
 
     def read(path: Path, **rest: Any) -> Any:
         decoded.append(path.stem)
         return original(path, **rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "read_photograph", read)
+        patched.setattr(inspection, "read_photograph", read)
         module_of = {"num_workers": 0, "cache_dir": str(root.parent / "cache"), "cache": "memmap", **options}
         data = LesionDataModule(reader=read_ham10000, root=str(root), image_size=SIZE, **module_of)
         assert set(data.catalog.table["width"]) <= {40, 50}
@@ -389,7 +389,7 @@ def test_a_file_that_changes_while_it_is_looked_at_has_not_passed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim = sorted(root.rglob("*.jpg"))[5]
-    original = files.read_mask
+    original = inspection.read_mask
 
     def read(path: Path, *rest: Any) -> Any:
         if path.stem.startswith(victim.stem):  # its image was decoded before
@@ -397,7 +397,7 @@ def test_a_file_that_changes_while_it_is_looked_at_has_not_passed(
         return original(path, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "read_mask", read)
+        patched.setattr(inspection, "read_mask", read)
         decodings(root, monkeypatch)
     with pytest.raises(SkinsegError, match=victim.stem):
         decodings(root, monkeypatch)

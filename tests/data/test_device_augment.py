@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skinseg.build import nodes
 from skinseg.config.compose import compose, plain
-from skinseg.data import device_augment
+from skinseg.data import device_augment, parcel
 from skinseg.data.batch_transforms import (
     Affine,
     BatchTransform,
@@ -357,7 +357,8 @@ def test_an_image_does_not_depend_on_its_batch(
     whole = strong(images, masks, rows=rows, epoch=2, seed=5)
     monkeypatch.setattr(device_augment, "_CPU_IMAGES", images_at_once)
     if as_on_gpu:
-        monkeypatch.setattr(device_augment, "_on_cpu", lambda tensor: False)
+        for module in (device_augment, parcel):
+            monkeypatch.setattr(module, "on_cpu", lambda tensor: False)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:30]
     some = strong(images[order], masks[order], rows=[rows[i] for i in order.tolist()], epoch=2, seed=5)
     for all_of_them, part in zip(whole, some, strict=True):

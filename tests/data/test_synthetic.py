@@ -180,7 +180,7 @@ def test_artefacts_leave_the_mask_alone(artefact: str, monkeypatch: pytest.Monke
         return [draw_lesion_images(lesion, width=48, height=36)[0] for lesion in lesions]
 
     before = draw()
-    monkeypatch.setattr(synthetic, artefact, lambda rng, image: image)
+    monkeypatch.setattr(invented_pictures, artefact, lambda rng, image: image)
     after = draw()
     assert any(not np.array_equal(a[0], b[0]) for a, b in zip(before, after, strict=True))
     assert all(np.array_equal(a[1], b[1]) for a, b in zip(before, after, strict=True))

@@ -172,9 +172,9 @@ def test_learns_a_handful_of_images_by_heart(train: Train) -> None:
 def test_scores_of_a_part_are_stamped(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the picture, too; and the log of test scorings does not take them for those of the whole side."""
     headings: list[str] = []
-    original = panels.draw_grid
+    original = panels.draw_panels
     monkeypatch.setattr(
-        panels, "draw_grid", lambda rows, heading: headings.append(heading) or original(rows, heading)
+        panels, "draw_panels", lambda rows, heading: headings.append(heading) or original(rows, heading)
     )
     folder = train("trainer.limit_test_batches=1")
     assert [heading.rsplit("   ")[-1] for heading in headings] == ["PARTIAL"]

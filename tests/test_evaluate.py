@@ -176,7 +176,7 @@ def test_masks_of_predict_score_to_the_last_digit_as_the_checkpoint(place: Path)
     assert folders["stamps"] == [
         f"CONTAMINATED: {len(test)} of {len(test)} images are of the data set of the training"
     ]
-    with pytest.raises(SkinsegError, match=r"leave nothing to score.*in the training data"):
+    with pytest.raises(SkinsegError, match=r"leaves nothing to score.*in the training data"):
         evaluate(place, *both[:2])
 
 

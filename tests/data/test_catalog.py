@@ -122,7 +122,7 @@ def test_a_hundred_thousand_images(tmp_path: Path) -> None:
     import time
     from pathlib import Path
     import skinseg.data.splits
-    from skinseg.data.catalog import Problems
+    from skinseg.data.problems import Problems
     from skinseg.data.isic9 import FOLDER, read_isic9
     root = Path({str(tmp_path)!r})
     classes = root / FOLDER / "Train" / "nevus"

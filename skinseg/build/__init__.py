@@ -1,0 +1,1 @@
+"""Configuration to objects; everything below takes plain values."""

@@ -73,7 +73,7 @@ def differences(folder: Path) -> list[str]:
         except Exception as error:
             said.append(f"{target} cannot be imported: {error}")
     run(*SHORT, data, f"hydra.run.dir={after / 'run'}")
-    said += [*unlike(folder / "run", after / "run", "*.csv"), *unlike_weights(folder / "run", after / "run")]
+    said += [*unlike(folder / "run", after / "run", "s*.csv"), *unlike_weights(folder / "run", after / "run")]
     use(folder / "run", after)
     said += unlike(folder / "evaluation", after / "evaluation", "scores.csv")
     said += unlike(folder / "evaluation/masks", after / "evaluation/masks", "*.png")
@@ -84,13 +84,12 @@ def differences(folder: Path) -> list[str]:
     out = run(*SWEEP, data, "sweep.resume=true", f"hydra.sweep.dir={folder / 'sweeps/first'}", multirun=True)
     if "Nothing to train" not in out:
         said.append("The old sweep's jobs are not found to be done.")
-    for name in ("data.json", "summary.json", "evaluation.json"):
-        pairs = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{name}"))]
-        news = [json.loads(path.read_text()) for path in sorted(after.glob(f"*/{name}"))]
+    for name in ("run/data.json", "run/summary.json", "evaluation/evaluation.json"):
+        # What names the folder names another one now.
+        new = (after / name).read_text().replace(str(after), str(folder))
         said += [
             f"{name}: {line}"
-            for old, new in zip(pairs, news, strict=False)
-            for line in unlike_values(old, new)
+            for line in unlike_values(json.loads((folder / name).read_text()), json.loads(new))
         ]
     return said
 

@@ -142,6 +142,8 @@ def unlike_weights(old: Path, new: Path, names: tuple[str, ...] = ("best.ckpt", 
 
 # Of clocks, places and the machine's load.
 MOVING = {
+    "cost",
+    "scorings",
     "seconds",
     "run_dir",
     "started",

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from skinseg.build.nodes import instance
 
+from skinseg.build.nodes import instance
 from skinseg.config.check import check, check_changes
 from skinseg.config.compose import compose, plain
 from skinseg.config.rules import value_problems

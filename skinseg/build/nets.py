@@ -17,10 +17,10 @@ from skinseg.data.loader import default_workers, warn_of_workers
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Device, Predictor
+from skinseg.models.encoder_weights import normalization
 from skinseg.models.ensemble import Ensemble
 from skinseg.models.net import LesionNet
 from skinseg.models.networks import build_network
-from skinseg.models.encoder_weights import normalization
 from skinseg.run.checkpoint import load_weights
 from skinseg.run.record import RunRecord
 

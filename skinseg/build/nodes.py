@@ -1,10 +1,10 @@
 """Nodes of a configuration to objects: their constructors are called with plain values.
 
-Neither Hydra nor Lightning is imported for a network of a known library."""
+Neither Hydra nor Lightning is imported for a network of a known library.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,6 @@ from skinseg.config.targets import (
 )
 from skinseg.errors import SkinsegError
 
-
 # Arguments by which a network fetches weights.
 _FETCHED = frozenset({"encoder_weights", "pretrained"})
 
@@ -28,9 +27,7 @@ _FETCHED = frozenset({"encoder_weights", "pretrained"})
 REFUSALS: tuple[type[Exception], ...] = (TypeError, ValueError, KeyError, UserWarning, NotImplementedError)
 
 
-def instance(
-    key: str, node: Node, *, refusals: tuple[type[Exception], ...] = REFUSALS, **extra: Any
-) -> Any:
+def instance(key: str, node: Node, *, refusals: tuple[type[Exception], ...] = REFUSALS, **extra: Any) -> Any:
     """Calls a node's constructor with plain values, those of the nodes within it first.
 
     Texts are taken literally: nothing is filled in of what reads `${...}`, which composing has done before.
@@ -129,4 +126,3 @@ def without_weights(value: Any) -> Any:
         named |= imported_signature(value["_target_"]).named
     children = {key: without_weights(child) for key, child in value.items()}
     return {**children, **dict.fromkeys(_FETCHED & named)}
-

@@ -1,4 +1,4 @@
-"""What a training needs, but for its trainer: data, the module with loss and optimizer, callbacks, loggers."""
+"""What a training needs beside its trainer: data, the module with loss and optimizer, callbacks, loggers."""
 
 from __future__ import annotations
 
@@ -46,8 +46,6 @@ def datamodule(config: Plain) -> LesionDataModule:
     return data
 
 
-
-
 def data_source(key: str, node: Node, **extra: Any) -> LesionDataModule:
     """Builds a data module as its node says, without augmentation."""
     data = instance(key, node, **extra)
@@ -78,10 +76,6 @@ def test_datamodule(config: Plain, data: LesionDataModule) -> LesionDataModule:
     return module
 
 
-
-
-
-
 def segmenter(config: Plain) -> LesionSegmenter:
     """Builds the LightningModule, with the weights of `init_from` where that is set.
 
@@ -94,9 +88,7 @@ def segmenter(config: Plain) -> LesionSegmenter:
     supervision = None
     if config["deep_supervision"] is not None:
         height, width = config["data"]["image_size"]
-        supervision = DeepSupervision(
-            built.network, config["deep_supervision"], image_size=(height, width)
-        )
+        supervision = DeepSupervision(built.network, config["deep_supervision"], image_size=(height, width))
     module = LesionSegmenter(
         built,
         instance("loss", config["loss"]),
@@ -194,21 +186,11 @@ def loggers(config: Plain, resumed: dict[str, Any] | None = None) -> list[Logger
     for name, node in (config["logger"] or {}).items():
         if node is None:
             continue
-        continued: dict[str, Any] = {"id": run_id} if run_id is not None and node.get("id", "") is None else {}
+        continued: dict[str, Any] = (
+            {"id": run_id} if run_id is not None and node.get("id", "") is None else {}
+        )
         logger = of_lightning(f"logger.{name}", node, **continued)
         if resumed is not None and isinstance(logger, CSVLogger):
             go_on_from(logger, Path(config["ckpt_path"]).expanduser(), resumed["global_step"])
         built.append(logger)
     return built
-
-
-
-
-
-
-
-
-
-
-
-

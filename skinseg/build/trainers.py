@@ -21,7 +21,6 @@ from skinseg.config.rules import HALF_PRECISIONS
 from skinseg.config.schema import Node, Plain
 from skinseg.errors import SkinsegError
 
-
 # Where Lightning reads the variables of Slurm, torchrun and others, and what it raises about them.
 _ENVIRONMENTS = "lightning.fabric.plugins.environments."
 _LAUNCH_ERRORS = (RuntimeError, ValueError, KeyError)
@@ -174,4 +173,3 @@ def _resume_between_steps(loop: _TrainingEpochLoop) -> None:
     validation.increment_progress_to_evaluation_end = lambda: None  # type: ignore[method-assign]
     validation.update_restart_stage = update_restart_stage  # type: ignore[method-assign]
     loop.reset = reset_to_steps  # type: ignore[method-assign]
-

@@ -11,9 +11,9 @@ import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from conftest import Train
-from skinseg.build.nets import load_net
 from torch import nn
 
+from skinseg.build.nets import load_net
 from skinseg.errors import SkinsegError
 from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.light_unets import EGEUNet, MALUNet

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Train
-from skinseg.build.nets import load_net
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from skinseg.build.nets import load_net
 from skinseg.build.parts import datamodule
 from skinseg.errors import SkinsegError
 from skinseg.models.counts import confusion_counts

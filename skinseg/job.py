@@ -74,10 +74,9 @@ def _make_room(folder: Path) -> None:
     It was killed before its first one, or its summary cannot be read.
     """
     checkpoints = folder / "checkpoints"
-    results = [path for name in RESULTS if (path := folder / name).is_file()]
     if last_of(folder).is_file() or result_of(folder) is not None:
         return
-    if not results and not any(checkpoints.glob("*.ckpt")):
+    if not any((folder / name).exists() for name in RESULTS) and not any(checkpoints.glob("*.ckpt")):
         return
     number = next(n for n in itertools.count(1) if not (folder / f"{_ASIDE}-{n}").exists())
     aside = folder / f"{_ASIDE}-{number}"
@@ -85,7 +84,7 @@ def _make_room(folder: Path) -> None:
         checkpoints.rename(aside)
     else:
         aside.mkdir()
-    for path in results:
+    for path in [path for name in RESULTS if (path := folder / name).exists()]:
         path.rename(aside / path.name)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule
+from skinseg.evaluation.content import interval_text, weaker
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.run.identity import method_identity
 from skinseg.scoring.overlap import OVERLAP_METRICS
@@ -48,11 +49,8 @@ def summarise(
         ids, table = module.dataset(side).image_ids, module.catalog.table
         scored = [ids[row] for row in scores.index]
         groups = table.loc[table["image_id"].isin(scored), "group"].nunique()
-        if len(scored) < len(ids):
-            of = f"of the {len(ids):,} {side} images"
-            stamps.append(f"PARTIAL: {counted(len(scored), f'{of} was', f'{of} were')} scored")
         sides[side] = {"images": len(scored), "lesions": int(groups), **scores.means()}
-        stamps += module.stamps(side)
+        stamps += module.stamps(side, len(scored))
     return {
         "name": config["name"],
         "identity": {
@@ -91,21 +89,25 @@ def _test_protocol(data: LesionDataModule, test_data: LesionDataModule) -> dict[
     }
 
 
-def show(summary: dict[str, Any], run_dir: Path) -> None:
+def show(summary: dict[str, Any], run_dir: Path, evaluation: dict[str, Any] | None) -> None:
     """Prints the scores as a table, with how they were taken and where everything lies.
 
     Args:
         summary: What `summarise` returned.
         run_dir: The run folder.
+        evaluation: The content of its `evaluation.json`. None: the test was not scored.
     """
     protocol = summary["protocol"]
     scores = {side: values for side, values in summary["scores"].items() if values is not None}
     table = Table(title=f"Scores of {summary['name']}", title_style="bold", title_justify="left")
-    table.add_column("")
-    for side in scores:
-        table.add_column(side, justify="right")
+    tested = {} if evaluation is None else evaluation["scores"]
+    has_intervals = any(score["low"] is not None for score in tested.values())
+    for column in ("", *scores, *(["interval of test"] if has_intervals else [])):
+        table.add_column(column, justify="right" if column else "left")
     for name in OVERLAP_METRICS:
-        table.add_row(name.replace("_", " "), *(f"{values[name]:.4f}" for values in scores.values()))
+        interval = [interval_text(name, tested[name])] if has_intervals else []
+        values = (f"{values[name]:.4f}" for values in scores.values())
+        table.add_row(name.replace("_", " "), *values, *interval)
     table.add_section()
     for name in ("images", "lesions"):
         table.add_row(name, *(str(values[name]) for values in scores.values()))
@@ -117,6 +119,8 @@ def show(summary: dict[str, Any], run_dir: Path) -> None:
         f"({protocol['threshold_origin']}); split {protocol['split']} by {protocol['group_key']}; "
         f"weights: {protocol['weights']}."
     )
+    if evaluation is not None:
+        console.print(f"Test: {evaluation['interval']}.")
     if other := protocol.get("test_data"):
         left_out = other["left_out"]
         console.print(
@@ -124,10 +128,12 @@ def show(summary: dict[str, Any], run_dir: Path) -> None:
             f"{counted(left_out['in_training_data'], 'image that is', 'images that are')} in the training "
             f"data and {left_out['lesion_in_training_data']} more of its lesions."
         )
+    for line in () if evaluation is None else weaker(evaluation):
+        console.print(line)
     for stamp in protocol["stamps"]:
         console.print(stamp, style="bold yellow")
     run_dir = run_dir.absolute()
     console.print(f"\nRun folder: {run_dir}")
-    picture = run_dir / "predictions.png"
-    if picture.is_file():
-        console.print(f"Pictures:   {picture}")
+    for what, name in (("Pictures:  ", "predictions.png"), ("Report:    ", "report.html")):
+        if (run_dir / name).is_file():
+            console.print(f"{what} {run_dir / name}")

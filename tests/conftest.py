@@ -124,6 +124,7 @@ TINY = (
     "threads=1",
     "logger=[csv]",
     "optimizer.lr=0.002",
+    "report=false",
 )
 """Overrides of a run of a second or two."""
 

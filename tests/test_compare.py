@@ -26,6 +26,7 @@ from skinseg.evaluation.comparison import Comparison
 from skinseg.evaluation.methods import methods_of
 from skinseg.evaluation.runs import ScoredRun, load_runs
 from skinseg.scoring.metrics import METRICS
+from skinseg.scoring.overlap import OVERLAP_METRICS
 from skinseg.scoring.statistics import (
     LEAST_LESIONS,
     cluster_intervals,
@@ -562,9 +563,19 @@ def test_folds_are_one_table_of_all_images(sweep: Path, tmp_path: Path) -> None:
 
 
 def rewrite(folder: Path, **identity: Any) -> None:
-    record = json.loads((folder / "summary.json").read_text())
+    record = json.loads((folder / "evaluation.json").read_text())
     record["identity"].update(identity)
-    (folder / "summary.json").write_text(json.dumps(record))
+    (folder / "evaluation.json").write_text(json.dumps(record))
+
+
+def as_before(folder: Path) -> None:
+    """Leaves of a training what one left before it ended as an evaluation does."""
+    for name in ("evaluation.json", "files.csv", "calibration.csv", "MODEL_CARD.md"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "masks")
+    table = pd.read_csv(folder / "scores.csv")
+    front = ["image_id", "group", "diagnosis", *OVERLAP_METRICS]
+    table[front].to_csv(folder / "scores.csv", index=False)
 
 
 def test_seeds_of_folds_are_averaged_within_a_fold(sweep: Path, tmp_path: Path) -> None:
@@ -583,8 +594,9 @@ def test_seeds_of_folds_are_averaged_within_a_fold(sweep: Path, tmp_path: Path) 
 
 
 def test_true_masks_are_compared_where_they_are_known(sweep: Path, tmp_path: Path) -> None:
-    """A training does not say which they were, and so does not excuse two evaluations that differ."""
+    """An earlier training did not say which they were, and so does not excuse two that differ."""
     shutil.copytree(sweep / "seeds", tmp_path / "seeds")
+    as_before(tmp_path / "seeds/bce_1")
     rewrite(tmp_path / "seeds/bce_0", data="a")
     rewrite(tmp_path / "seeds/dice_0", data="b")
     runs = ",".join(str(tmp_path / f"seeds/{name}") for name in ("bce_1", "bce_0", "dice_0"))
@@ -625,9 +637,18 @@ def test_trainings_that_are_no_comparison(sweep: Path, tmp_path: Path, runs: str
         compare(tmp_path, runs.format(tmp_path / "sweep"))
 
 
-def test_a_training_has_no_distances_until_it_is_evaluated(sweep: Path, tmp_path: Path) -> None:
+def test_an_earlier_training_has_no_distances_until_it_is_evaluated(sweep: Path, tmp_path: Path) -> None:
+    shutil.copytree(sweep / "seeds", tmp_path / "seeds")
+    for folder in (tmp_path / "seeds").iterdir():
+        as_before(folder)
     with pytest.raises(SkinsegError, match=r"has no hd95; .*skinseg\.evaluate"):
-        compare(tmp_path, str(sweep / "seeds"), "metric=hd95")
+        compare(tmp_path, str(tmp_path / "seeds"), "metric=hd95")
+    compare(tmp_path, str(tmp_path / "seeds"))
+
+
+def test_trainings_are_compared_by_distances(sweep: Path, tmp_path: Path) -> None:
+    compare(tmp_path, str(sweep / "seeds"), "metric=hd95")
+    assert {"ece", "hd95"} <= content(tmp_path)["runs"][0]["scores"].keys()
 
 
 def test_evaluations_of_a_group_are_fetched(

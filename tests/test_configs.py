@@ -28,7 +28,7 @@ ROOT = config_dir()
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in ROOT.glob("*/*.yaml")
-    if path.parent.name not in ("experiment", "debug", "sweep") and not path.stem.startswith("base")
+    if path.parent.name not in ("experiment", "debug", "sweep", "hydra") and not path.stem.startswith("base")
 )
 PARTS = sorted(path.stem for path in (ROOT / "augment" / "part").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import logging
 import os
 import re
 import shlex
@@ -192,15 +191,14 @@ def test_how_to_sync(nasty: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_hint_at_the_end_of_a_training_is_executed(
-    nasty: Path, write_ham: WriteHam, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_hint_of_a_training_that_could_not_score_is_executed(nasty: Path, write_ham: WriteHam) -> None:
     from skinseg.train import run
 
-    caplog.set_level(logging.INFO)
     places = [override("data.root", write_ham(20, root=nasty / "data")), override("run_dir", nasty / "run")]
-    run(compose([*TINY, "logger=none", *places]))
-    line = hint(caplog.text, "Intervals, strata and a report: ")
+    broken = "+callbacks.broken={_target_: test_train.Broken, hook: on_test_start}"
+    with pytest.raises(SkinsegError) as failed:
+        run(compose([*TINY, "logger=none", broken, *places]))
+    line = hint(str(failed.value), "To score its checkpoint: ")
     done = subprocess.run(
         [SHELL, "-c", line], capture_output=True, text=True, check=False, cwd=nasty,
         env=ACTIVE,

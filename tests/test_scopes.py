@@ -9,7 +9,7 @@ import pytest
 from skinseg.config.schema import not_counted
 
 LABELS_AND_MACHINE = {
-    "group", "job_type", "logger", "notes", "search", "sweep", "tags", "threads", "trust",
+    "group", "job_type", "logger", "notes", "report", "search", "sweep", "tags", "threads", "trust",
 }  # fmt: skip
 
 

@@ -27,11 +27,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from skinseg import evaluate
 from skinseg.build import nets, parts
 from skinseg.callbacks import panels
 from skinseg.callbacks.checkpoint import BestAndLast
 from skinseg.callbacks.metrics_file import go_on_from
 from skinseg.callbacks.writing import WholeCheckpointIO
+from skinseg.config.compose import compose
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.models.counts import confusion_counts
@@ -73,7 +75,7 @@ def test_a_folder_with_another_training_is_refused(train: Train, tmp_path: Path)
     assert (folder / "scores.csv").is_file(), "what does not go on takes nothing away"
     train(f"ckpt_path={folder / 'checkpoints/last.ckpt'}", "trainer.max_epochs=2", "test=false")
     assert (folder / "summary.json").is_file()
-    assert not (folder / "scores.csv").exists()
+    assert not {path.name for path in folder.iterdir()} & {"scores.csv", "evaluation.json", "masks"}
     assert json.loads((folder / "summary.json").read_text())["scores"]["test"] is None
 
 
@@ -91,7 +93,7 @@ def test_a_folder_of_another_command_is_refused(name: str, train: Train, tmp_pat
 
 
 def test_run_folder(train: Train) -> None:
-    folder = train()
+    folder = train("report=true")
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
         "scores.csv",
@@ -102,13 +104,20 @@ def test_run_folder(train: Train) -> None:
         "data.json",
         "predictions.png",
         "metrics.csv",
+        "evaluation.json",
+        "report.html",
+        "MODEL_CARD.md",
+        "files.csv",
+        "calibration.csv",
         "checkpoints/best.ckpt",
+        "checkpoints/best.MODEL_CARD.md",
         "checkpoints/last.ckpt",
     } <= names
     assert not [name for name in names if name.endswith(".tmp")]
 
     scores = pd.read_csv(folder / "scores.csv")
-    assert list(scores) == ["image_id", "group", "diagnosis", *OVERLAP_METRICS]
+    front = ["image_id", "group", "diagnosis", *OVERLAP_METRICS]
+    assert list(scores)[: len(front)] == front
     split = pd.read_csv(folder / "split.csv")
     assert list(split) == ["image_id", "group", "split"]
     assert sorted(scores["image_id"]) == sorted(split.loc[split["split"] == "test", "image_id"])
@@ -126,6 +135,50 @@ def test_run_folder(train: Train) -> None:
     assert provenance["packages"]["torch"] == torch.__version__.split("+")[0]
     with Image.open(folder / "predictions.png") as picture:
         assert picture.width > 600
+
+
+def evaluation_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("overrides", [[], ["+debug=overfit", "data.overfit=8", "trainer.max_epochs=10"]])
+def test_a_training_ends_as_an_evaluation_of_its_best_checkpoint_does(
+    train: Train, tmp_path: Path, overrides: list[str]
+) -> None:
+    folder = train(*overrides, "report=true")
+    ours = evaluation_of(folder)
+    assert ours["scorings"] is None if overrides else ours["scorings"]["count"] == 1
+    (line,) = (folder / "test_scorings.jsonl").read_text().splitlines()
+    assert json.loads(line)["command"] == "train"
+    if overrides:  # the images are those of the training, which no side of the split is
+        assert {stamp.split(":")[0] for stamp in ours["stamps"]} == {"OVERFIT", "TRAINING"}
+        return
+    again = tmp_path / "again"
+    best = folder / "checkpoints/best.ckpt"
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert (folder / "checkpoints/best.MODEL_CARD.md").read_text() == card
+    evaluate.run(compose([f"ckpt={best}", f"run_dir={again}", "data.num_workers=0"], "evaluate"))
+    for name in ("scores.csv", "files.csv", "calibration.csv"):
+        assert (folder / name).read_bytes() == (again / name).read_bytes(), name
+    masks = [sorted((run / "masks").iterdir()) for run in (folder, again)]
+    assert [mask.name for mask in masks[0]] == [mask.name for mask in masks[1]]
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*masks, strict=True))
+    theirs = evaluation_of(again)
+    assert theirs["scorings"]["count"] == 2
+    # Its own clock stops each image's time in the network.
+    del theirs["costs"]["images_per_second"]
+    theirs["cost"] = [row for row in theirs["cost"] if row[0] != "Speed"]
+    for content in (ours, theirs):
+        del content["created"], content["scorings"]
+    assert ours == theirs
+
+
+def test_without_a_report_all_else_is_there(train: Train) -> None:
+    folder = train("report=false")
+    assert not (folder / "report.html").exists()
+    assert {"evaluation.json", "MODEL_CARD.md", "masks"} <= {path.name for path in folder.iterdir()}
+    assert evaluation_of(folder)["images"] == 8
 
 
 def test_the_picture_of_drawn_images_is_stamped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -183,7 +236,8 @@ def test_scores_of_a_part_are_stamped(train: Train, monkeypatch: pytest.MonkeyPa
     assert [line["images"] for line in lines] == [4, 8]
     assert lines[0]["image_set"] != lines[1]["image_set"]
     stamps = json.loads((folder / "summary.json").read_text())["protocol"]["stamps"]
-    assert stamps == ["PARTIAL: 4 of the 8 test images were scored"]
+    assert stamps == ["PARTIAL: 4 of the 8 test images were scored"] == evaluation_of(folder)["stamps"]
+    assert evaluation_of(folder)["images"] == 4
     assert json.loads((folder / "data.json").read_text())["split"]["test"] == {"images": 8, "groups": 4}
 
 
@@ -240,7 +294,7 @@ def test_the_run_folder_is_shown_as_a_whole_path(
     monkeypatch.chdir(tmp_path)
     protocol = dict.fromkeys(("averaging", "resolution", "threshold", "threshold_origin", "split"), "")
     protocol |= {"group_key": "", "weights": ""}
-    show({"name": "run", "scores": {}, "protocol": {**protocol, "stamps": []}}, Path("here"))
+    show({"name": "run", "scores": {}, "protocol": {**protocol, "stamps": []}}, Path("here"), None)
     assert f"Run folder: {tmp_path / 'here'}\n" in capsys.readouterr().out
 
 
@@ -814,6 +868,22 @@ OWN = (
 
 def test_network_of_ones_own(train: Train) -> None:
     assert (train(*OWN, "data.image_size=[40,40]") / "scores.csv").is_file()
+
+
+class Overflowing(OwnNetwork):
+    """Gives NaN from the sixth batch on that it is not trained with: in the test."""
+
+    passes = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.passes += not self.training
+        logits = super().forward(images)
+        return logits if self.passes < 6 else logits * float("nan")
+
+
+def test_a_network_that_gives_nan_has_no_scores(train: Train) -> None:
+    with pytest.raises(SkinsegError, match=r"masks cannot be scored:\n.*the network gives NaN"):
+        train(*OWN, "model._target_=test_train.Overflowing")
 
 
 def test_network_that_returns_no_tensor(train: Train) -> None:

@@ -88,8 +88,7 @@ class PredictionPanels(Callback):
             return
         mean = segmenter.scores["test"].means()["dice"]
         heading = f"Test images by Dice: mean {mean:.3f}, n = {len(table)}"
-        heading += "   PARTIAL" if len(table) < len(dataset) else ""
-        heading += "".join(f"   {stamp.split(':')[0]}" for stamp in data.stamps("test"))
+        heading += "".join(f"   {stamp.split(':')[0]}" for stamp in data.stamps("test", len(table)))
         with replacing(self.path) as temporary:
             draw_panels(grid, heading).save(temporary, format="PNG")
         self._log(trainer, "test/predictions", [panel for row in grid.values() for panel in row])

@@ -1,14 +1,17 @@
-"""The scores of the test side, a row per image."""
+"""The scores of the test images, a row per image."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pandas as pd
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from skinseg.data.datamodule import LesionDataModule
+from skinseg.evaluation.rows import Job, Options, Row, Scored, Scorer, workers_for
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.run.writing import write_csv
 
@@ -47,3 +50,74 @@ class ScoreWriter(Callback):
             assert isinstance(pl_module, LesionSegmenter)
             data = trainer.datamodule  # type: ignore[attr-defined]
             write_csv(self.path, score_table(pl_module, data, "test"))
+
+
+class EvaluationRows(Callback):
+    """Scores the test images as `python -m skinseg.evaluate` does, while the trainer predicts them.
+
+    Each process scores the images that it predicts: all are needed to predict one with a sharded network,
+    and no image is predicted a second time.
+
+    Args:
+        options: How they are scored.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.scored: Scored | None = None
+        self._scorer: Scorer | None = None
+        self._files: list[tuple[str, str]] = []
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Makes ready for as many images as this process has."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        ids = data.dataset("test").image_ids
+        table = data.catalog.table.set_index("image_id").loc[ids]
+        self._files = list(zip(table["image"], table["mask"], strict=True))
+        workers = workers_for(len(ids) // trainer.world_size, trainer.world_size)
+        self._scorer = Scorer(self.options, workers=workers)
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Hands a batch's probabilities over."""
+        assert self._scorer is not None
+        rows, ids = batch["index"].tolist(), batch["image_id"]
+        for row, image_id, probability in zip(rows, ids, outputs["probabilities"], strict=True):
+            image, mask = self._files[row]
+            self._scorer.add(Job(image_id, image, mask, probability.float().cpu().numpy()))
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Brings the rows of all processes together, in each of them.
+
+        Raises:
+            SkinsegError: Truths do not fit; all of them are listed.
+        """
+        assert self._scorer is not None
+        rows = self._scorer.rows()
+        if trainer.world_size > 1:
+            parts: list[list[Row]] = [[] for _ in range(trainer.world_size)]
+            dist.all_gather_object(parts, rows)
+            rows = [row for part in parts for row in part]
+        self.scored = Scored.of(rows)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Ends the processes that score."""
+        self._close()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Ends the processes that score."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._scorer is not None:
+            self._scorer.close()
+            self._scorer = None

@@ -60,6 +60,11 @@ def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
         return hydra_compose(name, list(overrides))
 
 
+def written_in(name: str) -> Plain:
+    """Returns what stands in `conf/<name>.yaml` itself; nothing is composed or filled in."""
+    return typing.cast(Plain, OmegaConf.to_container(OmegaConf.load(config_dir() / f"{name}.yaml")))
+
+
 def plain(cfg: DictConfig) -> Plain:
     """Returns the configuration as plain values, every interpolation resolved.
 

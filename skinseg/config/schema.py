@@ -149,7 +149,9 @@ class RootConfig:
             the run, which then uses it and has it in its config.yaml. null: what is configured.
         threads: Threads of PyTorch on the CPU. null: PyTorch's choice.
         matmul_precision: "highest", "high" or "medium": float32 products on GPUs with tensor cores.
-        test: Score the test side at the end, with the best checkpoint.
+        test: Score the test side at the end, with the best checkpoint: scores of each image, intervals,
+            strata, predicted masks, a model card and a report.
+        report: Write the report, a page; the rest of the test's results are written anyway.
         ckpt_path: A checkpoint to resume from: weights, optimizer, schedule, epoch.
         init_from: A checkpoint to take the weights from, nothing else.
         trust: Packages of your own, or of somebody whom you trust, that a checkpoint may name beside those of
@@ -193,6 +195,7 @@ class RootConfig:
     threads: Annotated[int | None, Scope.MACHINE]
     matmul_precision: Annotated[Literal["highest", "high", "medium"], Scope.REPEAT]
     test: Annotated[bool, Scope.WHETHER]
+    report: Annotated[bool, Scope.LABEL]
     ckpt_path: Annotated[str | None, Scope.PLACE]
     init_from: Annotated[str | None, Scope.METHOD]
     trust: Annotated[str | list[str], Scope.MACHINE]

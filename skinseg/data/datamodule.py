@@ -260,13 +260,18 @@ class LesionDataModule(L.LightningDataModule):
             max_megapixels=self.max_megapixels,
         )
 
-    def stamps(self, side: str) -> list[str]:
-        """Returns what has to stand beside every score and picture of a side; see `Split.stamps`."""
-        table = self.catalog.table
-        stamps = [
-            *self.split.stamps,
-            *drawn_stamps(table[table["image_id"].isin(self.dataset(side).image_ids)]),
-        ]
+    def stamps(self, side: str, scored: int) -> list[str]:
+        """Returns what has to stand beside every score and picture of a side; see `Split.stamps`.
+
+        Args:
+            side: "train", "val" or "test".
+            scored: How many of its images were scored.
+        """
+        table, ids = self.catalog.table, self.dataset(side).image_ids
+        stamps = [*self.split.stamps, *drawn_stamps(table[table["image_id"].isin(ids)])]
+        if scored < len(ids):
+            of = f"of the {len(ids):,} {side} images"
+            stamps.append(f"PARTIAL: {counted(scored, f'{of} was', f'{of} were')} scored")
         if self.overfit:
             stamps.append("OVERFIT: scored on the images that were trained on")
         return stamps

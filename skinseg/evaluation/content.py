@@ -224,3 +224,33 @@ def weakest(strata: Sequence[Mapping[str, Any]], mean: float, metric: str = "dic
         and row["scores"][metric]["high"] < mean
     ]
     return sorted(found, key=lambda row: row["scores"][metric]["mean"])
+
+
+def interval_text(metric: str, score: Mapping[str, Any]) -> str:
+    """Writes the interval of a score, or why there is none.
+
+    Args:
+        metric: Of `METRICS`.
+        score: One of what `estimates` returned.
+    """
+    ends = [score["low"], score["high"]]
+    if None in ends:
+        return score["no_interval"] or "not available"
+    return " to ".join(map(METRICS[metric].text, ends))
+
+
+def weaker(evaluation: Mapping[str, Any], most: int = 5) -> list[str]:
+    """Says for whom a network is worse than on the whole, a line for each of the worst strata.
+
+    Args:
+        evaluation: The content of `evaluation.json`.
+        most: How many lines.
+    """
+    lines = []
+    for row in weakest(evaluation["strata"], evaluation["scores"]["dice"]["mean"])[:most]:
+        score = row["scores"]["dice"]
+        lines.append(
+            f"Weaker for {row['label'].lower()} {row['value']}: Dice {score['mean']:.4f} "
+            f"({score['low']:.4f} to {score['high']:.4f}), {counted(row['images'], 'image')}"
+        )
+    return lines

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from skinseg import __version__
 from skinseg.counting import counted
@@ -27,17 +26,16 @@ from skinseg.evaluation.card import model_card
 from skinseg.evaluation.gallery import describe, extremes, gallery_image, prediction_file
 from skinseg.evaluation.rows import Scored
 from skinseg.evaluation.side import Side, is_test, training_stamps
-from skinseg.models.cost import network_cost
 from skinseg.report.evaluation_page import evaluation_page
 from skinseg.report.page import GalleryImage
 from skinseg.report.wording import percent
 from skinseg.run.identity import digest, method_identity
-from skinseg.run.provenance import provenance
 from skinseg.run.record import RunRecord
 from skinseg.run.test_log import describe as describe_scorings
 from skinseg.run.test_log import log_scoring, scorings
 from skinseg.run.writing import write_csv, write_json, write_text
 from skinseg.scoring.metrics import HEADLINE, METRICS
+from skinseg.scoring.overlap import OVERLAP_METRICS
 from skinseg.scoring.statistics import LEAST_LESIONS
 from skinseg.scoring.strata import strata
 
@@ -55,48 +53,81 @@ _KNOWN = ("image_id", "group", "diagnosis", "dataset", "mask_source", "age", "se
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How images are scored and what is said of the scores; see `skinseg.evaluate.EvaluateConfig`."""
+
+    tolerance_px: float
+    tolerance_percent: float
+    bins: int
+    draws: int
+    level: float
+    seed: int
+    gallery: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Settings:
+        """Takes them from a configuration of `python -m skinseg.evaluate`."""
+        return cls(**{field.name: config[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
 class Result:
     """What was scored, and how.
 
     Attributes:
-        config: The evaluation's configuration.
+        settings: How.
         side: The images.
         scored: Their scores.
         folder: Where the evaluation is written; `masks/` is there already.
+        source: The folder of the images where they are no data set's; None: they are.
+        is_divided: Whether the images are a side of a split.
+        predictions: The folder of the masks that were scored; None where a network was.
         user: The user's strata; None: there are none.
         threshold: Of the probabilities; None where masks were scored.
         threshold_origin: Who chose it.
-        checkpoint: None where masks were scored.
-        record: What the checkpoint carries.
-        network: The network.
-        seconds_per_image: Of the network, on `device`.
-        device: Where it ran.
+        threshold_asked: What was asked for in place of that of the run; None: nothing.
+        checkpoint: None where masks were scored, or where a training kept none.
+        record: What the checkpoint carries; None where masks were scored.
+        costs: parameters, gflops, images_per_second, training_seconds and training_steps, as far as known.
+        device: Where `images_per_second` was measured.
         own_data: Whether the side is one of the run's own split.
         run_dir: The run folder, where the checkpoint lies in one.
+        weights: What the run says of the weights that it scored itself. "": nothing.
         max_megapixels: Most millions of pixels of a picture.
+        with_page: Whether the report is written.
     """
 
-    config: dict[str, Any]
+    settings: Settings
     side: Side
     scored: Scored
     folder: Path
+    source: Path | None = None
+    is_divided: bool = False
+    predictions: Path | None = None
     user: pd.DataFrame | None = None
     threshold: float | None = None
     threshold_origin: str = ""
+    threshold_asked: float | Literal["val"] | None = None
     checkpoint: Path | None = None
     record: RunRecord | None = None
-    network: nn.Module | None = None
-    seconds_per_image: float = 0.0
+    costs: Mapping[str, float] = field(default_factory=dict)
     device: str = ""
     own_data: bool = False
     run_dir: Path | None = None
+    weights: str = ""
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
+    with_page: bool = True
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row per image: what the catalog knows, the scores, what the photograph shows, the strata."""
+        """A row per image: overlap, what the catalog knows, other scores, what the photograph shows, strata.
+
+        The columns at the front are those of `skinseg.callbacks.scores.score_table`.
+        """
         known = self.side.table[list(_KNOWN)]
-        return strata(known.merge(self.scored.table, on="image_id", validate="one_to_one"))
+        table = strata(known.merge(self.scored.table, on="image_id", validate="one_to_one"))
+        front = ["image_id", "group", "diagnosis", *OVERLAP_METRICS]
+        return table[[*front, *table.columns.difference(front, sort=False)]]
 
     @property
     def is_test(self) -> bool:
@@ -113,7 +144,8 @@ class Result:
         """What was evaluated: the run's name, or the folder's."""
         if self.record is not None:
             return str(self.record.config["name"])
-        return Path(self.config["predictions"]).expanduser().resolve().name
+        assert self.predictions is not None
+        return self.predictions.resolve().name
 
     @cached_property
     def data_fingerprint(self) -> str:
@@ -124,8 +156,8 @@ class Result:
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """The content of `evaluation.json`, which the report shows."""
-        config, table = self.config, self.table
-        how = {"draws": config["draws"], "level": config["level"], "seed": config["seed"]}
+        settings, table = self.settings, self.table
+        how: dict[str, Any] = {"draws": settings.draws, "level": settings.level, "seed": settings.seed}
         lesions = int(table["group"].nunique())
         datasets = ", ".join(sorted(table["dataset"].unique()))
         return {
@@ -138,7 +170,7 @@ class Result:
             "metrics": content.describe_metrics(self.metrics),
             "headline": [name for name in HEADLINE if name in self.metrics],
             "scores": content.estimates(table, self.metrics, **how),
-            "interval": content.describe_interval(config["level"], config["draws"], lesions),
+            "interval": content.describe_interval(settings.level, settings.draws, lesions),
             "images": len(table),
             "lesions": lesions,
             "protocol": self._protocol(datasets, lesions),
@@ -150,7 +182,7 @@ class Result:
             "ceiling": content.ceiling(self._agreement(), table),
             "curves": content.learning_curves(self.run_dir),
             "scorings": self._scorings(),
-            "costs": self.costs,
+            "costs": dict(self.costs),
             "cost": self._cost(),
             "licences": sorted(self.side.table["licence"].dropna().unique()),
             "files": [
@@ -165,8 +197,8 @@ class Result:
             ],
         }
 
-    def write(self) -> None:
-        """Writes all files; the run's log of scorings first, for it has been scored by now."""
+    def log_scoring(self) -> None:
+        """Notes a test in the run's log."""
         if self.is_test and self.run_dir is not None:
             log_scoring(
                 self.run_dir,
@@ -181,15 +213,18 @@ class Result:
                 dice=float(self.table["dice"].mean()),
                 written_to=str(self.folder),
             )
+
+    def write(self) -> None:
+        """Writes all files but the provenance and the masks, which lie there already."""
         write_csv(self.folder / "scores.csv", self.table)
         # Where the photographs lie here, for pictures of a comparison.
         write_csv(self.folder / "files.csv", self.side.table[["image_id", "image", "mask"]])
         if self.evaluation["calibration"] is not None:
             write_csv(self.folder / "calibration.csv", pd.DataFrame(self.evaluation["calibration"]["bins"]))
         write_json(self.folder / "evaluation.json", self.evaluation)
-        write_json(self.folder / "provenance.json", provenance())
-        page = evaluation_page(self.evaluation, self.table[[*_KNOWN, *self.metrics]], self._gallery())
-        write_text(self.folder / "report.html", page)
+        if self.with_page:
+            page = evaluation_page(self.evaluation, self.table[[*_KNOWN, *self.metrics]], self._gallery())
+            write_text(self.folder / "report.html", page)
         if self.record is not None:
             self._write_card()
 
@@ -201,12 +236,9 @@ class Result:
             table.add_column(column, justify="left" if not column else "right")
         for name, score in e["scores"].items():
             metric = METRICS[name]
-            ends = [score["low"], score["high"]]
-            interval = " to ".join(map(metric.text, ends))
-            if None in ends:
-                interval = score["no_interval"] or "not available"
             count = score["undefined"]
             missing = f"{count:,} ({percent(count / e['images'])})" if count else ""
+            interval = content.interval_text(name, score)
             table.add_row(metric.label, metric.text(score["mean"]), interval, missing)
         console = Console(highlight=False, soft_wrap=True, markup=False)
         console.print()
@@ -216,13 +248,8 @@ class Result:
         )
         for label, value in e["protocol"]:
             console.print(f"  {label}: {value}", style="dim")
-        weak = content.weakest(e["strata"], e["scores"]["dice"]["mean"])
-        for row in weak[:5]:
-            score = row["scores"]["dice"]
-            console.print(
-                f"Weaker for {row['label'].lower()} {row['value']}: Dice {score['mean']:.4f} "
-                f"({score['low']:.4f} to {score['high']:.4f}), {counted(row['images'], 'image')}"
-            )
+        for line in content.weaker(e):
+            console.print(line)
         for stamp in e["stamps"]:
             console.print(stamp, style="bold yellow")
         console.print(f"\nReport: {self.folder / 'report.html'}")
@@ -237,19 +264,12 @@ class Result:
 
     def _where(self, datasets: str) -> str:
         """Says of what the images are: of a side of a split, a folder or a data set."""
-        if self._is_divided:
+        if self.is_divided:
             return f"the {self.side.name} side of {datasets}"
-        if self.config["truth"] is not None:
-            return f"the folder {Path(self.config['truth']).expanduser().resolve().name}"
-        return datasets
-
-    @property
-    def _is_divided(self) -> bool:
-        """Whether the images are a side of a split."""
-        return self.own_data or self.config["split_file"] is not None
+        return datasets if self.source is None else f"the folder {self.source.resolve().name}"
 
     def _protocol(self, datasets: str, lesions: int) -> list[list[str]]:
-        table, side, config = self.table, self.side, self.config
+        table, side, settings = self.table, self.side, self.settings
         alone = int((side.table["group_source"] == "image").sum())
         turned = int(table["image_id"].isin(side.catalog.notes.get("turned", [])).sum())
         sizes = table.groupby(["width", "height"]).size().sort_values(ascending=False)
@@ -258,7 +278,7 @@ class Result:
         rows = [
             ["Images", f"{len(table):,} of {counted(lesions, 'lesion')}: {self._where(datasets)}"],
             *([["Lesions", counted(alone, *_ALONE)]] if alone else []),
-            ["Split" if self._is_divided else "Set of images", f"{side.split}, by {side.group_key}"],
+            ["Split" if self.is_divided else "Set of images", f"{side.split}, by {side.group_key}"],
             *(
                 ["Left out", f"{counted(len(ids), 'image')} ({why.replace('_', ' ')})"]
                 for why, ids in side.left_out.items()
@@ -272,18 +292,18 @@ class Result:
             height, width = trained["data"]["image_size"]
             rows += [
                 ["Threshold", f"{self.threshold:g} ({self.threshold_origin})"],
-                ["Checkpoint", f"{self.checkpoint} ({self._choice(trained['monitor'])})"],
+                ["Checkpoint", self._choice(trained["monitor"])],
                 ["Network", f"{_network(trained)}, input {width}x{height}{_preprocessing(trained)}"],
                 ["Config fingerprint", self._config_fingerprint()],
             ]
         else:
-            rows += [["Predictions", f"masks of {Path(config['predictions']).expanduser()}"]]
+            rows += [["Predictions", f"masks of {self.predictions}"]]
         return [
             *rows,
             ["Data fingerprint", f"{self.data_fingerprint} (image ids and pixels of the true masks)"],
             [
                 "Surface tolerance",
-                f"{config['tolerance_px']:g} px; relative {config['tolerance_percent']:g} % of the diagonal",
+                f"{settings.tolerance_px:g} px; relative {settings.tolerance_percent:g} % of the diagonal",
             ],
         ]
 
@@ -292,24 +312,27 @@ class Result:
         return digest([json.dumps(self.record.config_written, sort_keys=True, default=str)])
 
     def _choice(self, monitor: str) -> str:
-        """Says of the checkpoint whether it was chosen, as far as its run folder or its name tells."""
+        """Names the checkpoint and says whether it was chosen, as far as its run or its name tells."""
         assert self.record is not None
-        assert self.checkpoint is not None
+        if self.checkpoint is None:
+            return f"none was kept: {self.weights}"
+        scored, _, how = self.weights.partition(", ")
+        name = self.checkpoint.name
         if self.record.members:
-            return f"joins {counted(len(self.record.members), 'checkpoint')}"
-        scored, _, how = str((self._summary or {}).get("protocol", {}).get("weights", "")).partition(", ")
-        if scored == self.checkpoint.name and how:
-            return how
-        if self.checkpoint.name == "best.ckpt":
-            return f"best {monitor} on validation"
-        if self.checkpoint.name == "last.ckpt":
-            return f"the most recent one of its run, not the one chosen by {monitor}"
-        return f"of a run that chooses by {monitor}; whether this one was chosen, its name does not say"
+            how = f"joins {counted(len(self.record.members), 'checkpoint')}"
+        elif scored == name and how:
+            pass
+        elif name == "best.ckpt":
+            how = f"best {monitor} on validation"
+        elif name == "last.ckpt":
+            how = f"the most recent one of its run, not the one chosen by {monitor}"
+        else:
+            how = f"of a run that chooses by {monitor}; whether this one was chosen, its name does not say"
+        return f"{self.checkpoint} ({how})"
 
     def _identity(self) -> dict[str, Any]:
         """What a comparison needs to know: which images, and which method."""
-        config = self.config
-        settings = {key: config[key] for key in ("tolerance_px", "tolerance_percent", "bins")}
+        settings = {key: getattr(self.settings, key) for key in ("tolerance_px", "tolerance_percent", "bins")}
         identity = {
             "side": self.side.name,
             "split": self.side.split,
@@ -318,13 +341,13 @@ class Result:
         }
         if self.record is None:
             # Nothing but the place tells the masks of two programs apart.
-            place = str(Path(config["predictions"]).expanduser().resolve())
-            method = f"{self.name} {digest([place])[:6]}"
+            assert self.predictions is not None
+            method = f"{self.name} {digest([str(self.predictions.resolve())])[:6]}"
             return {**identity, "training": None, "method": method, "seed": None, "fold": None}
         trained = self.record.config
         method_of = method_identity(self.record.config_written)
-        if config["threshold"] is not None and config["threshold"] != trained["threshold"]:
-            method_of["method"] += f" threshold={config['threshold']}"
+        if self.threshold_asked is not None and self.threshold_asked != trained["threshold"]:
+            method_of["method"] += f" threshold={self.threshold_asked}"
         return {**identity, "training": trained["run_dir"], **method_of}
 
     def _agreement(self) -> pd.DataFrame:
@@ -344,21 +367,6 @@ class Result:
             }
         return describe_scorings(scorings(self.run_dir), digest(self.table["image_id"]))
 
-    @cached_property
-    def costs(self) -> dict[str, float]:
-        """What is known of parameters, gflops, images_per_second, training_seconds and training_steps."""
-        if self.network is None or self.record is None:
-            return {}
-        height, width = self.record.config["data"]["image_size"]
-        costs = {
-            **network_cost(self.network, (height, width)),
-            "images_per_second": 1 / self.seconds_per_image,
-        }
-        if (training := self.training) is not None:
-            costs["training_seconds"] = training["seconds"]
-            costs["training_steps"] = training["steps"]
-        return costs
-
     def _cost(self) -> list[list[str]]:
         costs = self.costs
         if not costs:
@@ -366,34 +374,17 @@ class Result:
         rows = [
             ["Parameters", f"{costs['parameters'] / 1e6:.2f} million"],
             ["Operations", f"{costs['gflops']:.2f} GFLOPs an image"],
-            ["Speed", f"{costs['images_per_second']:.1f} images/s on {self.device}, of the network alone"],
         ]
+        if "images_per_second" in costs:
+            speed = f"{costs['images_per_second']:.1f} images/s on {self.device}, of the network alone"
+            rows.append(["Speed", speed])
         if "training_seconds" in costs:
             rows.append(["Training", f"{costs['training_seconds'] / 60:.1f} min"])
         return rows
 
-    @property
-    def training(self) -> dict[str, Any] | None:
-        """What the run's `summary.json` says of the training; None where there is none."""
-        training: dict[str, Any] | None = (self._summary or {}).get("training")
-        return training
-
-    @cached_property
-    def _summary(self) -> dict[str, Any] | None:
-        path = None if self.run_dir is None else self.run_dir / "summary.json"
-        if path is None or not path.is_file():
-            return None
-        try:
-            summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            summary.get("training")
-        except (OSError, ValueError, AttributeError) as error:
-            log.warning("%s cannot be read (%s); the report does not say how it was trained.", path, error)
-            return None
-        return summary
-
     def _gallery(self) -> list[GalleryImage]:
         files = self.side.table[["image_id", "image", "mask"]]
-        chosen = extremes(self.table, self.config["gallery"]).merge(files, on="image_id")
+        chosen = extremes(self.table, self.settings.gallery).merge(files, on="image_id")
         pictures = []
         for found in chosen.to_dict("records"):
             row = {str(key): value for key, value in found.items()}
@@ -409,7 +400,7 @@ class Result:
 
         Those are of its own test side, with a threshold that was not picked by hand.
         """
-        by_hand = isinstance(self.config["threshold"], float)
+        by_hand = isinstance(self.threshold_asked, float)
         if self.checkpoint is None or self.run_dir is None or not self.own_data or by_hand:
             return None
         return self.checkpoint.with_name(f"{self.checkpoint.stem}.MODEL_CARD.md") if self.is_test else None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -37,6 +40,9 @@ from skinseg.scoring.metrics import METRICS, image_scores
 # Jobs for each worker. Twice as many left the heap in more pieces: 0.2 GB more after 960 probabilities of
 # 4 MB.
 _WAITING = 2
+
+# Fewer images than this are scored sooner than processes for them have started.
+_FEW = 64
 
 T = TypeVar("T")
 
@@ -84,12 +90,29 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Row:
+    """What came of one image.
+
+    Attributes:
+        scores: image_id, height, width, truth_digest (names the truth's pixels), the keys of `METRICS` and of
+            `APPEARANCE`; nothing where there is a problem.
+        calibration: float64 of shape (bins, 3) as `calibration_counts` gives them; None without
+            probabilities.
+        problem: Why the image cannot be scored; None where it was.
+    """
+
+    scores: Mapping[str, object]
+    calibration: NDArray[np.float64] | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
 class Scored:
     """What came of the images.
 
     Attributes:
-        table: A row per image: image_id, height, width, truth_digest (names the truth's pixels), the keys of
-            `METRICS` (those of calibration only with probabilities) and of `APPEARANCE`; sorted by image_id.
+        table: A row per image: the scores of `Row` (those of calibration only with probabilities), sorted by
+            image_id.
         calibration: float64 of shape (n, bins, 3) as `calibration_counts` gives them, in the table's order;
             None without probabilities.
     """
@@ -97,11 +120,70 @@ class Scored:
     table: pd.DataFrame
     calibration: NDArray[np.float64] | None
 
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Scored:
+        """Puts the rows of images in order; of an image that was scored twice one counts.
+
+        Raises:
+            SkinsegError: Predicted masks or truths do not fit; all of them are listed.
+        """
+        found = {str(row.scores.get("image_id", row.problem)): row for row in rows}
+        _refuse([row.problem for row in found.values() if row.problem is not None])
+        ordered = [found[image_id] for image_id in sorted(found)]
+        table = pd.DataFrame([row.scores for row in ordered])
+        counts = [row.calibration for row in ordered if row.calibration is not None]
+        columns = ["image_id", "height", "width", "truth_digest", *(m for m in METRICS if m in table)]
+        columns += [name for name in APPEARANCE if name in table]
+        return cls(table[columns], np.stack(counts) if counts else None)
+
+
+class Scorer:
+    """Scores images as they are handed over; at no time are more than a few of them in memory.
+
+    To be closed, or used as a context.
+
+    Args:
+        options: How.
+        workers: Processes; 0: this one.
+        advance: Called after each image.
+    """
+
+    def __init__(
+        self, options: Options, *, workers: int = 0, advance: Callable[[], None] = lambda: None
+    ) -> None:
+        self._mapping = _Mapping(_Score(options), workers)
+        self._advance = advance
+        self._rows: list[Row] = []
+
+    def add(self, job: Job) -> None:
+        """Takes an image; waits for an earlier one where too many are in work."""
+        self._take(self._mapping.add(job))
+
+    def rows(self) -> list[Row]:
+        """Waits for what is in work, and returns the rows of all images so far, in the order of `add`."""
+        self._take(self._mapping.rest())
+        return self._rows
+
+    def close(self) -> None:
+        """Ends the processes; what is in work is given up."""
+        self._mapping.close()
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _take(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._rows.append(row)
+            self._advance()
+
 
 def score_images(
     jobs: Iterable[Job], options: Options, *, workers: int = 0, advance: Callable[[], None] = lambda: None
 ) -> Scored:
-    """Scores images as they come; at no time are more than a few of them in memory.
+    """Scores images as they come; see `Scorer`.
 
     Args:
         jobs: The images.
@@ -115,27 +197,23 @@ def score_images(
     Raises:
         SkinsegError: Predicted masks or truths do not fit; all of them are listed.
     """
-    rows, counts, problems = [], [], []
-    for row, count, problem in _results(jobs, options, workers):
-        advance()
-        if problem is not None:
-            problems.append(problem)
-            continue
-        rows.append(row)
-        counts.append(count)
-    _refuse(problems)
+    with Scorer(options, workers=workers, advance=advance) as scorer:
+        for job in jobs:
+            scorer.add(job)
+        scored = Scored.of(scorer.rows())
     if options.masks is not None and (others := masks_of_others(options.masks)):
         log.warning(
             "Left in %s: %s that this evaluation did not write, e.g. %s.",
             options.masks, counted(len(others), "mask"), others[0].name,
         )  # fmt: skip
-    table = pd.DataFrame(rows)
-    order = np.argsort(table["image_id"].to_numpy(dtype=str), kind="stable")
-    known = [count for count in counts if count is not None]
-    stacked = np.stack(known)[order] if known else None
-    columns = ["image_id", "height", "width", "truth_digest", *(m for m in METRICS if m in table)]
-    columns += [name for name in APPEARANCE if name in table]
-    return Scored(table.iloc[order][columns].reset_index(drop=True), stacked)
+    return scored
+
+
+def workers_for(images: int, processes: int = 1) -> int:
+    """Returns how many processes score so many images well, beside each of so many that predict them."""
+    if images < _FEW:
+        return 0
+    return min(8, max(1, (os.cpu_count() or 1) // processes - 1))
 
 
 def best_threshold(
@@ -160,13 +238,14 @@ def best_threshold(
     sums = np.zeros(len(THRESHOLDS))
     number = 0
     problems = []
-    for dice in _mapped(partial(_dice_by_threshold, max_megapixels), jobs, workers):
-        if isinstance(dice, str):
-            problems.append(dice)
-        else:
-            sums += dice
-            number += 1
-        advance()
+    with closing(_Mapping(partial(_dice_by_threshold, max_megapixels), workers)) as mapping:
+        for dice in chain(chain.from_iterable(map(mapping.add, jobs)), mapping.rest()):
+            if isinstance(dice, str):
+                problems.append(dice)
+            else:
+                sums += dice
+                number += 1
+            advance()
     _refuse(problems)
     means = sums / number
     best = min(np.flatnonzero(means >= means.max() - 1e-12), key=lambda k: abs(THRESHOLDS[k] - 0.5))
@@ -184,27 +263,43 @@ THRESHOLDS = [round(0.05 * k, 2) for k in range(1, 20)]
 """What `best_threshold` tries."""
 
 
-Result = tuple[dict[str, object], NDArray[np.float64] | None, str | None]
+class _Mapping(Generic[T]):
+    """Maps jobs in order, in this process or in others.
 
+    Args:
+        function: Of a job.
+        workers: Processes; 0: this one.
+    """
 
-def _results(jobs: Iterable[Job], options: Options, workers: int) -> Iterator[Result]:
-    yield from _mapped(_Score(options), jobs, workers)
+    def __init__(self, function: Callable[[Job], T], workers: int) -> None:
+        self._function = function
+        self._workers = workers
+        self._waiting: deque[Future[T]] = deque()
+        self._pool: ProcessPoolExecutor | None = None
 
+    def add(self, job: Job) -> Iterator[T]:
+        """Takes a job, and yields what has to be done first where there is no room for it."""
+        if not self._workers:
+            yield self._function(job)
+            return
+        if self._pool is None:
+            # Forking a process with PyTorch's threads can deadlock.
+            self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"), _start_worker, (current(),))
+        self._waiting.append(self._pool.submit(self._function, job))
+        if len(self._waiting) >= _WAITING * self._workers:
+            yield self._waiting.popleft().result()
 
-def _mapped(function: Callable[[Job], T], jobs: Iterable[Job], workers: int) -> Iterator[T]:
-    """Maps in order; takes a job only when there is room for it."""
-    if not workers:
-        yield from map(function, jobs)
-        return
-    # Forking a process with PyTorch's threads can deadlock.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (current(),)) as pool:
-        waiting: deque[Future[T]] = deque()
-        for job in jobs:
-            waiting.append(pool.submit(function, job))
-            if len(waiting) >= _WAITING * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    def rest(self) -> Iterator[T]:
+        """Yields what is left."""
+        while self._waiting:
+            yield self._waiting.popleft().result()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._waiting.clear()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
 
 def _start_worker(call: Call | None) -> None:
@@ -216,15 +311,19 @@ def _start_worker(call: Call | None) -> None:
 class _Score:
     options: Options
 
-    def __call__(self, job: Job) -> Result:
+    def __call__(self, job: Job) -> Row:
         try:
             return self._score(job)
         except UnreadableFileError as error:
-            return {}, None, str(error)
+            return Row({}, None, str(error))
 
-    def _score(self, job: Job) -> Result:
+    def _score(self, job: Job) -> Row:
         options = self.options
         truth, probability, prediction = _masks(job, options.threshold, options.max_megapixels)
+        if probability is not None and not np.isfinite(probability).all():
+            return Row(
+                {}, None, f"{job.image}: the network gives NaN, for its weights are broken or overflow"
+            )
         scores = image_scores(
             truth,
             prediction,
@@ -245,7 +344,7 @@ class _Score:
         if options.appearance and job.image is not None:
             row |= appearance(read_image(job.image, max_megapixels=options.max_megapixels), truth)
         counts = None if probability is None else calibration_counts(probability, truth, options.bins)
-        return row, counts, None
+        return Row(row, counts, None)
 
 
 def _masks(

@@ -285,9 +285,13 @@ class LesionSegmenter(L.LightningModule):
         """Counts the pixels of a validation batch."""
         self._evaluate("val", batch)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Counts the pixels of a test batch."""
-        self._evaluate("test", batch)
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
+        """Counts the pixels of a test batch.
+
+        Returns:
+            "probabilities": for each image a float32 tensor of its own height and width, in [0, 1].
+        """
+        return {"probabilities": self._evaluate("test", batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Turns the counts of all ranks into scores."""
@@ -340,18 +344,22 @@ class LesionSegmenter(L.LightningModule):
                 "of an epoch (best.ckpt)."
             )
 
-    def _evaluate(self, side: str, batch: dict[str, Any]) -> None:
+    def _evaluate(self, side: str, batch: dict[str, Any]) -> list[Tensor]:
         logits = self(batch["image"]).float()
         loss = self.loss(logits, batch["mask"])
         self.log(f"{side}/loss", loss, on_epoch=True, batch_size=len(logits), sync_dist=True)
         probabilities = torch.sigmoid(logits)
         truths: list[Tensor] = batch["truth"]
         counts = torch.empty(len(truths), 4, dtype=torch.int64, device=logits.device)
+        native: dict[int, Tensor] = {}
         for size in {tuple(truth.shape) for truth in truths}:
             rows = [row for row, truth in enumerate(truths) if truth.shape == size]
-            predicted = resize(probabilities[rows], (size[0], size[1]))[:, 0] >= self.net.threshold
+            resized = resize(probabilities[rows], (size[0], size[1]))[:, 0]
+            native.update(zip(rows, resized, strict=True))
+            predicted = resized >= self.net.threshold
             counts[rows] = confusion_counts(torch.stack([truths[row] for row in rows]), predicted)
         self._counts(side).update(batch["index"], counts)
+        return [native[row] for row in range(len(truths))]
 
     def _finish(self, side: str) -> None:
         counts = self._counts(side)

@@ -27,7 +27,7 @@ from skinseg.report.comparison_page import comparison_page
 from skinseg.report.page import GalleryImage
 from skinseg.report.wording import p_value, percent, undefined_share
 from skinseg.run.writing import write_csv, write_json, write_text
-from skinseg.run.written import afresh
+from skinseg.run.written import afresh, written_in
 from skinseg.scoring.metrics import METRICS
 from skinseg.tracking.artifacts import fetch_evaluations, log_evaluation
 from skinseg.tracking.logger import finish
@@ -93,7 +93,7 @@ def run(config: Plain) -> Comparison:
         _show(comparison, folder)
         exit_code = 1
         try:
-            log_evaluation(parts.loggers(config), folder)
+            log_evaluation(parts.loggers(config), folder, written_in(folder))
             exit_code = 0
         finally:
             finish(exit_code)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,15 +23,18 @@ from skinseg.counting import counted
 from skinseg.data.folders import read_folders
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.errors import SkinsegError
-from skinseg.evaluation.result import Result, run_folder
-from skinseg.evaluation.rows import Job, Options, best_threshold, score_images
+from skinseg.evaluation.result import Result, Settings, run_folder
+from skinseg.evaluation.rows import Job, Options, Scored, best_threshold, score_images, workers_for
 from skinseg.evaluation.side import Side, is_test, listed_side, other_side, strata_of, trained_side
 from skinseg.inference.files import check_complete, find_mask_files, find_photographs
+from skinseg.models.cost import network_cost
 from skinseg.names import folder_name, shown
 from skinseg.quoting import command_line, override
+from skinseg.run.provenance import provenance
 from skinseg.run.record import RunRecord
 from skinseg.run.test_log import check_log
-from skinseg.run.written import afresh
+from skinseg.run.writing import write_json
+from skinseg.run.written import afresh, written_in
 from skinseg.scoring.strata import user_lesions, user_strata
 from skinseg.tracking.artifacts import log_evaluation
 from skinseg.tracking.logger import finish
@@ -120,7 +123,7 @@ def _evaluate_checkpoint(
         num_workers=loading.get("num_workers"),
         max_megapixels=limit,
     )
-    workers = _workers(config)
+    workers = _workers(config, side)
     seconds = 0.0
 
     def jobs(table: pd.DataFrame) -> Iterator[Job]:
@@ -156,21 +159,27 @@ def _evaluate_checkpoint(
     )
     with _progress(f"Scoring {counted(len(side.table), 'image')}", len(side.table)) as advance:
         scored = score_images(jobs(side.table), options, workers=workers, advance=advance)
+    height, width = record.config["data"]["image_size"]
+    run_dir = run_folder(path)
+    training_costs, weights = _told_by(run_dir)
+    own_data = config["data"] is None and config["truth"] is None
     result = Result(
-        config=config,
-        side=side,
-        scored=scored,
-        folder=folder,
-        user=user,
+        **_common(config, side, scored, folder, user),
+        is_divided=own_data or config["split_file"] is not None,
         threshold=threshold,
         threshold_origin=origin,
+        threshold_asked=config["threshold"],
         checkpoint=path,
         record=record,
-        network=net.network,
-        seconds_per_image=seconds / len(side.table),
+        costs={
+            **network_cost(net.network, (height, width)),
+            "images_per_second": len(side.table) / seconds,
+            **training_costs,
+        },
         device=str(predictor.device),
-        own_data=config["data"] is None and config["truth"] is None,
-        run_dir=run_folder(path),
+        own_data=own_data,
+        run_dir=run_dir,
+        weights=weights,
         max_megapixels=limit,
     )
     return _finish(config, result)
@@ -197,11 +206,43 @@ def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> 
     )
     with afresh(folder, "evaluate", _read_later(config)):
         with _progress(f"Scoring {counted(len(side.table), 'mask')}", len(side.table)) as advance:
-            scored = score_images(jobs, options, workers=_workers(config), advance=advance)
+            scored = score_images(jobs, options, workers=_workers(config, side), advance=advance)
         result = Result(
-            config=config, side=side, scored=scored, folder=folder, user=user, max_megapixels=limit
+            **_common(config, side, scored, folder, user),
+            is_divided=config["split_file"] is not None,
+            predictions=source,
+            max_megapixels=limit,
         )
         return _finish(config, result)
+
+
+def _common(
+    config: Plain, side: Side, scored: Scored, folder: Path, user: pd.DataFrame | None
+) -> dict[str, Any]:
+    """What is said of a checkpoint and of masks alike; see `Result`."""
+    return {
+        "settings": Settings.of(config),
+        "side": side,
+        "scored": scored,
+        "folder": folder,
+        "source": None if config["truth"] is None else Path(config["truth"]).expanduser(),
+        "user": user,
+    }
+
+
+def _told_by(run_dir: Path | None) -> tuple[dict[str, float], str]:
+    """Returns what a training said of its costs and of the weights that it scored, as far as it did."""
+    path = None if run_dir is None else run_dir / "summary.json"
+    if path is None or not path.is_file():
+        return {}, ""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        training = summary["training"]
+        costs = {f"training_{key}": training[key] for key in ("seconds", "steps") if key in training}
+        return costs, str(summary.get("protocol", {}).get("weights", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s cannot be read (%s); the report does not say how it was trained.", path, error)
+        return {}, ""
 
 
 def _read_later(config: Plain) -> dict[str, str | None]:
@@ -262,27 +303,26 @@ def _trained(config: Plain, record: RunRecord, name: Literal["test", "val", "tra
     return trained_side(catalog, record, name)
 
 
-def _finish(config: Plain, result: Any) -> Path:
+def _finish(config: Plain, result: Result) -> Path:
+    result.log_scoring()  # first: it has been scored by now
     result.write()
+    write_json(result.folder / "provenance.json", provenance())
     result.show()
     trainers.settle_rank()
     loggers = parts.loggers({**config, "run_dir": str(result.folder)})
     exit_code = 1
     try:
-        log_evaluation(loggers, result.folder)
+        log_evaluation(loggers, result.folder, written_in(result.folder))
         exit_code = 0
     finally:
         seen_at = finish(exit_code)
     if seen_at is not None:
         log.info("Weights & Biases: %s", seen_at)
-    folder: Path = result.folder
-    return folder
+    return result.folder
 
 
-def _workers(config: Plain) -> int:
-    if config["workers"] is not None:
-        return int(config["workers"])
-    return min(8, max(1, (os.cpu_count() or 1) - 1))
+def _workers(config: Plain, side: Side) -> int:
+    return workers_for(len(side.table)) if config["workers"] is None else int(config["workers"])
 
 
 def _progress(what: str, total: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 import traceback
 from collections.abc import Iterator
@@ -19,12 +20,16 @@ from lightning.pytorch.utilities.memory import is_oom_error
 from skinseg.build import parts, trainers
 from skinseg.build.trust import trusted, trusted_checkpoint
 from skinseg.callbacks.quiet import quiet
-from skinseg.config.compose import yaml_of
+from skinseg.callbacks.scores import EvaluationRows
+from skinseg.config.compose import written_in, yaml_of
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.loader import end_loader_processes
 from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.evaluation.result import Result, Settings
+from skinseg.evaluation.rows import Options
+from skinseg.evaluation.side import Side
 from skinseg.machine import told
 from skinseg.models.cost import network_cost
 from skinseg.models.segmenter import LesionSegmenter
@@ -38,7 +43,8 @@ from skinseg.run.test_log import log_scoring
 from skinseg.run.writing import first_rank, write_csv, write_json, write_text
 from skinseg.run.written import written_by_any
 from skinseg.summary import show, summarise
-from skinseg.sweep.jobs import RESULTS, last_of
+from skinseg.sweep.jobs import EVALUATION, RESULTS, last_of
+from skinseg.tracking.artifacts import log_evaluation
 from skinseg.tracking.logger import finish, run_id
 from skinseg.training.budget import divide, steps_of
 from skinseg.training.find import find_batch_size, find_lr
@@ -87,12 +93,14 @@ def run(config: Plain) -> float:
             check_same_split(before, config, data.split.fingerprint)
         _write_record(run_dir, config, data, test_data)
         for path in so_far:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         # Before the fit, at whose end a full disk would cost the test side's scores.
         for module in dict.fromkeys((data, test_data) if config["test"] else (data,)):
             module.prepare_data()
         segmenter = parts.segmenter(config)
         callbacks = parts.callbacks(config)
+        if config["test"]:
+            callbacks.append(EvaluationRows(_test_options(config)))
         loggers = parts.loggers(config, resumed)
         segmenter.record = records.record_of(config, data.split, steps, run_id(loggers))
         trainer = trainers.trainer(config, callbacks, loggers)
@@ -238,14 +246,16 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
     """
     if not first_rank():
         return []
-    if others := written_by_any(run_dir):
+    # A training has an evaluation of its own.
+    own = RESULTS if (run_dir / "checkpoints").is_dir() else ()
+    if others := [path for path in written_by_any(run_dir) if path.name not in own]:
         raise SkinsegError(
             f"hydra.run.dir={run_dir} holds what another command wrote, e.g. {others[0].name}, which would "
             "pass for something of this training. Leave hydra.run.dir out or name another folder."
         )
     last = last_of(run_dir)
     kept = sorted((run_dir / "checkpoints").glob("*.ckpt"))
-    there = [path for name in RESULTS if (path := run_dir / name).is_file()]
+    there = [path for name in RESULTS if (path := run_dir / name).exists()]
     if not kept and run_dir / "summary.json" not in there:
         return []
     if ckpt_path is None or Path(ckpt_path).expanduser().resolve() not in [path.resolve() for path in kept]:
@@ -329,20 +339,17 @@ def _fit_and_score(
         doing = "writing what was found"
         # On all processes: of a sharded network each has a part.
         cost = network_cost(segmenter.network, test_data.image_size)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero:  # the others have no further part in it
             summary = summarise(config, data, test_data, segmenter, weights=weights, objective=objective)
+            training = {"seconds": round(fit_seconds, 1), "steps": trainer.global_step}
             summary["training"] = {
-                "seconds": round(fit_seconds, 1),
-                "epochs": trainer.current_epoch,
-                "steps": trainer.global_step,
-                "parameters": cost["parameters"],
-            }
-            summary["costs"] = {
-                **cost,
-                "training_seconds": round(fit_seconds, 1),
-                "training_steps": trainer.global_step,
-            }
-            write_json(run_dir / "summary.json", summary)
+                "epochs": trainer.current_epoch, "parameters": cost["parameters"], **training,
+            }  # fmt: skip
+            summary["costs"] = {**cost, **{f"training_{key}": value for key, value in training.items()}}
+            evaluation = None
+            if config["test"]:
+                evaluation = _evaluate(trainer, segmenter, test_data, config, best, summary)
+            write_json(run_dir / "summary.json", summary)  # last, for it says that all is there
     except Exception as error:  # whatever it is, hours of training must not be lost with it
         if not is_fit:
             if not trainer.fit_loop.done:
@@ -350,11 +357,83 @@ def _fit_and_score(
             known["checkpoint"], known["objective"] = _kept(trainer)
         raise _unfinished(trainer, config, doing, error, known) from error
     if trainer.is_global_zero:
-        show(summary, run_dir)
-        if best is not None and config["test"]:
-            command = command_line("skinseg.evaluate", override("ckpt", best))
-            log.info("Intervals, strata and a report: %s", command)
+        show(summary, run_dir, evaluation)
     return objective
+
+
+def _test_options(config: Plain) -> Options:
+    settings = Settings.of(written_in("evaluate"))
+    return Options(
+        threshold=config["threshold"],
+        tolerance_px=settings.tolerance_px,
+        tolerance_percent=settings.tolerance_percent,
+        bins=settings.bins,
+        masks=Path(config["run_dir"]) / "masks",
+        max_megapixels=(config["test_data"] or config["data"])["max_megapixels"],
+    )
+
+
+def _evaluate(
+    trainer: L.Trainer,
+    segmenter: LesionSegmenter,
+    test_data: LesionDataModule,
+    config: Plain,
+    best: Path | None,
+    summary: Plain,
+) -> Plain:
+    """Writes of the test what `python -m skinseg.evaluate` writes of the kept checkpoint.
+
+    Args:
+        trainer: After the test.
+        segmenter: The same.
+        test_data: What was tested on.
+        config: The resolved configuration.
+        best: The kept checkpoint; None: there is none.
+        summary: What is known of the run so far.
+
+    Returns:
+        The content of `evaluation.json`.
+    """
+    run_dir = Path(config["run_dir"])
+    (rows,) = (c for c in trainer.callbacks if isinstance(c, EvaluationRows))  # type: ignore[attr-defined]
+    assert rows.scored is not None
+    catalog, split = test_data.catalog, test_data.split
+    table = catalog.table[catalog.table["image_id"].isin(rows.scored.table["image_id"])]
+    own_data = not config["test_data"]
+    # That it is an overfitted network the record says.
+    stamps = [s for s in test_data.stamps("test", len(table)) if not s.startswith("OVERFIT")]
+    result = Result(
+        settings=Settings.of(written_in("evaluate")),
+        side=Side(
+            table.reset_index(drop=True),
+            catalog,
+            "test",
+            split.fingerprint,
+            split.unit,
+            left_out={} if own_data else {why: ids for why, ids in split.left_out.items() if ids},
+            stamps=stamps,
+        ),
+        scored=rows.scored,
+        folder=run_dir,
+        is_divided=own_data,
+        threshold=config["threshold"],
+        threshold_origin=summary["protocol"]["threshold_origin"],
+        checkpoint=best,
+        record=RunRecord.of({"skinseg": segmenter.record}),
+        costs=summary["costs"],
+        own_data=own_data,
+        run_dir=run_dir,
+        weights=summary["protocol"]["weights"],
+        max_megapixels=rows.options.max_megapixels,
+        with_page=config["report"],
+    )
+    result.write()
+    log_evaluation(
+        trainer.loggers,
+        run_dir,
+        [path for path in map(run_dir.absolute().joinpath, EVALUATION) if path.is_file()],
+    )
+    return result.evaluation
 
 
 def _log_scoring(

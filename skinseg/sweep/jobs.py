@@ -23,8 +23,15 @@ PLAN = "sweep.json"
 JOB = "job.json"
 FAILED = "failed.json"
 SUMMARY = "summary.json"
-RESULTS = ("summary.json", "scores.csv", "predictions.png")
-"""What says of a whole training how good it is."""
+EVALUATION = (
+    "scores.csv", "files.csv", "calibration.csv", "evaluation.json", "report.html", "MODEL_CARD.md",
+)  # fmt: skip
+"""What says of a training's test how good it is, beside the masks."""
+RESULTS = (
+    "summary.json", "predictions.png", *EVALUATION, "masks",
+    "checkpoints/best.MODEL_CARD.md", "checkpoints/last.MODEL_CARD.md",
+)  # fmt: skip
+"""What says of a whole training how good it is; masks is a folder."""
 TRUST = "trust="
 """How the word of `skinseg.job` begins that names packages which a job may name."""
 

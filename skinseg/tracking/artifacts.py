@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
@@ -10,29 +10,30 @@ from lightning.pytorch.loggers import Logger
 from skinseg.errors import SkinsegError
 from skinseg.names import folder_name
 from skinseg.quoting import command_line, override
-from skinseg.run.written import written_in
 from skinseg.tracking.logger import runs
 
 
-def log_evaluation(loggers: Iterable[Logger], folder: Path) -> None:
+def log_evaluation(loggers: Iterable[Logger], folder: Path, written: Sequence[Path]) -> None:
     """Keeps the tables and the report of an evaluation or a comparison as an artifact.
 
     Args:
         loggers: Those of Weights & Biases among them are used.
-        folder: What an evaluation or a comparison is writing; see `skinseg.run.written.afresh`.
+        folder: That of the evaluation or the comparison.
+        written: The files in it that are of it, absolute; those of other kinds than tables and texts are not
+            kept.
     """
     for run in runs(loggers):
         import wandb
 
-        written = written_in(folder)
         kind = "comparison" if folder.absolute() / "comparison.json" in written else "evaluation"
         artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind)
         for path in written:  # and nothing else that lies there
             if path.suffix in (".csv", ".json", ".html", ".md"):
                 artifact.add_file(str(path))
         run.log_artifact(artifact)
-        report = folder / "report.html"
-        run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})
+        report = folder.absolute() / "report.html"
+        if report in written:
+            run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})
 
 
 def fetch_evaluations(group: str, folder: Path) -> list[Path]:

@@ -37,7 +37,14 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_holds_all_of_it(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     folder = train(
-        *RUN, "tags=[a,b]", "group=g", "job_type=j", "notes=n", "name=shown", "trainer.max_epochs=2"
+        *RUN,
+        "tags=[a,b]",
+        "group=g",
+        "job_type=j",
+        "notes=n",
+        "name=shown",
+        "trainer.max_epochs=2",
+        "report=true",
     )
     found = records(folder)
     (run,) = of_kind(found, "run")[:1]
@@ -75,6 +82,11 @@ def test_a_run_holds_all_of_it(train: Train, caplog: pytest.LogCaptureFixture) -
 
     artifacts = [artifact for artifact in of_kind(found, "artifact") if artifact.type == "model"]
     assert ["best" in artifact.aliases for artifact in artifacts] == [True]
+    (evaluation,) = [artifact for artifact in of_kind(found, "artifact") if artifact.type == "evaluation"]
+    names = {entry.path for entry in evaluation.manifest.contents}
+    assert {"report.html", "scores.csv", "evaluation.json", "MODEL_CARD.md"} <= names
+    assert "split.csv" not in names
+    assert values["report"]["_type"] == "html-file"
     assert of_kind(found, "exit")[0].exit_code == 0
     assert f"{sys.executable} -m wandb sync {folder.resolve()}/wandb/offline-run-" in caplog.text
 

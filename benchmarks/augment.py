@@ -34,9 +34,9 @@ from torch import Tensor
 
 from skinseg.build import nodes
 from skinseg.config.compose import compose, config_dir, plain
-from skinseg.data.mix import Mix
 from skinseg.data.photographs import read_image
-from skinseg.data.preprocess import Preprocess
+from skinseg.data.transforms.mix import Mix
+from skinseg.data.transforms.preprocess import Preprocess
 
 Change = Callable[[int], object]
 """Augments the whole batch as of an epoch."""

@@ -13,8 +13,8 @@ import pytest
 from conftest import REPOSITORY, WriteHam
 
 from benchmarks.training import images
-from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.problems import Problems
+from skinseg.data.readers.ham10000 import read_ham10000
 
 
 def run_benchmark(results: Path, *options: str | Path) -> tuple[dict, str]:

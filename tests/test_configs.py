@@ -17,10 +17,10 @@ from skinseg.build.trust import check_stored, trusted
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.config.check import check
 from skinseg.config.compose import compose, config_dir, plain
-from skinseg.data.dermoscopy import Hair
-from skinseg.data.device_augment import DeviceAugment
-from skinseg.data.mix import Mix
-from skinseg.data.preprocess import Preprocess
+from skinseg.data.transforms.dermoscopy import Hair
+from skinseg.data.transforms.device_augment import DeviceAugment
+from skinseg.data.transforms.mix import Mix
+from skinseg.data.transforms.preprocess import Preprocess
 from skinseg.errors import SkinsegError
 from skinseg.train import run
 

@@ -17,10 +17,10 @@ from PIL import Image
 
 from skinseg.config.check import check
 from skinseg.config.compose import compose, config_dir, plain
-from skinseg.data.challenge import read_challenge
-from skinseg.data.masks import MASK_SOURCES
 from skinseg.data.problems import Problems
-from skinseg.data.sources import SOURCES
+from skinseg.data.readers.challenge import read_challenge
+from skinseg.data.readers.masks import MASK_SOURCES
+from skinseg.data.readers.sources import SOURCES
 from skinseg.download import DownloadConfig, run
 from skinseg.errors import SkinsegError
 

@@ -19,10 +19,10 @@ from skinseg.audit import run as audit
 from skinseg.config.compose import compose
 from skinseg.data import photographs
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.inputs import input_files
 from skinseg.data.problems import Problems
-from skinseg.data.splits import make_split
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.splits.make import make_split
 from skinseg.errors import SkinsegError
 from skinseg.evaluate import run as evaluate
 from skinseg.predict import run as predict

@@ -11,7 +11,7 @@ from conftest import TINY
 
 from skinseg.config.check import check
 from skinseg.config.compose import compose, plain
-from skinseg.data.splits import Split
+from skinseg.data.splits.split import Split
 from skinseg.run.identity import method_identity
 from skinseg.run.record import RunRecord, record_of, upgrade
 

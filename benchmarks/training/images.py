@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinseg.data.synthetic import write_synthetic_ham10000
+from skinseg.data.readers.synthetic import write_synthetic_ham10000
 
 Pair = tuple[Path, Path]
 """An image and its mask."""

@@ -12,9 +12,9 @@ from skinseg.build.nodes import arguments, constructor, instance, without_weight
 from skinseg.build.trust import trusted_checkpoint
 from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.config.schema import Node
-from skinseg.data.changes import Preprocessing
 from skinseg.data.loader import default_workers, warn_of_workers
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
+from skinseg.data.transforms.changes import Preprocessing
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Device, Predictor
 from skinseg.models.encoder_weights import normalization

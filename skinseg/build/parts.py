@@ -22,7 +22,7 @@ from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.config.schema import Node, Plain
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.splits import whole_test_side
+from skinseg.data.splits.whole import whole_test_side
 from skinseg.errors import SkinsegError
 from skinseg.machine import check_folder
 from skinseg.models.deep_supervision import DeepSupervision

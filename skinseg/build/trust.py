@@ -58,14 +58,14 @@ _TRANSFORM = _Kind(
     (
         "albumentations.BasicTransform",
         "albumentations.BaseCompose",
-        "skinseg.data.batch_transforms.BatchTransform",
+        "skinseg.data.transforms.batch_transforms.BatchTransform",
     ),
     ("skinseg.data", "albumentations"),
 )
 _DATA = _Kind(
     ("skinseg.data.datamodule.LesionDataModule",),
     ("skinseg.data",),
-    within=_Kind(("skinseg.data.catalog.Catalog", "skinseg.data.splits.Split"), ("skinseg.data",)),
+    within=_Kind(("skinseg.data.catalog.Catalog", "skinseg.data.splits.split.Split"), ("skinseg.data",)),
 )
 _KINDS = {
     "model": _MODEL,
@@ -74,11 +74,15 @@ _KINDS = {
     "scheduler": _Kind(("builtins.dict",), ("skinseg.models.schedulers",)),
     "data": _DATA,
     "test_data": _DATA,
-    "preprocess": _Kind(("skinseg.data.preprocess.Preprocess",), ("skinseg.data",), within=_TRANSFORM),
-    "augment": replace(
-        _TRANSFORM, bases=(*_TRANSFORM.bases, "skinseg.data.device_augment.DeviceAugment"), within=_TRANSFORM
+    "preprocess": _Kind(
+        ("skinseg.data.transforms.preprocess.Preprocess",), ("skinseg.data",), within=_TRANSFORM
     ),
-    "mix": _Kind(("skinseg.data.mix.Mix",), ("skinseg.data",)),
+    "augment": replace(
+        _TRANSFORM,
+        bases=(*_TRANSFORM.bases, "skinseg.data.transforms.device_augment.DeviceAugment"),
+        within=_TRANSFORM,
+    ),
+    "mix": _Kind(("skinseg.data.transforms.mix.Mix",), ("skinseg.data",)),
     "trainer": _Kind(
         ("lightning.Trainer",),
         ("lightning.Trainer", "lightning.pytorch"),

@@ -21,9 +21,9 @@ from skinseg.data.diagnoses import DIAGNOSES, ISIC9
 from skinseg.data.duplicates import Fingerprint, fingerprint
 from skinseg.data.files import fit_mask, same_proportions
 from skinseg.data.inputs import resize_mask
-from skinseg.data.metadata import is_ham10000
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, UnreadableFileError, read_image, read_mask
 from skinseg.data.problems import PROBLEMS, Problems
+from skinseg.data.readers.metadata import is_ham10000
 from skinseg.scoring.agreement import AGREEMENT_METRICS, pair_scores
 from skinseg.scoring.appearance import contrast
 
@@ -215,11 +215,11 @@ def _of_identity(catalog: Catalog) -> Iterator[Finding]:
         text += " no published lesion id; each is a lesion of its own"
         yield Finding("no_lesion_id", "note", text, lone)
     if "published_diagnosis" in table:
-        yield from _of_folders(table[table["published_diagnosis"].notna() & (table["dataset"] == "isic9")])
+        yield from _of_folders(table[table["published_diagnosis"].notna()])
 
 
 def _of_folders(known: pd.DataFrame) -> Iterator[Finding]:
-    """Compares the class folders of the 9-class set with what is published of its images."""
+    """Compares class folders, where a data set has its terms from them, with what is published of its images."""
     if known.empty:
         return
     terms = known["diagnosis_term"].str.split(" | ", regex=False)

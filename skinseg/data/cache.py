@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skinseg.counting import counted
-from skinseg.data.changes import Preprocessing
 from skinseg.data.inputs import InputFiles
 from skinseg.data.photographs import UnreadableFileError
+from skinseg.data.transforms.changes import Preprocessing
 from skinseg.errors import SkinsegError
 from skinseg.run.writing import replacing
 

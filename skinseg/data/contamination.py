@@ -10,7 +10,7 @@ from skinseg.counting import counted
 from skinseg.data.audit import Finding
 from skinseg.data.catalog import Catalog
 from skinseg.data.duplicates import Fingerprint, near_duplicates
-from skinseg.data.splits import shared
+from skinseg.data.splits.whole import shared
 
 
 def of_near_duplicates(catalog: Catalog, pairs: pd.DataFrame) -> list[Finding]:

@@ -20,7 +20,17 @@ from torch.utils.data import DataLoader
 from skinseg.counting import counted
 from skinseg.data.cache import Check, Mode, Pixels, mapped_pixels, pixels_in_memory
 from skinseg.data.catalog import Catalog, drawn_stamps
-from skinseg.data.changes import (
+from skinseg.data.dataset import EpochSampler, LesionDataset, collate
+from skinseg.data.inputs import input_files
+from skinseg.data.inspection import Verify
+from skinseg.data.loader import LateDataLoader, default_workers, prepare_worker, usable_cores, warn_of_workers
+from skinseg.data.passed import PassedFiles
+from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
+from skinseg.data.problems import MissingPolicy, Policy, Problems
+from skinseg.data.readers.masks import PSEUDO
+from skinseg.data.splits.split import Split
+from skinseg.data.tables import image_ids, matching, read_table, report_match
+from skinseg.data.transforms.changes import (
     Preprocessing,
     Transform,
     augmented,
@@ -29,18 +39,8 @@ from skinseg.data.changes import (
     preprocessed,
     probe,
 )
-from skinseg.data.dataset import EpochSampler, LesionDataset, collate
-from skinseg.data.device_augment import DeviceAugment
-from skinseg.data.inputs import input_files
-from skinseg.data.inspection import Verify
-from skinseg.data.loader import LateDataLoader, default_workers, prepare_worker, usable_cores, warn_of_workers
-from skinseg.data.masks import PSEUDO
-from skinseg.data.mix import Mix
-from skinseg.data.passed import PassedFiles
-from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
-from skinseg.data.problems import MissingPolicy, Policy, Problems
-from skinseg.data.splits import Split
-from skinseg.data.tables import image_ids, matching, read_table, report_match
+from skinseg.data.transforms.device_augment import DeviceAugment
+from skinseg.data.transforms.mix import Mix
 from skinseg.errors import SkinsegError
 
 log = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from skinseg.data.cache import Pixels
-from skinseg.data.changes import Preprocessing, Transform, augmented
 from skinseg.data.inputs import input_files
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
     UnreadableFileError,
 )
+from skinseg.data.transforms.changes import Preprocessing, Transform, augmented
 from skinseg.errors import SkinsegError
 
 

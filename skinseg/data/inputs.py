@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from skinseg.data.changes import Preprocessing, preprocessed
 from skinseg.data.files import fit_mask
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
@@ -17,6 +16,7 @@ from skinseg.data.photographs import (
     read_image,
     read_mask,
 )
+from skinseg.data.transforms.changes import Preprocessing, preprocessed
 
 # OpenCV's own threads would compete with the loader's worker processes.
 cv2.setNumThreads(0)

@@ -18,8 +18,8 @@ from rich.table import Table
 from skinseg import __version__
 from skinseg.counting import counted
 from skinseg.data.audit import agreement
-from skinseg.data.masks import PSEUDO
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
+from skinseg.data.readers.masks import PSEUDO
 from skinseg.errors import SkinsegError
 from skinseg.evaluation import content
 from skinseg.evaluation.card import model_card

@@ -12,8 +12,10 @@ import pandas as pd
 
 from skinseg.counting import counted
 from skinseg.data.catalog import COLUMNS, Catalog, drawn_stamps, name_groups
-from skinseg.data.masks import PSEUDO
-from skinseg.data.splits import Split, read_sides, shared, whole_test_side
+from skinseg.data.readers.masks import PSEUDO
+from skinseg.data.splits.make import read_sides
+from skinseg.data.splits.split import Split
+from skinseg.data.splits.whole import shared, whole_test_side
 from skinseg.data.tables import matching, report_match
 from skinseg.errors import SkinsegError
 from skinseg.run.record import RunRecord

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from skinseg.data.splits import Split
+from skinseg.data.splits.split import Split
 from skinseg.errors import SkinsegError
 from skinseg.run.record import RunRecord, record_of
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from skinseg.data.changes import Preprocessing
 from skinseg.data.inputs import prepare
 from skinseg.data.loader import LateDataLoader, prepare_worker
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS, Frame, UnreadableFileError, read_photograph
+from skinseg.data.transforms.changes import Preprocessing
 from skinseg.errors import SkinsegError
 from skinseg.models.net import LesionNet, resize
 

@@ -14,9 +14,9 @@ from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
-from skinseg.data.fetch import fetch, unpack
-from skinseg.data.masks import how_to_get_masks
-from skinseg.data.sources import SOURCES, Source
+from skinseg.data.readers.fetch import fetch, unpack
+from skinseg.data.readers.masks import how_to_get_masks
+from skinseg.data.readers.sources import SOURCES, Source
 from skinseg.errors import SkinsegError
 from skinseg.quoting import override, pasted
 from skinseg.run.claims import claimed

@@ -20,8 +20,8 @@ from skinseg.build.trust import check_stored, only_read, trusted_checkpoint
 from skinseg.callbacks.quiet import quiet
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
-from skinseg.data.folders import read_folders
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
+from skinseg.data.readers.folders import read_folders
 from skinseg.errors import SkinsegError
 from skinseg.evaluation.result import Result, Settings, run_folder
 from skinseg.evaluation.rows import Job, Options, Scored, best_threshold, score_images, workers_for

@@ -13,10 +13,10 @@ from rich.table import Table
 from skinseg.build import parts
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
-from skinseg.data.changes import augmented_batch
 from skinseg.data.dataset import LesionDataset, Sample
-from skinseg.data.device_augment import DeviceAugment
 from skinseg.data.inputs import InputFiles
+from skinseg.data.transforms.changes import augmented_batch
+from skinseg.data.transforms.device_augment import DeviceAugment
 from skinseg.errors import SkinsegError
 from skinseg.pictures import TRUTH_COLOUR, Strip, contact_sheet, outlined
 from skinseg.run.writing import replacing

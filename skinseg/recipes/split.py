@@ -15,7 +15,9 @@ from skinseg.build.parts import data_source
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.catalog import Catalog
-from skinseg.data.splits import Split, balance, make_split, rare_diagnoses
+from skinseg.data.splits.balance import balance, rare_diagnoses
+from skinseg.data.splits.make import make_split
+from skinseg.data.splits.split import Split
 from skinseg.errors import SkinsegError
 from skinseg.quoting import override, pasted
 from skinseg.run.writing import write_csv, write_json

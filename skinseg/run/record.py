@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from skinseg.data.splits import Split
+from skinseg.data.splits.split import Split
 
 # What a run did that is older than the key.
 _BEFORE: Mapping[str, Any] = {

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from skinseg.data.catalog import ANNOTATION_COLUMNS, COLUMNS, Catalog, combine, name_groups
-from skinseg.data.combined import read_combined
-from skinseg.data.splits import shared, whole_test_side
+from skinseg.data.readers.combined import read_combined
+from skinseg.data.splits.whole import shared, whole_test_side
 from skinseg.errors import SkinsegError
 
 

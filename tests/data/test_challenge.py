@@ -8,9 +8,9 @@ import pytest
 from conftest import write_image, write_mask
 
 from skinseg.data.catalog import Catalog
-from skinseg.data.challenge import read_challenge
 from skinseg.data.problems import Problems
-from skinseg.data.splits import make_split
+from skinseg.data.readers.challenge import read_challenge
+from skinseg.data.splits.make import make_split
 from skinseg.errors import SkinsegError
 
 SIDES = {
@@ -71,7 +71,7 @@ def test_official_division_in_part(tmp_path: Path) -> None:
 
 
 def test_no_official_division(write_ham, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    from skinseg.data.ham10000 import read_ham10000
+    from skinseg.data.readers.ham10000 import read_ham10000
 
     catalog = read_ham10000(write_ham(6), Problems())
     with pytest.raises(SkinsegError, match="12 of the 12 images with a mask are on no side of a publisher"):

@@ -17,16 +17,16 @@ from conftest import Train, make_ham, train_tiny
 from torch import Tensor
 
 from skinseg.config.compose import compose as compose_config
-from skinseg.data.augment import compose
-from skinseg.data.changes import augmented, augmented_batch, mixed_batch
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import EpochSampler, collate
-from skinseg.data.device_augment import DeviceAugment
-from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.inputs import read_input
 from skinseg.data.loader import LateDataLoader
-from skinseg.data.mix import CutMix
-from skinseg.data.splits import make_split
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.splits.make import make_split
+from skinseg.data.transforms.augment import compose
+from skinseg.data.transforms.changes import augmented, augmented_batch, mixed_batch
+from skinseg.data.transforms.device_augment import DeviceAugment
+from skinseg.data.transforms.mix import CutMix
 from skinseg.errors import SkinsegError
 from skinseg.inference.predictor import Predictor
 from skinseg.models.net import LesionNet

@@ -10,14 +10,14 @@ import pytest
 import torch
 from conftest import WriteHam
 
-from skinseg.data.augment import compose
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import EpochSampler, LesionDataset
-from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.inputs import resize_image, resize_mask
 from skinseg.data.loader import usable_cores, warn_of_workers
 from skinseg.data.photographs import read_image
-from skinseg.data.splits import make_split
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.splits.make import make_split
+from skinseg.data.transforms.augment import compose
 from skinseg.errors import SkinsegError
 
 MakeData = Callable[..., LesionDataModule]

@@ -9,11 +9,18 @@ import cv2
 import numpy as np
 import pytest
 
-from skinseg.data.dermoscopy import HAIR_COLOURS, Bubbles, GelBorder, Hair, Ink, Ruler
-from skinseg.data.hair_removal import HairRemoval, find_hair
-from skinseg.data.invented import describe_lesion
-from skinseg.data.invented_pictures import draw_lesion_images
-from skinseg.data.lighting import DarkCorners, Falloff, Gains, Highlights, ShadesOfGrey, gains_to_white
+from skinseg.data.readers.invented import describe_lesion
+from skinseg.data.readers.invented_pictures import draw_lesion_images
+from skinseg.data.transforms.dermoscopy import HAIR_COLOURS, Bubbles, GelBorder, Hair, Ink, Ruler
+from skinseg.data.transforms.hair_removal import HairRemoval, find_hair
+from skinseg.data.transforms.lighting import (
+    DarkCorners,
+    Falloff,
+    Gains,
+    Highlights,
+    ShadesOfGrey,
+    gains_to_white,
+)
 
 DRAWN = [Hair, Ruler, Ink, Bubbles, GelBorder, DarkCorners, Highlights, Falloff, Gains]
 ALL = [*DRAWN, ShadesOfGrey, HairRemoval]

@@ -18,8 +18,11 @@ from torch import Tensor
 
 from skinseg.build import nodes
 from skinseg.config.compose import compose, plain
-from skinseg.data import device_augment, parcel
-from skinseg.data.batch_transforms import (
+from skinseg.data.datamodule import LesionDataModule
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.splits.make import make_split
+from skinseg.data.transforms import device_augment, parcel
+from skinseg.data.transforms.batch_transforms import (
     Affine,
     BatchTransform,
     BrightnessContrast,
@@ -32,10 +35,7 @@ from skinseg.data.batch_transforms import (
     HorizontalFlip,
     VerticalFlip,
 )
-from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.device_augment import DeviceAugment
-from skinseg.data.ham10000 import read_ham10000
-from skinseg.data.splits import make_split
+from skinseg.data.transforms.device_augment import DeviceAugment
 from skinseg.errors import SkinsegError
 
 Picture = NDArray[np.uint8]

@@ -14,7 +14,7 @@ from skinseg.data import duplicates
 from skinseg.data.duplicates import Fingerprint, fingerprint, near_duplicates
 from skinseg.data.files import find_images, walk
 from skinseg.data.photographs import read_image
-from skinseg.data.synthetic import write_synthetic_ham10000
+from skinseg.data.readers.synthetic import write_synthetic_ham10000
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from skinseg.data.fetch import Archive, fetch, unpack
+from skinseg.data.readers.fetch import Archive, fetch, unpack
 from skinseg.errors import SkinsegError
 
 # 5 MB, several blocks, with the end that makes it a zip (an empty one).
@@ -194,7 +194,7 @@ def test_another_range_than_wanted(server: Server, tmp_path: Path) -> None:
 
 
 def test_stalled_transfer_is_resumed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skinseg.data.fetch._TIMEOUT", 0.2)
+    monkeypatch.setattr("skinseg.data.readers.fetch._TIMEOUT", 0.2)
     server.cut, server.stall = [2_000_000], 5.0
     start = time.monotonic()
     assert get(server, tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
@@ -219,7 +219,7 @@ def test_server_with_dates_for_versions(server: Server, tmp_path: Path) -> None:
 
 def test_pauses_grow(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("skinseg.data.fetch.time.sleep", pauses.append)
+    monkeypatch.setattr("skinseg.data.readers.fetch.time.sleep", pauses.append)
     server.status = [503] * 4
     fetch(Archive(server.url), tmp_path)
     assert pauses == [2, 4, 8, 16]
@@ -321,7 +321,7 @@ def test_target_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
 
 
 def free(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    monkeypatch.setattr("skinseg.data.fetch.shutil.disk_usage", lambda _: SimpleNamespace(free=room))
+    monkeypatch.setattr("skinseg.data.readers.fetch.shutil.disk_usage", lambda _: SimpleNamespace(free=room))
 
 
 def write_zip(path: Path, content: dict[str, bytes]) -> Path:
@@ -442,7 +442,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: py
     with pytest.raises(SkinsegError, match=r"unpacks to 3,000,000 bytes, but .* has room for 2,000,000"):
         unpack(path, tmp_path / "out")
     monkeypatch.undo()
-    monkeypatch.setattr("skinseg.data.fetch._MOST", 2_999_999)
+    monkeypatch.setattr("skinseg.data.readers.fetch._MOST", 2_999_999)
     with pytest.raises(SkinsegError, match=r"unpacks to 3,000,000 bytes, more than any data set"):
         unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -12,11 +12,11 @@ import pytest
 from conftest import make_ham, write_image
 from trees import write_isic9
 
-from skinseg.data.challenge import read_challenge
 from skinseg.data.files import find_images, subfolders, walk
-from skinseg.data.ham10000 import read_ham10000
-from skinseg.data.isic9 import read_isic9
 from skinseg.data.problems import Problems
+from skinseg.data.readers.challenge import read_challenge
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.readers.isic9 import read_isic9
 from skinseg.errors import SkinsegError
 from skinseg.inference.files import find_mask_files, find_photographs
 

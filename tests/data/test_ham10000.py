@@ -14,9 +14,9 @@ from PIL import Image
 from skinseg.data.catalog import Catalog, join_groups
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.dataset import LesionDataset
-from skinseg.data.ham10000 import read_ham10000
-from skinseg.data.metadata import duplicate_pairs, group_pairs
 from skinseg.data.problems import PROBLEMS, Problems
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.readers.metadata import duplicate_pairs, group_pairs
 from skinseg.errors import SkinsegError
 
 FIRST = "ISIC_9000000"

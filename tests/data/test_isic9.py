@@ -13,9 +13,9 @@ from trees import ISIC9, mask_path, write_ham_metadata, write_isic9
 from skinseg.data.catalog import Catalog
 from skinseg.data.diagnoses import DIAGNOSES
 from skinseg.data.diagnoses import ISIC9 as TERMS
-from skinseg.data.isic9 import read_isic9
 from skinseg.data.problems import Problems
-from skinseg.data.splits import make_split
+from skinseg.data.readers.isic9 import read_isic9
+from skinseg.data.splits.make import make_split
 from skinseg.errors import SkinsegError
 
 

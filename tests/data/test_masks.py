@@ -10,13 +10,13 @@ import pytest
 from conftest import write_mask
 from trees import mask_path, write_ham_metadata, write_isic9
 
-from skinseg.data.combined import read_combined
 from skinseg.data.files import walk
-from skinseg.data.ham10000 import read_ham10000
-from skinseg.data.isic9 import read_isic9
-from skinseg.data.masks import find_masks
 from skinseg.data.problems import Problems
-from skinseg.data.synthetic import read_synthetic
+from skinseg.data.readers.combined import read_combined
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.readers.isic9 import read_isic9
+from skinseg.data.readers.masks import find_masks
+from skinseg.data.readers.synthetic import read_synthetic
 from skinseg.errors import SkinsegError
 
 ID = "ISIC_0000001"

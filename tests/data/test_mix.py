@@ -10,7 +10,7 @@ import torch
 from conftest import Train
 from torch import Tensor
 
-from skinseg.data.mix import CopyPaste, CutMix, Mix, MixUp
+from skinseg.data.transforms.mix import CopyPaste, CutMix, Mix, MixUp
 from skinseg.errors import SkinsegError
 from skinseg.models.losses import Lovasz
 from skinseg.models.net import LesionNet

@@ -13,13 +13,13 @@ from conftest import make_ham
 
 from skinseg.data.cache import mapped_pixels
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.hair_removal import HairRemoval
-from skinseg.data.ham10000 import read_ham10000
 from skinseg.data.inputs import input_files, read_input
-from skinseg.data.lighting import Gains, ShadesOfGrey
 from skinseg.data.photographs import read_image
-from skinseg.data.preprocess import Preprocess, compose
-from skinseg.data.splits import make_split
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.splits.make import make_split
+from skinseg.data.transforms.hair_removal import HairRemoval
+from skinseg.data.transforms.lighting import Gains, ShadesOfGrey
+from skinseg.data.transforms.preprocess import Preprocess, compose
 from skinseg.errors import SkinsegError
 
 SIZE = (24, 30)

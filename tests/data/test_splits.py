@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from skinseg.data.catalog import COLUMNS, Catalog
-from skinseg.data.splits import SIDES, Split, make_split
+from skinseg.data.splits.make import make_split
+from skinseg.data.splits.split import SIDES, Split
 from skinseg.errors import SkinsegError
 
 

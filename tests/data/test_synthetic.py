@@ -13,15 +13,20 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinseg.data import invented_pictures, synthetic
 from skinseg.data.catalog import Catalog
 from skinseg.data.diagnoses import DIAGNOSES
-from skinseg.data.ham10000 import read_ham10000
-from skinseg.data.invented import describe_lesion
-from skinseg.data.invented_pictures import draw_lesion_images
-from skinseg.data.metadata import HAM10000_NAMES
 from skinseg.data.problems import Problems
-from skinseg.data.synthetic import IMAGE_FOLDERS, MASK_FOLDER, read_synthetic, write_synthetic_ham10000
+from skinseg.data.readers import invented_pictures, synthetic
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.readers.invented import describe_lesion
+from skinseg.data.readers.invented_pictures import draw_lesion_images
+from skinseg.data.readers.metadata import HAM10000_NAMES
+from skinseg.data.readers.synthetic import (
+    IMAGE_FOLDERS,
+    MASK_FOLDER,
+    read_synthetic,
+    write_synthetic_ham10000,
+)
 from skinseg.errors import SkinsegError
 
 LESIONS = 40

@@ -13,11 +13,11 @@ from trees import DIALECTS, write_isic9
 
 from skinseg.data.catalog import Catalog
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.folders import read_folders
-from skinseg.data.ham10000 import read_ham10000
-from skinseg.data.isic9 import read_isic9
 from skinseg.data.problems import Problems
-from skinseg.data.splits import make_split
+from skinseg.data.readers.folders import read_folders
+from skinseg.data.readers.ham10000 import read_ham10000
+from skinseg.data.readers.isic9 import read_isic9
+from skinseg.data.splits.make import make_split
 from skinseg.data.tables import as_numbers, image_ids, lesion_ids, matching, numbers, read_table
 from skinseg.errors import SkinsegError
 from skinseg.scoring.strata import user_lesions, user_strata

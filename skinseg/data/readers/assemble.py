@@ -10,8 +10,8 @@ import pandas as pd
 from skinseg.data.catalog import ANNOTATION_COLUMNS, COLUMNS, Catalog, join_groups
 from skinseg.data.files import find_copies
 from skinseg.data.inspection import Verify, inspect_files
-from skinseg.data.metadata import is_ham10000
 from skinseg.data.problems import Problems
+from skinseg.data.readers.metadata import is_ham10000
 
 
 def assemble(

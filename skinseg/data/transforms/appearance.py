@@ -18,7 +18,7 @@ from albumentations.core.pydantic import check_range_bounds, nondecreasing
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pydantic import AfterValidator, create_model
 
-from skinseg.data.drawing import Picture
+from skinseg.data.transforms.drawing import Picture
 
 Pair = Annotated[tuple[float, float], AfterValidator(nondecreasing)]
 Shares = Annotated[Pair, AfterValidator(check_range_bounds(0, 1))]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from skinseg.data.fetch import Archive
+from skinseg.data.readers.fetch import Archive
 
 Part = Literal["images", "masks"]
 

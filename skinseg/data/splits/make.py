@@ -1,13 +1,10 @@
-"""Splits by lesion: which image is trained on, validated on and tested on."""
+"""Making a split: by shares, by folds, as its publisher has divided a data set, or as a table says."""
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -15,101 +12,11 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from skinseg.counting import counted
-from skinseg.data.catalog import Catalog, combine
-from skinseg.data.masks import PSEUDO, how_to_get_masks
+from skinseg.data.catalog import Catalog
+from skinseg.data.readers.masks import PSEUDO, how_to_get_masks
+from skinseg.data.splits.split import NOWHERE, Split, Unit
 from skinseg.data.tables import image_ids, lesion_ids, matching, read_table
 from skinseg.errors import SkinsegError
-
-SIDES = ("train", "val", "test")
-COLUMNS = ("image_id", "group", "split")
-
-
-Unit = Literal["lesion", "image"]
-
-
-@dataclass(frozen=True)
-class Split:
-    """An assignment of images to train, val and test, in which no lesion is on two sides.
-
-    Attributes:
-        table: Columns image_id, group, split ("train", "val" or "test"), sorted by image_id.
-        unit: What stays together. "image" lets views of one lesion be on two sides, for comparison with
-            papers that do so; its scores are too good, and it is stamped LEAKY.
-        left_out: Image ids by why they are not on the side (or on no side) that they might be on.
-
-    Raises:
-        SkinsegError: A group is on two sides (unless the unit is "image"), an image is there twice, or a side
-            is unknown.
-    """
-
-    table: pd.DataFrame
-    unit: Unit = "lesion"
-    left_out: Mapping[str, list[str]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        missing = [column for column in COLUMNS if column not in self.table]
-        if missing:
-            raise SkinsegError(f"The split lacks the columns {missing}; expected {list(COLUMNS)}.")
-        table = self.table[list(COLUMNS)].sort_values("image_id", ignore_index=True)
-        unknown = sorted(set(table["split"].map(str)) - set(SIDES))
-        if unknown:
-            raise SkinsegError(f"The split has the sides {unknown}; expected {list(SIDES)}.")
-        twice = table["image_id"][table["image_id"].duplicated()]
-        if len(twice):
-            raise SkinsegError(
-                f"The split lists {counted(len(twice), 'image')} twice, e.g. {', '.join(twice[:5])}."
-            )
-        object.__setattr__(self, "table", table)
-        torn = self.torn_groups
-        if len(torn) and self.unit == "lesion":
-            raise SkinsegError(
-                f"{counted(len(torn), 'lesion is', 'lesions are')} on two sides of the split, e.g. "
-                f"{', '.join(torn[:5])}: scores would be of lesions that were trained on. Split by lesion "
-                "(python -m skinseg.split), or set data.split.unit=image, which stamps all scores LEAKY."
-            )
-
-    @property
-    def torn_groups(self) -> list[str]:
-        """Lesions that are on two sides or more."""
-        sides = self.table.groupby("group")["split"].nunique()
-        return [str(group) for group in sides.index[sides > 1]]
-
-    @property
-    def stamps(self) -> list[str]:
-        """What has to stand beside every score of this split: empty, or one line that begins with LEAKY."""
-        if self.unit == "lesion":
-            return []
-        table = self.table
-        trained = set(table.loc[table["split"] == "train", "group"])
-        test = table[table["split"] == "test"]
-        leaked = int(test["group"].isin(trained).sum())
-        shows = "shows" if leaked == 1 else "show"
-        return [
-            f"LEAKY: split by image; {leaked} of {len(test)} test images {shows} a lesion that was trained on"
-        ]
-
-    @property
-    def fingerprint(self) -> str:
-        """12 hexadecimal digits that name the content (SHA-256 of its sorted rows)."""
-        rows = "\n".join("\t".join(row) for row in self.table.astype(str).itertuples(index=False))
-        return hashlib.sha256(rows.encode()).hexdigest()[:12]
-
-    def ids(self, side: str) -> list[str]:
-        """Returns the image ids of "train", "val" or "test", sorted."""
-        return cast(list[str], self.table.loc[self.table["split"] == side, "image_id"].tolist())
-
-    def record(self) -> dict[str, object]:
-        """Returns fingerprint and counts of images and lesions by side, for the run's record."""
-        counts = self.table.groupby("split").agg(images=("image_id", "size"), groups=("group", "nunique"))
-        sides = {str(row.Index): {"images": row.images, "groups": row.groups} for row in counts.itertuples()}
-        left_out = {why: {"count": len(ids), "image_ids": ids} for why, ids in self.left_out.items() if ids}
-        return {
-            "fingerprint": self.fingerprint,
-            "group_key": self.unit,
-            **sides,
-            "left_out": left_out,
-            "stamps": self.stamps,
-        }
 
 
 def make_split(
@@ -193,7 +100,7 @@ def make_split(
         parts = max(2, round((1 - share) / val))
         sides[rest[_one_fold(remaining, parts, 0, seed, "data.split.val")]] = "val"
     assigned = table[["image_id", "group"]].assign(split=sides)
-    assigned = assigned[sides != _NOWHERE]
+    assigned = assigned[sides != NOWHERE]
     scored = set(assigned.loc[assigned["split"] != "train", "group"])
     drawn = masked.loc[pseudo, ["image_id", "group"]]
     clash = drawn["group"].isin(scored)
@@ -201,9 +108,6 @@ def make_split(
     return Split(
         assigned, unit, left_out | {"pseudo_mask_of_scored_lesion": drawn["image_id"][clash].tolist()}
     )
-
-
-_NOWHERE = "left out"
 
 
 def _official_sides(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_], dict[str, list[str]]]:
@@ -230,140 +134,8 @@ def _official_sides(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_
             known = set(table.loc[np.isin(sides, trained), "group"])
             leaks = (sides == scored) & table["group"].isin(known).to_numpy()
             left_out[f"{scored}_shares_lesion"] = table.loc[leaks, "image_id"].tolist()
-            sides[leaks] = _NOWHERE
+            sides[leaks] = NOWHERE
     return sides, left_out
-
-
-def whole_test_side(
-    catalog: Catalog,
-    *,
-    train: Catalog,
-    overlap: Literal["exclude", "refuse"],
-    keys: tuple[str, str] = ("test_data", "test_overlap"),
-) -> Split:
-    """Makes all of a catalog the test side of a network that is trained on another one.
-
-    Args:
-        catalog: The images to be tested on; those with a mask that somebody drew take part.
-        train: The catalog that is trained on, all of it: what it tests on counts as seen too.
-        overlap: What happens to images and lesions that are in both: they are left out of the test side, or
-            refused.
-        keys: What a configuration calls the catalog and `overlap`, for messages.
-
-    Returns:
-        A split with a test side alone; `left_out` says what is in both.
-
-    Raises:
-        SkinsegError: There is overlap and it is refused, or nothing is left.
-    """
-    table = catalog.table
-    scored = table[table["mask"].notna() & (table["mask_source"] != PSEUDO)]
-    by_id, by_lesion = shared(train, catalog)
-    same_id = scored["image_id"].isin(by_id)
-    same_lesion = ~same_id & scored["image_id"].isin(by_lesion)
-    of = "of the test data"
-    found = (
-        f"{counted(int(same_id.sum()), f'image {of} is', f'images {of} are')} in the training data, "
-        f"{counted(int(same_lesion.sum()), 'more shows', 'more show')} a"
-    )
-    if overlap == "refuse" and (same_id | same_lesion).any():
-        raise SkinsegError(
-            f"{found} lesion that is: scores would be of lesions that were trained on. "
-            f"{keys[1]}=exclude leaves them out."
-        )
-    left = scored[~(same_id | same_lesion)]
-    if left.empty:
-        way_out = (
-            how_to_get_masks()
-            if scored.empty
-            else "Take other test data; evaluate takes these with overlap=keep."
-        )
-        raise SkinsegError(
-            f"{keys[0]} leaves nothing to score: of its {counted(len(table), 'image')} "
-            f"{counted(len(scored), 'has', 'have')} a mask; "
-            f"{found} lesion that is. {way_out}"
-        )
-    left_out = {
-        "in_training_data": scored["image_id"][same_id].tolist(),
-        "lesion_in_training_data": scored["image_id"][same_lesion].tolist(),
-    }
-    return Split(left[["image_id", "group"]].assign(split="test"), left_out=left_out)
-
-
-def shared(one: Catalog, other: Catalog) -> tuple[list[str], list[str]]:
-    """Finds what two catalogs have in common.
-
-    Two images are of one lesion if either catalog says so, also by way of an image that is in both.
-
-    Args:
-        one: A catalog.
-        other: Another one.
-
-    Returns:
-        Ids of images of `other` that are in `one`, and ids of all images of `other` whose lesion is in `one`
-        (these include the former).
-    """
-    here, there = set(one.table["image_id"]), set(other.table["image_id"])
-    both = combine([one, other]).table
-    lesions = set(both.loc[both["image_id"].isin(here), "group"])
-    of_shared_lesion = both.loc[both["image_id"].isin(there) & both["group"].isin(lesions), "image_id"]
-    return sorted(here & there), sorted(of_shared_lesion)
-
-
-BALANCED_BY = ("diagnosis", "mask_source", "dataset", "sex")
-
-
-def balance(split: Split, catalog: Catalog) -> pd.DataFrame:
-    """Describes the sides of a split, so that one can see whether they are alike.
-
-    Args:
-        split: The split.
-        catalog: What it was made of.
-
-    Returns:
-        Columns what, value, and a column for each side that is there: images and lesions as counts, the mean
-        age in years, and for each value of `BALANCED_BY` its share of the side's images in percent.
-    """
-    rows = split.table.merge(catalog.table.drop(columns="group"), on="image_id")
-    sides = [side for side in SIDES if (rows["split"] == side).any()]
-    by_side = rows.groupby("split")
-
-    def line(what: str, value: str, numbers: pd.Series) -> dict[str, object]:
-        return {"what": what, "value": value, **{side: float(numbers.get(side, 0)) for side in sides}}
-
-    lines = [
-        line("images", "", by_side.size()),
-        line("lesions", "", by_side["group"].nunique()),
-        line("age", "mean", by_side["age"].mean()),
-    ]
-    for what in BALANCED_BY:
-        values = rows[what].fillna("none")
-        lines += [
-            line(what, str(value), 100 * (values == value).groupby(rows["split"]).mean())
-            for value in values.value_counts().index
-        ]
-    return pd.DataFrame(lines)
-
-
-def rare_diagnoses(split: Split, catalog: Catalog) -> list[str]:
-    """Names the diagnoses that some side lacks: nothing can be said of them there.
-
-    Returns:
-        A sentence for each.
-    """
-    rows = split.table.merge(catalog.table[["image_id", "diagnosis"]], on="image_id")
-    sides = [side for side in SIDES if (rows["split"] == side).any()]
-    lacking = {
-        f"{diagnosis} has {counted(of_it['group'].nunique(), 'lesion')}": [
-            s for s in sides if s not in set(of_it["split"])
-        ]
-        for diagnosis, of_it in rows.dropna(subset="diagnosis").groupby("diagnosis")
-    }
-    return [
-        f"{who}, too few for this split: none in {', '.join(which)}."
-        for who, which in lacking.items()
-        if which
-    ]
 
 
 def _check_share(key: str, share: float, *, zero: bool) -> None:

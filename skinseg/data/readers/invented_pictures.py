@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from skinseg.data.drawing import Chart, Picture, blend, curve, noise, opacity, ramp, stroke
-from skinseg.data.invented import FIRST_NUMBER, LOOKS, Lesion, Look, generator
+from skinseg.data.readers.invented import FIRST_NUMBER, LOOKS, Lesion, Look, generator
+from skinseg.data.transforms.drawing import Chart, Picture, blend, curve, noise, opacity, ramp, stroke
 
 # Everything is drawn at this multiple of the asked size and then averaged down.
 SUPERSAMPLING = 2

@@ -1,0 +1,1 @@
+"""From folders as their publishers and users have them to a catalog."""

@@ -219,7 +219,7 @@ def _of_identity(catalog: Catalog) -> Iterator[Finding]:
 
 
 def _of_folders(known: pd.DataFrame) -> Iterator[Finding]:
-    """Compares class folders, where a data set has its terms from them, with what is published of an image."""
+    """Compares class folders, where a data set has its terms from them, with what is published of images."""
     if known.empty:
         return
     terms = known["diagnosis_term"].str.split(" | ", regex=False)

@@ -108,7 +108,7 @@ def group_pairs(group_of: dict[str, str]) -> list[tuple[str, str]]:
 
 def duplicate_pairs() -> list[tuple[str, str]]:
     """Returns the 18 published pairs of image ids that show one lesion under two lesion ids."""
-    with resources.files("skinseg.data").joinpath("ham10000_duplicates.csv").open() as file:
+    with resources.files("skinseg.data.readers").joinpath("ham10000_duplicates.csv").open() as file:
         table = pd.read_csv(file, comment="#")
     return list(zip(table["a"], table["b"], strict=True))
 

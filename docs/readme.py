@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 DOCS = Path(__file__).parent
 NUMBERS = DOCS / "readme.json"
 
-# More lesions than the demo has, so that its test side is large enough for intervals.
+# More lesions than the demo has, so that its test subset is large enough for intervals.
 RUN = ("+experiment=demo", "data.reader.lesions=560", "trainer.max_epochs=14", "logger=csv")
 SECTIONS = ("h1", "h2:text('Groups')", "h2:text('Photographs')")
 VIEW = {"width": 720, "height": 640}

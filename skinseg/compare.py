@@ -28,9 +28,9 @@ class CompareConfig:
         metric: What ranks them, e.g. dice, threshold_jaccard, hd95_percent.
         pool: Take runs that differ by seed or fold alone for one method, whose interval then includes what
             another training would have changed.
-        draws: Of tests and intervals.
-        level: Of intervals; 1 - level is the p below which a method counts as worse.
-        seed: Of the draws.
+        draws: Number of resamples of tests and intervals.
+        level: Coverage of intervals; 1 - level is the p below which a method counts as worse.
+        seed: Seed of the resampling.
         gallery: How many images the report shows where the best two differ most, each way.
         group: Runs that belong together, in Weights & Biases.
         job_type: What the run does, in Weights & Biases.

@@ -7,7 +7,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     """Writes how many of something there are, as in "1 image" and "1,234 images".
 
     Args:
-        number: How many.
+        number: The number.
         one: What stands behind the number 1, such as "image" or "image is".
         many: What stands behind any other. None: `one` with an s.
 

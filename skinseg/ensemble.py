@@ -18,7 +18,7 @@ class EnsembleConfig:
     """Every key at the root of the configuration.
 
     Attributes:
-        name: Of the ensemble, in reports.
+        name: Name of the ensemble, in reports.
         run_dir: The folder that it writes; the ensemble is `checkpoints/ensemble.ckpt` in it.
         runs: Run folders, whose best checkpoints are taken, or checkpoints; or one folder that holds several
             runs (a sweep).

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class SkinsegError(Exception):
-    """A mistake that the user can mend: the commands print it without a traceback.
+    """A mistake that the user can correct: the commands print it without a traceback.
 
     The text names the file or key, what was found, what was expected and what to do.
 

@@ -29,7 +29,7 @@ class EvaluateConfig:
     Attributes:
         name: Part of the folder's path.
         run_dir: The folder that the evaluation writes; of several checkpoints each has a folder in it.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         ckpt: A checkpoint or a list of them.
         trust: Packages of your own, or of somebody whom you trust, whose constructors they may name; see
             `skinseg.build.trust`.
@@ -38,18 +38,18 @@ class EvaluateConfig:
         truth: Folder of masks.
         strata: CSV with image_id and further columns, each of which is a stratum; a column lesion_id says
             which images of a folder show one lesion.
-        side: "test", "val" or "train", of the split.
+        subset: "test", "val" or "train", of the split.
         split_file: CSV with image_id and split. null: the split of the checkpoint's run; of other data
-            everything is the test side.
+            everything is the test subset.
         overlap: What happens to images and lesions of other data that the network was trained with:
             "exclude", "refuse", or "keep", which stamps the scores CONTAMINATED.
         threshold: Lesion is where the probability is at least this. null: that of the checkpoint's run;
-            "val": that of the largest mean Dice on the run's validation side.
-        tolerance_px: Of the normalised surface Dice, in pixels.
+            "val": that of the largest mean Dice on the run's validation subset.
+        tolerance_px: Tolerance of the normalised surface Dice, in pixels.
         tolerance_percent: The same in percent of the image's diagonal.
-        bins: Of the calibration error and the reliability diagram.
-        draws: Of the bootstrap.
-        level: Of the intervals.
+        bins: Number of bins of the calibration error and the reliability diagram.
+        draws: Number of resamples of the bootstrap.
+        level: Coverage of the intervals.
         gallery: How many of the worst, median and best images the report shows each.
         device: "auto" takes a GPU where there is one.
         precision: "32-true", "bf16-mixed" or "16-mixed". null: that of the checkpoint's run.
@@ -71,7 +71,7 @@ class EvaluateConfig:
     images: str | None
     truth: str | None
     strata: str | None
-    side: Literal["test", "val", "train"]
+    subset: Literal["test", "val", "train"]
     split_file: str | None
     overlap: Literal["exclude", "refuse", "keep"]
     threshold: float | Literal["val"] | None

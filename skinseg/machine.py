@@ -28,7 +28,7 @@ def check_folder(key: str, folder: Path) -> None:
 
     Args:
         key: The config key that names it, for the message.
-        folder: The same.
+        folder: The folder to be made.
 
     Raises:
         SkinsegError: It cannot be made or not be written.

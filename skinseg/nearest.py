@@ -16,9 +16,9 @@ def nearest(word: str, known: Iterable[str], n: int = 1) -> list[str]:
     to `optimizer`, `lr` to `learning_rate`.
 
     Args:
-        word: As typed.
+        word: The word that was typed.
         known: What it may have been meant for.
-        n: How many, at most.
+        n: Their largest number.
     """
     scores = {other: _likeness(_bare(word), _bare(other)) for other in known}
     near = [other for other, score in scores.items() if score >= _CLOSE]

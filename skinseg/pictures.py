@@ -72,7 +72,7 @@ class Strip:
     """A row of a sheet.
 
     Attributes:
-        pictures: Of one width.
+        pictures: Pictures of one width.
         captions: One or two lines for each.
         title: Above them; empty: none.
     """

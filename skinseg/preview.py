@@ -26,7 +26,7 @@ class PreviewConfig:
         name: Part of the folder's path.
         run_dir: The folder that the picture is written to.
         seed: Chooses the images, and is the seed that an experiment would augment with.
-        images: How many training images are shown.
+        images: Number of training images that are shown.
         draws: How many augmented versions of each: those of as many epochs of an experiment.
         epoch: The first of these epochs, counted from 1 as in the progress of a run (metrics.csv counts from
             0).

@@ -37,20 +37,20 @@ def summarise(
         objective: Best value of `monitor`.
 
     Returns:
-        Plain values: objective, scores by side (None where a side was not scored), protocol.
+        Plain values: objective, scores by subset (None where a subset was not scored), protocol.
     """
-    sides: dict[str, Any] = {}
+    subsets: dict[str, Any] = {}
     stamps = list(data.split.stamps)
-    for side, module in (("val", data), ("test", test_data)):
-        scores = segmenter.scores.get(side)
+    for subset, module in (("val", data), ("test", test_data)):
+        scores = segmenter.scores.get(subset)
         if scores is None:
-            sides[side] = None
+            subsets[subset] = None
             continue
-        ids, table = module.dataset(side).image_ids, module.catalog.table
+        ids, table = module.dataset(subset).image_ids, module.catalog.table
         scored = [ids[row] for row in scores.index]
         groups = table.loc[table["image_id"].isin(scored), "group"].nunique()
-        sides[side] = {"images": len(scored), "lesions": int(groups), **scores.means()}
-        stamps += module.stamps(side, len(scored))
+        subsets[subset] = {"images": len(scored), "lesions": int(groups), **scores.means()}
+        stamps += module.stamps(subset, len(scored))
     return {
         "name": config["name"],
         "identity": {
@@ -63,7 +63,7 @@ def summarise(
         },
         "config": config,
         "objective": {"name": config["monitor"], "value": objective},
-        "scores": sides,
+        "scores": subsets,
         "protocol": {
             "averaging": "per image, mean over images",
             "resolution": "each image's own size",
@@ -79,7 +79,7 @@ def summarise(
 
 
 def _test_protocol(data: LesionDataModule, test_data: LesionDataModule) -> dict[str, Any]:
-    """Says what the test side is where it is another data set."""
+    """Says what the test subset is where it is another data set."""
     if test_data is data:
         return {}
     left_out = {why: len(ids) for why, ids in test_data.split.left_out.items()}
@@ -98,7 +98,7 @@ def show(summary: dict[str, Any], run_dir: Path, evaluation: dict[str, Any] | No
         evaluation: The content of its `evaluation.json`. None: the test was not scored.
     """
     protocol = summary["protocol"]
-    scores = {side: values for side, values in summary["scores"].items() if values is not None}
+    scores = {subset: values for subset, values in summary["scores"].items() if values is not None}
     table = Table(title=f"Scores of {summary['name']}", title_style="bold", title_justify="left")
     tested = {} if evaluation is None else evaluation["scores"]
     has_intervals = any(score["low"] is not None for score in tested.values())

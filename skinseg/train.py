@@ -1,4 +1,4 @@
-"""Train a network, choose its best checkpoint on validation, score it on the test side.
+"""Train a network, choose its best checkpoint on validation, score it on the test subset.
 
 python -m skinseg.train +experiment=unet_resnet34
 """

@@ -77,8 +77,8 @@ class Sides:
     def train_batches(self, world_size: int) -> int:
         return 7
 
-    def scored_batches(self, side: str, world_size: int) -> int:
-        return {"val": 2, "test": 3}[side]
+    def scored_batches(self, subset: str, world_size: int) -> int:
+        return {"val": 2, "test": 3}[subset]
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ class Sides:
     ],
 )
 def test_limits_that_leave_nothing(limits: Plain, message: str | None) -> None:
-    sides: Any = Sides()
-    of_all = {f"limit_{side}_batches": 1.0 for side in ("train", "val", "test")}
+    subsets: Any = Sides()
+    of_all = {f"limit_{subset}_batches": 1.0 for subset in ("train", "val", "test")}
     asked = {"world_size": 1, "val_check_interval": 1.0, "check_val_every_n_epoch": 1, **of_all, **limits}
     trainer: Any = SimpleNamespace(**asked)
     if message is None:
-        _check_batches(trainer, sides, sides)
+        _check_batches(trainer, subsets, subsets)
         return
     with pytest.raises(SkinsegError, match=message):
-        _check_batches(trainer, sides, sides)
+        _check_batches(trainer, subsets, subsets)
 
 
 def test_the_cost_of_a_network_of_another_precision() -> None:

@@ -343,7 +343,7 @@ def in_a_spreadsheet(*, sep: str = ",", decimal: str = ".", **columns: Any) -> C
         (other_identity("settings"), "different settings of the scores"),
         (fewer_images, r"24 images and .*bad of 22; 2 are missing.*ISIC_0000022"),
         (other_identity("split"), "same images and masks, but say otherwise which images show one lesion"),
-        (other_identity("side"), "different sides .*other"),
+        (other_identity("side"), "different subsets .*other"),
         (without("identity"), "lacks 'identity'"),
         (lambda p: (p / "evaluations/bad/scores.csv").write_text(""), r"bad\S* cannot be read"),
         (
@@ -424,10 +424,10 @@ def test_seeds_of_a_sweep_are_one_method(sweep: Path, tmp_path: Path) -> None:
     both = (first + second) / 2
     assert entries["bce"]["scores"]["dice"]["mean"] == pytest.approx(both.mean())
     lesions = pd.read_csv(sweep / "seeds/bce_0/scores.csv").set_index("image_id")["group"].sort_index()
-    sides = [[first, second], [other]]
+    subsets = [[first, second], [other]]
     if both.mean() < other.mean():
-        sides.reverse()
-    expected = paired_runs(*sides, lesions, draws=500)
+        subsets.reverse()
+    expected = paired_runs(*subsets, lesions, draws=500)
     worse = content(tmp_path)["runs"][1]
     assert worse["p"] == pytest.approx(expected.p)
     assert "lesions and seeds" in content(tmp_path)["test"]
@@ -500,7 +500,7 @@ def test_a_job_without_whole_scores_is_left_out_of_a_sweep_and_refused_by_itself
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = {
-        "failed": '{"failed": {"what": "scoring the test side"}}',
+        "failed": '{"failed": {"what": "scoring the test subset"}}',
         "torn": '{"na',
         "list": "[]",
         "odd": '{"failed": true}',
@@ -610,7 +610,7 @@ def test_one_training_with_two_thresholds_is_refused(sweep: Path, tmp_path: Path
         what = [f"ckpt={sweep}/seeds/bce_0/checkpoints/best.ckpt", f"threshold={threshold}", "workers=0"]
         evaluate(compose([*what, "draws=200", f"run_dir={tmp_path / str(threshold)}"], "evaluate"))
     for pool in ("true", "false"):
-        with pytest.raises(SkinsegError, match=r"of one training .*chosen on the test side"):
+        with pytest.raises(SkinsegError, match=r"of one training .*chosen on the test subset"):
             compare(tmp_path, f"[{tmp_path}/0.3,{tmp_path}/0.5]", f"pool={pool}")
 
 

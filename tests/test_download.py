@@ -66,14 +66,14 @@ def picture(kind: str) -> bytes:
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[Mirror]:
-    """A mirror of the challenge of 2016 with two images a side."""
+    """A mirror of the challenge of 2016 with two images a subset."""
     folder = tmp_path / "mirror"
     number = 0
-    for side in ("Training", "Test"):
+    for subset in ("Training", "Test"):
         ids = [f"ISIC_{number + i:07d}" for i in (1, 2)]
         number += 2
         for what, ending, kind in (("Data", ".jpg", "JPEG"), ("GroundTruth", "_Segmentation.png", "PNG")):
-            name = f"ISBI2016_ISIC_Part1_{side}_{what}"
+            name = f"ISBI2016_ISIC_Part1_{subset}_{what}"
             path = folder / "challenges" / "2016" / f"{name}.zip"
             path.parent.mkdir(parents=True, exist_ok=True)
             with zipfile.ZipFile(path, "w") as archive:

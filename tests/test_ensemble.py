@@ -102,7 +102,7 @@ def test_no_image_of_the_folds_is_left_for_a_test(
 
 @pytest.mark.slow
 def test_seeds_are_tested_on_what_all_of_them_left(sweep: Path, tmp_path: Path) -> None:
-    """With the same split for all the test side is theirs, and its scores are of a method of its own."""
+    """With the same split for all the test subset is theirs, and its scores are of a method of its own."""
     data = sweep.parent / "ham10000"
     for seed in range(2):
         train_tiny(data, tmp_path / "runs" / str(seed), "test=false", f"seed={seed}", "data.split.seed=0")
@@ -137,7 +137,7 @@ def test_other_data_and_photographs(sweep: Path, tmp_path: Path) -> None:
 def test_an_image_of_any_members_training_is_none_of_the_test(sweep: Path, tmp_path: Path) -> None:
     """Two folds; that it was of a training counts more than that it chose an epoch or was tested."""
     joined = ensemble(tmp_path, f"[{sweep / '0'},{sweep / '1'}]")
-    sides = pd.DataFrame(read_checkpoint(joined, key="ckpt")["skinseg"]["sides"]).set_index("image_id")[
+    subsets = pd.DataFrame(read_checkpoint(joined, key="ckpt")["skinseg"]["sides"]).set_index("image_id")[
         "split"
     ]
     members = [
@@ -145,10 +145,10 @@ def test_an_image_of_any_members_training_is_none_of_the_test(sweep: Path, tmp_p
         .set_index("image_id")["split"]
         for fold in range(2)
     ]  # fmt: skip
-    assert len(sides) == 36
-    for image_id, side in sides.items():
+    assert len(subsets) == 36
+    for image_id, subset in subsets.items():
         there = {member[image_id] for member in members}
-        assert side == next(name for name in ("train", "val", "test") if name in there)
+        assert subset == next(name for name in ("train", "val", "test") if name in there)
 
 
 @pytest.mark.slow

@@ -326,7 +326,7 @@ def test_what_the_loader_is_told_of_other_data(place: Path, monkeypatch: pytest.
 def test_the_folder_describes_the_last_evaluation_alone(
     place: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
-    """Two checkpoints, then one on another side, then masks; what somebody else put there stays."""
+    """Two checkpoints, then one on another subset, then masks; what somebody else put there stays."""
     shutil.copytree(place / "run", place / "other")
     change(place / "other/checkpoints/best.ckpt", lambda c: c["skinseg"]["config"].update(run_dir="other"))
     both = f"ckpt=[{place / 'run/checkpoints/best.ckpt'},{place / 'other/checkpoints/best.ckpt'}]"
@@ -510,11 +510,11 @@ def test_other_data_without_what_was_trained_on(place: Path) -> None:
         evaluate(place, *other, "overlap=refuse", folder="refused")
     kept, evaluation = read(evaluate(place, *other, "overlap=keep", folder="kept"))
     assert len(kept) == 80
-    sides = pd.read_csv(place / "run/split.csv")["split"].value_counts()
+    subsets = pd.read_csv(place / "run/split.csv")["split"].value_counts()
     assert evaluation["stamps"] == [
         "CONTAMINATED: 60 of 80 images are of the data set of the training",
-        f"VALIDATION: a checkpoint was chosen on {sides['val']} of these 80 images",
-        f"TRAINING: the network was trained on {sides['train']} of these 80 images",
+        f"VALIDATION: a checkpoint was chosen on {subsets['val']} of these 80 images",
+        f"TRAINING: the network was trained on {subsets['train']} of these 80 images",
     ]
 
 
@@ -662,7 +662,7 @@ def test_words_of_a_training_are_not_said_of_masks_of_any_program(masks: Path) -
     assert "Split" not in said
     assert said["Set of images"].startswith(evaluation["identity"]["split"])
     page = (masks / "evaluation/report.html").read_text()
-    assert "est side" not in page
+    assert "est subset" not in page
     assert "How often these masks were scored is not recorded." in page
 
 
@@ -733,8 +733,8 @@ def test_ids_of_strata_and_split_files_are_those_of_the_files(
     assert scores["group"].tolist() == [*"aabb", "cc", "cc", "ISIC_0000006", "ISIC_0000007"]
     assert "8 of 9 image ids match the 8 images; these do not: ISIC_9." in caplog.text
     (masks / "evaluation").rename(masks / "first")
-    sides = ["Test "] * 4 + ["train"] * 4
-    pd.DataFrame({"Image ID": ids, "Split": sides}).to_csv(masks / "sides.csv", index=False)
+    subsets = ["Test "] * 4 + ["train"] * 4
+    pd.DataFrame({"Image ID": ids, "Split": subsets}).to_csv(masks / "sides.csv", index=False)
     for folder in ("truth", "predictions"):
         for index in range(4, 8):
             (masks / folder / f"ISIC_{index:07d}_segmentation.png").rename(masks / f"{folder}_{index}.png")

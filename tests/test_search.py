@@ -108,7 +108,7 @@ class Children:
 
 
 def summary(score: float) -> dict[str, Any]:
-    """What a trial leaves; its test side holds nothing that a search may use."""
+    """What a trial leaves; its test subset holds nothing that a search may use."""
     training = {"steps": 1, "seconds": 17.5}
     return {"objective": {"value": score}, "training": training, "scores": {"test": {"dice": 1 - score}}}
 
@@ -151,7 +151,7 @@ class TestRefused:
         [
             (["search.trials=0"], r"search\.trials=0: expected more than 0"),
             (["search.jobs=0"], r"search\.jobs=0: expected more than 0"),
-            (["test=true"], "never scores the test side; leave it out"),
+            (["test=true"], "never scores the test subset; leave it out"),
             (["ckpt_path=a.ckpt"], "each trial of a search starts anew"),
             (["find=lr"], r"find=lr: would replace optimizer\.lr"),
             (["monitor=train/loss", "mode=min"], "never on the images that it is trained or scored on"),
@@ -520,7 +520,7 @@ def test_a_search_with_a_pruned_and_a_failing_trial(write_ham: WriteHam, tmp_pat
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["scores"]["test"] is None
         assert summary["objective"]["value"] == pytest.approx(trials["score"][number], abs=1e-6)
-        assert not (folder / "scores.csv").exists()  # those of the test side
+        assert not (folder / "scores.csv").exists()  # those of the test subset
     # One split for all, and what was found can be trained as it is written.
     assert len({(tmp_path / f"search/trials/{n}/split.csv").read_text() for n in (0, 1)}) == 1
     best = yaml.safe_load((tmp_path / "search/best.yaml").read_text())

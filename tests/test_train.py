@@ -151,7 +151,7 @@ def test_a_training_ends_as_an_evaluation_of_its_best_checkpoint_does(
     assert ours["scorings"] is None if overrides else ours["scorings"]["count"] == 1
     (line,) = (folder / "test_scorings.jsonl").read_text().splitlines()
     assert json.loads(line)["command"] == "train"
-    if overrides:  # the images are those of the training, which no side of the split is
+    if overrides:  # the images are those of the training, which no subset of the split is
         assert {stamp.split(":")[0] for stamp in ours["stamps"]} == {"OVERFIT", "TRAINING"}
         return
     again = tmp_path / "again"
@@ -223,7 +223,7 @@ def test_learns_a_handful_of_images_by_heart(train: Train) -> None:
 
 
 def test_scores_of_a_part_are_stamped(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the picture, too; and the log of test scorings does not take them for those of the whole side."""
+    """On the picture, too; and the log of test scorings does not take them for those of the whole subset."""
     headings: list[str] = []
     original = panels.draw_panels
     monkeypatch.setattr(
@@ -712,9 +712,9 @@ class Broken(Callback):
     ("hook", "what"),
     [
         ("on_fit_end", "its end"),
-        ("on_validation_start", "scoring the validation side"),
-        ("on_test_start", "scoring the test side"),
-        ("on_test_end", "scoring the test side"),
+        ("on_validation_start", "scoring the validation subset"),
+        ("on_test_start", "scoring the test subset"),
+        ("on_test_end", "scoring the test subset"),
     ],
 )
 def test_what_fails_after_the_fit_leaves_what_is_known(

@@ -76,7 +76,7 @@ def take_weights(net: LesionNet, checkpoint: dict[str, Any], *, key: str) -> Non
     """Gives a network the weights of a checkpoint, and the normalization that they were trained with.
 
     Args:
-        net: Of the checkpoint's architecture.
+        net: A net of the checkpoint's architecture.
         checkpoint: What `trusted_checkpoint` returned.
         key: The config key that named it, for the message.
 
@@ -102,12 +102,12 @@ def predictor(
 
     Args:
         net: What `load_net` returned.
-        record: Likewise.
+        record: The record that `load_net` returned.
         device: See `Predictor`.
-        precision: Likewise. None: that of the training.
-        batch_size: Likewise. None: that of the training.
-        num_workers: Likewise. None: as suits the machine.
-        max_megapixels: Likewise.
+        precision: See `Predictor`. None: that of the training.
+        batch_size: See `Predictor`. None: that of the training.
+        num_workers: See `Predictor`. None: as suits the machine.
+        max_megapixels: See `Predictor`.
 
     Raises:
         SkinsegError: A value is out of range, or the device is not there.

@@ -22,7 +22,7 @@ from skinseg.callbacks.quiet import unknown_arguments_as_errors
 from skinseg.callbacks.resizing import ProgressiveResizing
 from skinseg.config.schema import Node, Plain
 from skinseg.data.datamodule import LesionDataModule
-from skinseg.data.splits.whole import whole_test_side
+from skinseg.data.splits.whole import whole_test_subset
 from skinseg.errors import SkinsegError
 from skinseg.machine import check_folder
 from skinseg.models.deep_supervision import DeepSupervision
@@ -55,15 +55,15 @@ def data_source(key: str, node: Node, **extra: Any) -> LesionDataModule:
 
 
 def test_datamodule(config: Plain, data: LesionDataModule) -> LesionDataModule:
-    """Builds the data module of the test side: `test_data` without what `data` has too, or `data` itself."""
+    """Builds the data module of the test: `test_data` without what `data` has too, or `data` itself."""
     node = config["test_data"]
     if not node:
         return data
     if node.get("overfit") is not None or "split" in node:
         raise SkinsegError(
-            "test_data is the test side as a whole; leave out test_data.overfit and test_data.split."
+            "test_data is the test subset as a whole; leave out test_data.overfit and test_data.split."
         )
-    split = partial(whole_test_side, train=data.catalog, overlap=config["test_overlap"])
+    split = partial(whole_test_subset, train=data.catalog, overlap=config["test_overlap"])
     module = data_source("test_data", node, split=split, seed=config["seed"])
     module.preprocess = data.preprocess
     try:

@@ -87,10 +87,10 @@ def _launch_told(node: Node) -> Iterator[None]:
     """Says what Lightning finds wrong with the variables by which a process learns which of several it is.
 
     Args:
-        node: Of the trainer.
+        node: Node of the trainer.
 
     Raises:
-        SkinsegError: In place of an error about them.
+        SkinsegError: The trainer refuses its arguments.
     """
     try:
         yield
@@ -127,7 +127,7 @@ def _wrongly_launched(launcher: str, error: BaseException, node: Node) -> Skinse
     Args:
         launcher: The module of Lightning that knows what has started them.
         error: What it has raised.
-        node: Of the trainer.
+        node: Node of the trainer.
     """
     reason = f"{error} is not set" if isinstance(error, KeyError) else str(error).partition(" HINT: ")[0]
     asked = f"trainer.devices={node.get('devices', 'auto')} and trainer.num_nodes={node.get('num_nodes', 1)}"

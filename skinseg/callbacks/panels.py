@@ -24,11 +24,11 @@ _WIDTH = 300
 
 
 class PredictionPanels(Callback):
-    """Shows some validation images through training, and the best, median and worst of the test side.
+    """Shows some validation images through training, and the best, median and worst of the test subset.
 
     Args:
-        path: PNG of the test side.
-        images: How many validation images are followed.
+        path: PNG of the test subset.
+        images: Number of validation images that are followed.
         every_n_epochs: How often they are logged.
         columns: Images in each row of the PNG.
     """
@@ -104,7 +104,7 @@ class PredictionPanels(Callback):
 def predict_panel(
     trainer: L.Trainer, segmenter: LesionSegmenter, dataset: LesionDataset, row: int, caption: str
 ) -> Panel:
-    """Predicts one image of a scored side with the weights at hand.
+    """Predicts one image of a scored subset with the weights at hand.
 
     Args:
         trainer: Gives the precision of the run.

@@ -94,7 +94,7 @@ class ProgressiveResizing(Callback):
         Args:
             part: How much of the steps before the full size are done; from 1 on it is the full one.
             image_size: Full height and width, in pixels.
-            step: Of which the sides are multiples, in pixels.
+            step: Number of pixels that the sides are multiples of.
         """
         # The rounding of a share of steps must not delay a size by one of them.
         done = int(part * self.sizes + 1e-9)

@@ -16,26 +16,26 @@ from skinseg.models.segmenter import LesionSegmenter
 from skinseg.run.writing import write_csv
 
 
-def score_table(segmenter: LesionSegmenter, data: LesionDataModule, side: str) -> pd.DataFrame:
-    """Returns a row per image of a scored side.
+def score_table(segmenter: LesionSegmenter, data: LesionDataModule, subset: str) -> pd.DataFrame:
+    """Returns a row per image of a scored subset.
 
     Args:
         segmenter: After `trainer.validate` or `trainer.test`.
         data: The data module that it was scored on.
-        side: "val" or "test".
+        subset: "val" or "test".
 
     Returns:
         Columns image_id, group, diagnosis and the overlap metrics, sorted by image_id.
     """
-    scores = segmenter.scores[side]
-    ids = data.dataset(side).image_ids
+    scores = segmenter.scores[subset]
+    ids = data.dataset(subset).image_ids
     table = pd.DataFrame({"image_id": [ids[row] for row in scores.index], **scores.metrics})
     known = data.catalog.table[["image_id", "group", "diagnosis"]].fillna({"diagnosis": "unknown"})
     return known.merge(table, on="image_id").sort_values("image_id", ignore_index=True)
 
 
 class ScoreWriter(Callback):
-    """Writes the test side's per-image scores as CSV.
+    """Writes the test subset's per-image scores as CSV.
 
     Args:
         path: The file. Scores are in [0, 1], with all digits.

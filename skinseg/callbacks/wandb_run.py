@@ -14,10 +14,10 @@ __all__ = ["LogCheckpoint", "LogScoreTable", "wandb_logger"]  # by which older c
 
 
 class LogScoreTable(Callback):
-    """Logs the test side's per-image scores, and a table of the worst images with their photographs.
+    """Logs the test subset's per-image scores, and a table of the worst images with their photographs.
 
     Args:
-        images: How many of the worst are shown.
+        images: Number of the worst images that are shown.
     """
 
     def __init__(self, images: int = 16) -> None:

@@ -85,7 +85,7 @@ def check_changes(path: str, changes: Plain, target: str) -> Plain:
     """Compares changes of a node that is read later with the types of its constructor's arguments.
 
     Args:
-        path: Where they stand.
+        path: The key under which they stand.
         changes: Values by argument. Whether it has such an argument is left to whoever reads the node, and
             so is what lies within a node.
         target: Dotted path of the constructor.
@@ -111,7 +111,7 @@ def problems_without_import(config: Plain, schema: type = RootConfig) -> list[st
 
     Args:
         config: As in `check`.
-        schema: Likewise.
+        schema: As in `check`.
 
     Returns:
         All problems that `check` finds; none where the table of signatures lacks a constructor.
@@ -195,8 +195,8 @@ def _search_problems(config: Plain) -> Iterator[str]:
         )
     if config.get("test") is True:
         yield (
-            "test=true: a search chooses by validation and never scores the test side; leave it out, and set "
-            "test: false in a sweep of your own. The command in best.yaml scores what the search has found."
+            "test=true: a search chooses by validation and never scores the test subset; leave it out, and "
+            "set test: false in a sweep of your own. The command in best.yaml scores what the search found."
         )
     if config.get("ckpt_path") is not None:
         yield f"ckpt_path={config['ckpt_path']}: each trial of a search starts anew; leave it out."

@@ -68,7 +68,7 @@ class Command:
     """A command: what it takes, and the recipe that does it once all of that is known to be right.
 
     Args:
-        name: Of the command, whose configuration is `conf/<name>.yaml`.
+        name: Name of the command, whose configuration is `conf/<name>.yaml`.
         schema: Its root; see `check`.
         recipe: The module whose `run` does it, which is not imported before.
         checked: Returns a configuration with plain values as the recipe takes it, or raises SkinsegError.
@@ -179,7 +179,7 @@ def _refuse_options(arguments: Sequence[str]) -> None:
         problems.append(f"{option}: no such option; {hint}")
     if rest and not problems:  # argparse takes the words up to the next option, and no more
         options = ", ".join(word for word in arguments if word.startswith("-"))
-        problems.append(f"{pasted(*rest)}: the words stand together; write {options} before all of them.")
+        problems.append(f"{pasted(*rest)}: the overrides stand together; write {options} before all of them.")
     if problems:
         raise SkinsegError("\n".join(problems))
     if parsed.experimental_rerun is not None:
@@ -247,7 +247,7 @@ def _take_folders(config: DictConfig, own: Plain, hold: Hold) -> None:
     Args:
         config: What Hydra composed, with its own node.
         own: What the job sees of it.
-        hold: How the command has them.
+        hold: How the command holds them.
     """
     if hold == "not":
         with read_write(config.hydra):

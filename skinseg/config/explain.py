@@ -45,7 +45,7 @@ def explain(
         error: Hydra's.
         arguments: The command line.
         name: As in `Command`.
-        schema: Likewise.
+        schema: As in `Command`.
 
     Returns:
         A sentence for each problem; what only Hydra can tell in its own words.
@@ -120,10 +120,10 @@ def _problems_of(overrides: list[str], name: str, schema: type) -> list[str]:
 
 
 def _readable(overrides: Sequence[str], schema: type) -> tuple[list[str], list[str], list[str]]:
-    """Sorts out the words at which Hydra stops without a near one, of groups and of its own keys.
+    """Sorts out the overrides at which Hydra stops without a near one, of groups and of its own keys.
 
     Returns:
-        What is wrong with them, the words that are left, and the keys that are to be deleted.
+        What is wrong with them, the overrides that are left, and the keys that are to be deleted.
     """
     problems: list[str] = []
     left: list[str] = []

@@ -63,7 +63,7 @@ def compose_job(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
     Args:
         config: What Hydra composed of the command line.
-        overrides: Of the job, all of them.
+        overrides: All overrides of the job.
 
     Raises:
         HydraException: An override is refused, or an OmegaConfBaseException.
@@ -164,7 +164,7 @@ def as_the_job_sees_it(config: DictConfig, folder: Path) -> DictConfig:
 
     Args:
         config: What Hydra composed, with its own node. It becomes that of `HydraConfig`.
-        folder: Of the job's run.
+        folder: Folder of the job's run.
     """
     config = copy.deepcopy(config)
     with read_write(config), read_write(config.hydra.runtime), open_dict(config.hydra.runtime):

@@ -21,7 +21,7 @@ def entry_of(target: str, signature: Signature) -> dict[str, Any]:
     """Returns what the table is to hold of a target.
 
     Args:
-        target: In `KNOWN_LIBRARIES`.
+        target: A name in `KNOWN_LIBRARIES`.
         signature: As an import shows it.
     """
     hints = signature.types

@@ -71,7 +71,7 @@ def value_problems(config: Plain) -> Iterator[str]:
         yield f"threshold={threshold}: expected a probability between 0 and 1."
     yield from _missing_files(config)
     size = _at(config, "data.image_size")
-    if isinstance(size, list) and any(_is_number(side) and side < 1 for side in size):
+    if isinstance(size, list) and any(_is_number(pixels) and pixels < 1 for pixels in size):
         yield f"data.image_size={size}: expected a height and a width of 1 pixel or more."
     fold, folds = _at(config, "data.split.fold"), _at(config, "data.split.folds")
     if fold and folds is None and _at(config, "data.split.file") is None:

@@ -149,7 +149,7 @@ class RootConfig:
             the run, which then uses it and has it in its config.yaml. null: what is configured.
         threads: Threads of PyTorch on the CPU. null: PyTorch's choice.
         matmul_precision: "highest", "high" or "medium": float32 products on GPUs with tensor cores.
-        test: Score the test side at the end, with the best checkpoint: scores of each image, intervals,
+        test: Score the test subset at the end, with the best checkpoint: scores of each image, intervals,
             strata, predicted masks, a model card and a report.
         report: Write the report, a page; the rest of the test's results are written anyway.
         ckpt_path: A checkpoint to resume from: weights, optimizer, schedule, epoch.
@@ -164,7 +164,7 @@ class RootConfig:
         tags: Words to find the run by.
         notes: A sentence on the run.
         data: The LightningDataModule: reader, split, loaders.
-        test_data: Another data set, all of it the test side instead of that of `data`. Empty: none.
+        test_data: Another data set, all of it the test subset instead of that of `data`. Empty: none.
         test_overlap: "exclude" leaves images and lesions of `data` out of `test_data`; "refuse" ends the run.
         model: The network.
         loss: Training objective of (logits, masks).
@@ -172,8 +172,8 @@ class RootConfig:
             evaluation and prediction.
         augment: Augmentation of training images.
         mix: Mixing of the images of a training batch with one another. Empty: none.
-        optimizer: Of the parameters (partial).
-        scheduler: Of the optimizer and the number of steps (partial).
+        optimizer: Makes the optimizer of the parameters (partial).
+        scheduler: Makes the schedule of the optimizer and the number of steps (partial).
         trainer: lightning.Trainer without callbacks and loggers.
         callbacks: Callbacks by name; null leaves one out.
         logger: Loggers by name; null leaves one out.

@@ -29,7 +29,7 @@ from skinseg.scoring.appearance import contrast
 
 Severity = Literal["problem", "caution", "note"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "caution", "note")
-"""From worst to mildest: what has to be mended, what biases scores unless heeded, what is good to know."""
+"""From worst to mildest: what has to be corrected, what biases scores unless heeded, what is good to know."""
 
 MEASURES = (
     "lesion_share",
@@ -241,15 +241,15 @@ def _of_folders(known: pd.DataFrame) -> Iterator[Finding]:
 
 def _of_publisher(catalog: Catalog) -> Iterator[Finding]:
     table = catalog.table
-    side = table["publisher_split"].astype(str)
-    if both := table.loc[side.str.contains("+", regex=False), "image_id"].tolist():
-        of = "of the publisher's test side"
+    subset = table["publisher_split"].astype(str)
+    if both := table.loc[subset.str.contains("+", regex=False), "image_id"].tolist():
+        of = "of the publisher's test subset"
         text = f"{counted(len(both), f'image {of} is', f'images {of} are')} also in its Train"
         yield Finding("id_on_both_sides", "caution", text, both)
-    trained = set(table.loc[side.str.contains("train"), "group"])
-    leaks = table.loc[side.isin(["test", "val"]) & table["group"].isin(trained), "image_id"].tolist()
+    trained = set(table.loc[subset.str.contains("train"), "group"])
+    leaks = table.loc[subset.isin(["test", "val"]) & table["group"].isin(trained), "image_id"].tolist()
     if leaks:
-        of = "of the publisher's test side"
+        of = "of the publisher's test subset"
         text = counted(len(leaks), f"more image {of} shares", f"more images {of} share")
         text += " a lesion with its Train"
         yield Finding("lesion_on_both_sides", "caution", text, leaks)

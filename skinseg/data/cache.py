@@ -88,9 +88,9 @@ class Pixels:
     """Images and masks at the network's input size, by image id.
 
     Args:
-        image_ids: Of each row.
+        image_ids: The id of each row's image.
         layout: Shapes.
-        folder: Of the files, which are mapped when they are first needed, in each process for itself.
+        folder: Folder of the files, which are mapped when they are first needed, in each process for itself.
             None: `images` and `masks` are given.
         images: uint8 tensor of shape (rows, height, width, 3), RGB.
         masks: uint8 tensor of shape (rows, height, width), 0 or 1.

@@ -41,7 +41,7 @@ class Catalog:
             (`mask` is missing where there is none), `group` names the lesion (the unit that a split must
             not divide) and `group_source` who says so ("image": nobody, the image stands for itself).
             `diagnosis` is a key of `skinseg.data.diagnoses.DIAGNOSES`, missing where it is unknown or in
-            conflict, `diagnosis_term` the data set's own word. `publisher_split` is the publisher's side,
+            conflict, `diagnosis_term` the data set's own word. `publisher_split` is the publisher's subset,
             "train", "val", "test" or "train+test". `age` is in years (NaN: unknown), `width` and `height`
             are the image's, in pixels (0: not looked at).
         dropped: Image ids left out, by kind of problem (a key of `PROBLEMS`).
@@ -182,7 +182,7 @@ def _apart(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """Renames images that stand for themselves in one table and are called like a lesion of another one.
 
     Where nobody says what a group is, its name is taken for a lesion's: two lesions of one name are joined,
-    which a split can bear, rather than one put on two sides.
+    which a split can bear, rather than one put in two subsets.
     """
     alone = [
         set(table["group"][table["group_source"].eq("image") & table["group"].eq(table["image_id"])])

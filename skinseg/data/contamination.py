@@ -1,4 +1,4 @@
-"""What two data sets, or two sides of one, have in common."""
+"""What two data sets, or two subsets of one, have in common."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class LesionDataModule(L.LightningDataModule):
         on_missing_mask: The same for an image without a mask, or "keep": it stays in the catalog, and is
             neither trained on nor scored.
         on_missing_lesion: The same for an image of HAM10000 whose lesion id is not known, or "keep": it is
-            taken for a lesion of its own, which may put two views of one lesion on two sides.
+            taken for a lesion of its own, which may put two views of one lesion in two subsets.
         on_unreadable: The same for a file that cannot be decoded.
         on_mask_size: The same for a mask of other proportions than its image's. One of the same is resized.
         on_mask_format: The same for a mask that is not 8-bit grey or palette of 0 and 255.
@@ -129,7 +129,7 @@ class LesionDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         least = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0), "overfit": (overfit, 1)}
-        least |= {f"image_size[{i}]": (side, 1) for i, side in enumerate(image_size)}
+        least |= {f"image_size[{i}]": (pixels, 1) for i, pixels in enumerate(image_size)}
         for name, (value, lowest) in least.items():
             if value is not None and value < lowest:
                 raise SkinsegError(f"data.{name}={value}: expected {lowest} or more.")
@@ -197,7 +197,7 @@ class LesionDataModule(L.LightningDataModule):
 
     @cached_property
     def split(self) -> Split:
-        """Which image is on which side.
+        """Which image is in which subset.
 
         Raises:
             SkinsegError: The split refuses the catalog, or there is none.
@@ -240,15 +240,15 @@ class LesionDataModule(L.LightningDataModule):
         if empty:
             warn_of_empty_masks(empty, len(files), self.image_size)
 
-    def dataset(self, side: str) -> LesionDataset:
+    def dataset(self, subset: str) -> LesionDataset:
         """Returns the images of "train", "val" or "test"; only training images are augmented."""
         table = self.catalog.table
-        rows = table[table["image_id"].isin(self.split.ids("train" if self.overfit else side))]
+        rows = table[table["image_id"].isin(self.split.ids("train" if self.overfit else subset))]
         # A score by a mask that a network drew would be its agreement with itself.
-        assert side == "train" or self.overfit or not (rows["mask_source"] == PSEUDO).any()
+        assert subset == "train" or self.overfit or not (rows["mask_source"] == PSEUDO).any()
         if self.overfit:
             rows = rows.head(self.overfit)
-        train = side == "train"
+        train = subset == "train"
         return LesionDataset(
             rows,
             self.image_size,
@@ -260,17 +260,17 @@ class LesionDataModule(L.LightningDataModule):
             max_megapixels=self.max_megapixels,
         )
 
-    def stamps(self, side: str, scored: int) -> list[str]:
-        """Returns what has to stand beside every score and picture of a side; see `Split.stamps`.
+    def stamps(self, subset: str, scored: int) -> list[str]:
+        """Returns what has to stand beside every score and picture of a subset; see `Split.stamps`.
 
         Args:
-            side: "train", "val" or "test".
-            scored: How many of its images were scored.
+            subset: "train", "val" or "test".
+            scored: Number of its images that were scored.
         """
-        table, ids = self.catalog.table, self.dataset(side).image_ids
+        table, ids = self.catalog.table, self.dataset(subset).image_ids
         stamps = [*self.split.stamps, *drawn_stamps(table[table["image_id"].isin(ids)])]
         if scored < len(ids):
-            of = f"of the {len(ids):,} {side} images"
+            of = f"of the {len(ids):,} {subset} images"
             stamps.append(f"PARTIAL: {counted(scored, f'{of} was', f'{of} were')} scored")
         if self.overfit:
             stamps.append("OVERFIT: scored on the images that were trained on")
@@ -293,9 +293,9 @@ class LesionDataModule(L.LightningDataModule):
         """Returns how many batches an epoch has in each of so many processes."""
         return max(1, -(-len(self.dataset("train")) // world_size) // self.batch_size)
 
-    def scored_batches(self, side: str, world_size: int) -> int:
+    def scored_batches(self, subset: str, world_size: int) -> int:
         """Returns how many batches "val" or "test" has in each of so many processes."""
-        per_rank = -(-len(self.dataset(side)) // world_size)
+        per_rank = -(-len(self.dataset(subset)) // world_size)
         return -(-per_rank // self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -357,10 +357,10 @@ class LesionDataModule(L.LightningDataModule):
     def _changes_batches(self) -> bool:
         return isinstance(self.augment, DeviceAugment) or self.mix is not None
 
-    def _scored_loader(self, side: str) -> DataLoader[Any]:
-        dataset = self.dataset(side)
+    def _scored_loader(self, subset: str) -> DataLoader[Any]:
+        dataset = self.dataset(subset)
         if not len(dataset):
-            raise SkinsegError(f"The split has no {side} images; set data.split.{side} above 0.")
+            raise SkinsegError(f"The split has no {subset} images; set data.split.{subset} above 0.")
         return self._loader(dataset, self._sampler(dataset, shuffle=False))
 
     def _rows_done(self) -> int:
@@ -437,8 +437,8 @@ def warn_of_empty_masks(empty: int, masks: int, image_size: tuple[int, int]) -> 
     """Warns, once in a process, of masks without a lesion at the network's input size.
 
     Args:
-        empty: How many.
-        masks: Of how many.
+        empty: The number of empty masks.
+        masks: The number of all masks.
         image_size: Height and width in pixels.
     """
     height, width = image_size

@@ -175,7 +175,7 @@ def warn_of_workers(key: str, workers: int) -> None:
 
     Args:
         key: The config key that says how many, for the message.
-        workers: How many.
+        workers: Their number.
     """
     cores = usable_cores()
     if workers > cores:

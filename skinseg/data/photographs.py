@@ -63,8 +63,8 @@ class Frame:
     """How a photograph is seen.
 
     Attributes:
-        height: In pixels, upright.
-        width: In pixels, upright.
+        height: Height of the upright picture in pixels.
+        width: Width of the upright picture in pixels.
         turned: Whether its pixels are stored turned or mirrored, with an orientation that says so.
     """
 

@@ -30,9 +30,9 @@ class Comparison:
     Attributes:
         methods: At least one, in any order, as `methods_of` returns them.
         metric: What ranks them; of its values the greatest or the least is best.
-        draws: Of tests and intervals.
-        level: Of intervals.
-        seed: Of the draws.
+        draws: Number of resamples of tests and intervals.
+        level: Coverage of intervals.
+        seed: Seed of the resampling.
 
     Raises:
         SkinsegError: The metric has no best value but zero, is not there for all, or has no value on any
@@ -128,8 +128,8 @@ class Comparison:
         first = self.ranked[0]
         lesions = first.table["group"].nunique()
         splits = sorted({str(run.identity["split"]) for run in first.runs})
-        # Masks of any program need not be of a side of anything.
-        side = f": the {first.runs[0].identity['side']} side" if self._trained else ""
+        # Masks of any program need not be of a subset of anything.
+        subset = f": the {first.runs[0].identity['side']} subset" if self._trained else ""
         return {
             "kind": "comparison",
             "title": f"{len(self.methods)} methods by {METRICS[self.metric].label}"
@@ -151,8 +151,8 @@ class Comparison:
             "images": len(first.table),
             "lesions": int(lesions),
             "protocol": [
-                ["Images", f"{len(first.table):,} of {counted(lesions, 'lesion')}{side}"],
-                ["Split" if side else "Set of images", ", ".join(splits)],
+                ["Images", f"{len(first.table):,} of {counted(lesions, 'lesion')}{subset}"],
+                ["Split" if subset else "Set of images", ", ".join(splits)],
                 ["Data fingerprint", self._data()],
                 ["Averaging", "per image at its own size, mean over images; differences image by image"],
                 *([["Undefined", self._penalty(*self.metrics)]] if self._penalty(*self.metrics) else []),

@@ -26,9 +26,9 @@ def estimates(
     Args:
         table: A row per image: group and the metrics.
         metrics: Which ones.
-        draws: Of the bootstrap.
-        level: Of the intervals.
-        seed: Of the draws.
+        draws: Number of resamples of the bootstrap.
+        level: Coverage of the intervals.
+        seed: Seed of the resampling.
 
     Returns:
         By metric: mean, low, high (None where there is none), no_interval (see `no_interval`), n, undefined,
@@ -64,9 +64,9 @@ def by_strata(
     Args:
         table: A row per image with the label columns that `strata` adds.
         user: Further label columns by image_id. None: there are none.
-        draws: Of the bootstrap.
-        level: Of the intervals.
-        seed: Of the draws.
+        draws: Number of resamples of the bootstrap.
+        level: Coverage of the intervals.
+        seed: Seed of the resampling.
 
     Returns:
         For each column with two values or more: column, label, note, rows (value, images, lesions, small,
@@ -132,9 +132,9 @@ def describe_interval(
 
     Args:
         level: Coverage.
-        draws: Of the bootstrap.
-        lesions: How many there are.
-        least: Of fewer none is given; see `Metric.least_lesions`.
+        draws: Number of resamples of the bootstrap.
+        lesions: Number of lesions.
+        least: Smallest number of lesions of which one is given; see `Metric.least_lesions`.
         trainings: Whether there are several.
     """
     if lesions < least:
@@ -230,7 +230,7 @@ def interval_text(metric: str, score: Mapping[str, Any]) -> str:
     """Writes the interval of a score, or why there is none.
 
     Args:
-        metric: Of `METRICS`.
+        metric: A key of `METRICS`.
         score: One of what `estimates` returned.
     """
     ends = [score["low"], score["high"]]
@@ -244,7 +244,7 @@ def weaker(evaluation: Mapping[str, Any], most: int = 5) -> list[str]:
 
     Args:
         evaluation: The content of `evaluation.json`.
-        most: How many lines.
+        most: Number of lines.
     """
     lines = []
     for row in weakest(evaluation["strata"], evaluation["scores"]["dice"]["mean"])[:most]:

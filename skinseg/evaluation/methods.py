@@ -149,7 +149,7 @@ def _check_trainings(runs: Sequence[ScoredRun]) -> None:
         if other is not run:
             raise SkinsegError(
                 f"runs: {other.folder} and {run.folder} are of one training ({training}): the better of two "
-                "checkpoints or thresholds would be chosen on the test side. Leave one out; choose on "
+                "checkpoints or thresholds would be chosen on the test subset. Leave one out; choose on "
                 f"validation: {how_to_evaluate(Path(training), 'side=val')}"
             )
 

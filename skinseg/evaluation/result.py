@@ -25,7 +25,7 @@ from skinseg.evaluation import content
 from skinseg.evaluation.card import model_card
 from skinseg.evaluation.gallery import describe, extremes, gallery_image, prediction_file
 from skinseg.evaluation.rows import Scored
-from skinseg.evaluation.side import Side, is_test, training_stamps
+from skinseg.evaluation.subset import Subset, is_test, training_stamps
 from skinseg.report.evaluation_page import evaluation_page
 from skinseg.report.page import GalleryImage
 from skinseg.report.wording import percent
@@ -75,22 +75,22 @@ class Result:
     """What was scored, and how.
 
     Attributes:
-        settings: How.
-        side: The images.
+        settings: How they were scored.
+        subset: The images.
         scored: Their scores.
         folder: Where the evaluation is written; `masks/` is there already.
         source: The folder of the images where they are no data set's; None: they are.
-        is_divided: Whether the images are a side of a split.
+        is_divided: Whether the images are a subset of a split.
         predictions: The folder of the masks that were scored; None where a network was.
         user: The user's strata; None: there are none.
-        threshold: Of the probabilities; None where masks were scored.
+        threshold: Threshold of the probabilities; None where masks were scored.
         threshold_origin: Who chose it.
         threshold_asked: What was asked for in place of that of the run; None: nothing.
         checkpoint: None where masks were scored, or where a training kept none.
         record: What the checkpoint carries; None where masks were scored.
         costs: parameters, gflops, images_per_second, training_seconds and training_steps, as far as known.
         device: Where `images_per_second` was measured.
-        own_data: Whether the side is one of the run's own split.
+        own_data: Whether the subset is one of the run's own split.
         run_dir: The run folder, where the checkpoint lies in one.
         weights: What the run says of the weights that it scored itself. "": nothing.
         max_megapixels: Most millions of pixels of a picture.
@@ -98,7 +98,7 @@ class Result:
     """
 
     settings: Settings
-    side: Side
+    subset: Subset
     scored: Scored
     folder: Path
     source: Path | None = None
@@ -124,7 +124,7 @@ class Result:
 
         The columns at the front are those of `skinseg.callbacks.scores.score_table`.
         """
-        known = self.side.table[list(_KNOWN)]
+        known = self.subset.table[list(_KNOWN)]
         table = strata(known.merge(self.scored.table, on="image_id", validate="one_to_one"))
         front = ["image_id", "group", "diagnosis", *OVERLAP_METRICS]
         return table[[*front, *table.columns.difference(front, sort=False)]]
@@ -132,7 +132,7 @@ class Result:
     @property
     def is_test(self) -> bool:
         """Whether these are scores of a test."""
-        return is_test(self.record, self.side)
+        return is_test(self.record, self.subset)
 
     @property
     def metrics(self) -> list[str]:
@@ -174,7 +174,7 @@ class Result:
             "images": len(table),
             "lesions": lesions,
             "protocol": self._protocol(datasets, lesions),
-            "left_out": dict(self.side.left_out),
+            "left_out": dict(self.subset.left_out),
             "identity": self._identity(),
             "config": None if self.record is None else self.record.config_written,
             "strata": content.by_strata(table, self.user, **how),
@@ -184,7 +184,7 @@ class Result:
             "scorings": self._scorings(),
             "costs": dict(self.costs),
             "cost": self._cost(),
-            "licences": sorted(self.side.table["licence"].dropna().unique()),
+            "licences": sorted(self.subset.table["licence"].dropna().unique()),
             "files": [
                 [what, name]
                 for what, name in (
@@ -206,7 +206,7 @@ class Result:
                 checkpoint=None if self.checkpoint is None else self.checkpoint.name,
                 threshold=self.threshold,
                 threshold_origin=self.threshold_origin,
-                split=self.side.split,
+                split=self.subset.split,
                 image_set=digest(self.table["image_id"]),
                 data=self.data_fingerprint,
                 images=len(self.table),
@@ -218,7 +218,7 @@ class Result:
         """Writes all files but the provenance and the masks, which lie there already."""
         write_csv(self.folder / "scores.csv", self.table)
         # Where the photographs lie here, for pictures of a comparison.
-        write_csv(self.folder / "files.csv", self.side.table[["image_id", "image", "mask"]])
+        write_csv(self.folder / "files.csv", self.subset.table[["image_id", "image", "mask"]])
         if self.evaluation["calibration"] is not None:
             write_csv(self.folder / "calibration.csv", pd.DataFrame(self.evaluation["calibration"]["bins"]))
         write_json(self.folder / "evaluation.json", self.evaluation)
@@ -255,7 +255,7 @@ class Result:
         console.print(f"\nReport: {self.folder / 'report.html'}")
 
     def _stamps(self) -> list[str]:
-        stamps = [*self.side.stamps, *training_stamps(self.record, self.side)]
+        stamps = [*self.subset.stamps, *training_stamps(self.record, self.subset)]
         if self.record is not None:
             stamps += [stamp for stamp in self.record.stamps if stamp not in stamps]
             if self.record.config["data"]["overfit"]:
@@ -263,25 +263,25 @@ class Result:
         return stamps
 
     def _where(self, datasets: str) -> str:
-        """Says of what the images are: of a side of a split, a folder or a data set."""
+        """Says of what the images are: of a subset of a split, a folder or a data set."""
         if self.is_divided:
-            return f"the {self.side.name} side of {datasets}"
+            return f"the {self.subset.name} subset of {datasets}"
         return datasets if self.source is None else f"the folder {self.source.resolve().name}"
 
     def _protocol(self, datasets: str, lesions: int) -> list[list[str]]:
-        table, side, settings = self.table, self.side, self.settings
-        alone = int((side.table["group_source"] == "image").sum())
-        turned = int(table["image_id"].isin(side.catalog.notes.get("turned", [])).sum())
+        table, subset, settings = self.table, self.subset, self.settings
+        alone = int((subset.table["group_source"] == "image").sum())
+        turned = int(table["image_id"].isin(subset.catalog.notes.get("turned", [])).sum())
         sizes = table.groupby(["width", "height"]).size().sort_values(ascending=False)
         frames = [f"{width}x{height}" for width, height in sizes.index[:3]]
         frames += [counted(len(sizes) - 3, "more size")] if len(sizes) > 3 else []
         rows = [
             ["Images", f"{len(table):,} of {counted(lesions, 'lesion')}: {self._where(datasets)}"],
             *([["Lesions", counted(alone, *_ALONE)]] if alone else []),
-            ["Split" if self.is_divided else "Set of images", f"{side.split}, by {side.group_key}"],
+            ["Split" if self.is_divided else "Set of images", f"{subset.split}, by {subset.group_key}"],
             *(
                 ["Left out", f"{counted(len(ids), 'image')} ({why.replace('_', ' ')})"]
-                for why, ids in side.left_out.items()
+                for why, ids in subset.left_out.items()
             ),
             *([["Orientation", counted(turned, *_TURNED)]] if turned else []),
             ["Resolution", f"each image's own size ({', '.join(frames)})"],
@@ -334,8 +334,8 @@ class Result:
         """What a comparison needs to know: which images, and which method."""
         settings = {key: getattr(self.settings, key) for key in ("tolerance_px", "tolerance_percent", "bins")}
         identity = {
-            "side": self.side.name,
-            "split": self.side.split,
+            "side": self.subset.name,
+            "split": self.subset.split,
             "data": self.data_fingerprint,
             "settings": ", ".join(f"{key}={value:g}" for key, value in settings.items()),
         }
@@ -351,8 +351,8 @@ class Result:
         return {**identity, "training": trained["run_dir"], **method_of}
 
     def _agreement(self) -> pd.DataFrame:
-        catalog = self.side.catalog
-        kept = catalog.annotations["image_id"].isin(self.side.table["image_id"])
+        catalog = self.subset.catalog
+        kept = catalog.annotations["image_id"].isin(self.subset.table["image_id"])
         kept &= catalog.annotations["mask_source"] != PSEUDO
         several = type(catalog)(catalog.table, annotations=catalog.annotations[kept])
         return agreement(several, self.max_megapixels)
@@ -383,7 +383,7 @@ class Result:
         return rows
 
     def _gallery(self) -> list[GalleryImage]:
-        files = self.side.table[["image_id", "image", "mask"]]
+        files = self.subset.table[["image_id", "image", "mask"]]
         chosen = extremes(self.table, self.settings.gallery).merge(files, on="image_id")
         pictures = []
         for found in chosen.to_dict("records"):
@@ -398,7 +398,7 @@ class Result:
     def card_beside(self) -> Path | None:
         """Where the card stands beside the checkpoint; None of scores that are not what it is known by.
 
-        Those are of its own test side, with a threshold that was not picked by hand.
+        Those are of its own test subset, with a threshold that was not picked by hand.
         """
         by_hand = isinstance(self.threshold_asked, float)
         if self.checkpoint is None or self.run_dir is None or not self.own_data or by_hand:

@@ -55,9 +55,9 @@ class Options:
 
     Attributes:
         threshold: Lesion is where the probability is at least this.
-        tolerance_px: Of the normalised surface Dice, in pixels.
-        tolerance_percent: In percent of the diagonal.
-        bins: Of the calibration.
+        tolerance_px: Tolerance of the normalised surface Dice, in pixels.
+        tolerance_percent: The same, in percent of the diagonal.
+        bins: Number of bins of the calibration.
         masks: Folder for the predicted masks; None: they are not kept.
         appearance: Also measure what the photograph shows.
         max_megapixels: Most millions of pixels of a picture.
@@ -143,7 +143,7 @@ class Scorer:
     To be closed, or used as a context.
 
     Args:
-        options: How.
+        options: How they are scored.
         workers: Processes; 0: this one.
         advance: Called after each image.
     """
@@ -187,7 +187,7 @@ def score_images(
 
     Args:
         jobs: The images.
-        options: How.
+        options: How they are scored.
         workers: Processes; 0: this one.
         advance: Called after each image.
 
@@ -226,7 +226,7 @@ def best_threshold(
     """Finds the threshold of the largest mean Dice.
 
     Args:
-        jobs: Images of the validation side, with probabilities.
+        jobs: Images of the validation subset, with probabilities.
         workers: Processes.
         advance: Called after each image.
         max_megapixels: Most millions of pixels of a mask.
@@ -267,7 +267,7 @@ class _Mapping(Generic[T]):
     """Maps jobs in order, in this process or in others.
 
     Args:
-        function: Of a job.
+        function: What is done with a job.
         workers: Processes; 0: this one.
     """
 

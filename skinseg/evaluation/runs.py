@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """One network's scores on a side.
+    """One network's scores on a subset.
 
     Attributes:
-        folder: Of the evaluation, or of the run that scored its own test side.
-        name: Of the run.
-        identity: side, split, data (None: truth not named), training (None: not known), settings of the
+        folder: Folder of the evaluation, or of the run that scored its own test subset.
+        name: Name of the run.
+        identity: subset, split, data (None: truth not named), training (None: not known), settings of the
             scores (None: overlap alone was scored), method, seed, fold.
         table: A row per image: image_id, group and metrics, sorted by image_id. Distances to an empty mask
             have the values of `with_penalties`.
@@ -124,7 +124,7 @@ def how_to_evaluate(folder: Path, *words: str) -> str:
     """Returns the command that scores a run, its best checkpoint left open where that is not there.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         words: Further overrides.
     """
     best = folder / "checkpoints" / "best.ckpt"

@@ -20,12 +20,12 @@ _SIDES = ("test", "val", "train")
 def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_dir: str) -> dict[str, Any]:
     """Makes the checkpoint of an ensemble.
 
-    An image, with its lesion, is on the train side if it was for any member, else on the val side if it was
-    for any: only what all of them left for the test is left for a test of the ensemble.
+    An image, with its lesion, is in the train subset if it was for any member, else in the val subset if it
+    was for any: only what all of them left for the test is left for a test of the ensemble.
 
     Args:
         members: By the path that a person named, what `checkpoint.read_checkpoint` returned.
-        name: Of the ensemble, in place of the runs' names.
+        name: Name of the ensemble, in place of the runs' names.
         run_dir: Its folder.
 
     Returns:
@@ -62,7 +62,7 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
                 f"({words[1]}), or with other arguments. One predictor has one; take runs that agree in it."
             )
     leaky = any(record.config["data"]["split"]["unit"] == "image" for record in records.values())
-    split = Split(_sides(records, by="image_id" if leaky else "group"), unit="image" if leaky else "lesion")
+    split = Split(_subsets(records, by="image_id" if leaky else "group"), unit="image" if leaky else "lesion")
     config = {
         **first,
         "name": name,
@@ -86,7 +86,7 @@ def join_checkpoints(members: Mapping[str, dict[str, Any]], *, name: str, run_di
     return {"skinseg": joined, "state_dict": state}
 
 
-def _sides(records: Mapping[str, RunRecord], *, by: str) -> pd.DataFrame:
+def _subsets(records: Mapping[str, RunRecord], *, by: str) -> pd.DataFrame:
     table = pd.concat([record.subsets for record in records.values()], ignore_index=True)
     groups = table.groupby("image_id")["group"].nunique()
     if (groups > 1).any():

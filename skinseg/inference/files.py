@@ -154,7 +154,7 @@ def check_complete(predicted: Iterable[str], expected: Iterable[str], folder: Pa
     Args:
         predicted: Image ids of the predictions.
         expected: Image ids of the truth.
-        folder: Of the predictions, for the message.
+        folder: Folder of the predictions, for the message.
         where: What the truth is, for the message.
 
     Raises:

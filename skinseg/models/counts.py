@@ -44,11 +44,11 @@ class ImageCounts(Metric):
 
 
 @dataclass(frozen=True)
-class SideScores:
-    """Scores of one side of the split, a value per image.
+class SubsetScores:
+    """Scores of one subset of the split, a value per image.
 
     Attributes:
-        index: int64 array of shape (n,): rows of the side's data set, ascending.
+        index: int64 array of shape (n,): rows of the subset's data set, ascending.
         metrics: For each of `OVERLAP_METRICS` a float64 array of shape (n,), in [0, 1].
     """
 

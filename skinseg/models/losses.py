@@ -191,7 +191,7 @@ class UnifiedFocal(nn.Module):
     Args:
         weight: The paper's lambda, in [0, 1].
         delta: In (0, 1); above 0.5 it favours sensitivity.
-        gamma: In [0, 1).
+        gamma: Value in [0, 1).
         smooth: As in `Tversky`.
 
     Raises:

@@ -20,7 +20,7 @@ class LesionNet(nn.Module):
         channels_last: Use the memory layout NHWC.
 
     Attributes:
-        mean: Of R, G and B, of values in [0, 255]; shape (1, 3, 1, 1).
+        mean: Means of R, G and B in [0, 255]; shape (1, 3, 1, 1).
         std: Their standard deviation, likewise.
     """
 

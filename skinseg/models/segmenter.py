@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from skinseg.errors import SkinsegError
-from skinseg.models.counts import ImageCounts, SideScores, confusion_counts
+from skinseg.models.counts import ImageCounts, SubsetScores, confusion_counts
 from skinseg.models.deep_supervision import DeepSupervision
 from skinseg.models.net import LesionNet, resize
 from skinseg.models.schedulers import StepAtValidation
@@ -90,7 +90,7 @@ class LesionSegmenter(L.LightningModule):
         self.deep_supervision = deep_supervision
         self.record = record or {}
         self.counts = nn.ModuleDict({"val": ImageCounts(), "test": ImageCounts()})
-        self.scores: dict[str, SideScores] = {}
+        self.scores: dict[str, SubsetScores] = {}
         self.seconds_before = 0.0  # of training, by the run that is resumed
         self._fit_began = time.monotonic()
         self.watch = LossWatch(every=1)
@@ -344,10 +344,10 @@ class LesionSegmenter(L.LightningModule):
                 "of an epoch (best.ckpt)."
             )
 
-    def _evaluate(self, side: str, batch: dict[str, Any]) -> list[Tensor]:
+    def _evaluate(self, subset: str, batch: dict[str, Any]) -> list[Tensor]:
         logits = self(batch["image"]).float()
         loss = self.loss(logits, batch["mask"])
-        self.log(f"{side}/loss", loss, on_epoch=True, batch_size=len(logits), sync_dist=True)
+        self.log(f"{subset}/loss", loss, on_epoch=True, batch_size=len(logits), sync_dist=True)
         probabilities = torch.sigmoid(logits)
         truths: list[Tensor] = batch["truth"]
         counts = torch.empty(len(truths), 4, dtype=torch.int64, device=logits.device)
@@ -358,21 +358,21 @@ class LesionSegmenter(L.LightningModule):
             native.update(zip(rows, resized, strict=True))
             predicted = resized >= self.net.threshold
             counts[rows] = confusion_counts(torch.stack([truths[row] for row in rows]), predicted)
-        self._counts(side).update(batch["index"], counts)
+        self._counts(subset).update(batch["index"], counts)
         return [native[row] for row in range(len(truths))]
 
-    def _finish(self, side: str) -> None:
-        counts = self._counts(side)
+    def _finish(self, subset: str) -> None:
+        counts = self._counts(subset)
         index, table = counts.compute()
         counts.reset()
-        self.scores[side] = SideScores(index, overlap_scores(*table.T))
-        means = self.scores[side].means()
+        self.scores[subset] = SubsetScores(index, overlap_scores(*table.T))
+        means = self.scores[subset].means()
         for name in OVERLAP_METRICS:
             # Every rank has gathered the counts of all, so there is nothing to reduce.
-            self.log(f"{side}/{name}", means[name], prog_bar=name == "dice", rank_zero_only=False)
+            self.log(f"{subset}/{name}", means[name], prog_bar=name == "dice", rank_zero_only=False)
 
-    def _counts(self, side: str) -> ImageCounts:
-        counts = self.counts[side]
+    def _counts(self, subset: str) -> ImageCounts:
+        counts = self.counts[subset]
         assert isinstance(counts, ImageCounts)
         return counts
 

@@ -103,13 +103,15 @@ def _show(members: Sequence[str], record: Plain, target: Path) -> None:
     console.print(f"{counted(len(members), 'member')}:")
     for path in members:
         console.print(f"  {path}")
-    sides: dict[str, Any] = {side: record["sides"]["split"].count(side) for side in ("train", "val", "test")}
+    subsets: dict[str, Any] = {
+        subset: record["sides"]["split"].count(subset) for subset in ("train", "val", "test")
+    }
     console.print(
-        f"{counted(sides['train'], 'image was', 'images were')} in the training of a member, "
-        f"{sides['val']:,} chose the epoch of one, {sides['test']:,} neither."
+        f"{counted(subsets['train'], 'image was', 'images were')} in the training of a member, "
+        f"{subsets['val']:,} chose the epoch of one, {subsets['test']:,} neither."
     )
     command = command_line("skinseg.evaluate", override("ckpt", target))
-    if sides["test"]:
+    if subsets["test"]:
         console.print(f"Score it on those: {command}")
     else:
         console.print(

@@ -25,7 +25,7 @@ from skinseg.data.readers.folders import read_folders
 from skinseg.errors import SkinsegError
 from skinseg.evaluation.result import Result, Settings, run_folder
 from skinseg.evaluation.rows import Job, Options, Scored, best_threshold, score_images, workers_for
-from skinseg.evaluation.side import Side, is_test, listed_side, other_side, strata_of, trained_side
+from skinseg.evaluation.subset import Subset, is_test, listed_subset, other_subset, strata_of, trained_subset
 from skinseg.inference.files import check_complete, find_mask_files, find_photographs
 from skinseg.models.cost import network_cost
 from skinseg.names import folder_name, shown
@@ -64,20 +64,22 @@ def run(config: Plain) -> list[Path]:
         return [_evaluate_folder(config, root, user)]
     paths = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
     records = [_record(path, config["trust"]) for path in paths]
-    sides = [_side(config, record) for record in records]
-    users = [strata_of(user, side, config["strata"]) for side in sides]
-    tests = [is_test(record, side) for record, side in zip(records, sides, strict=True)]
+    subsets = [_subset(config, record) for record in records]
+    users = [strata_of(user, subset, config["strata"]) for subset in subsets]
+    tests = [is_test(record, subset) for record, subset in zip(records, subsets, strict=True)]
     _refuse_choice_on_test([r for r, test in zip(records, tests, strict=True) if test])
     for path, test in zip(paths, tests, strict=True):
         if test and (run_dir := run_folder(Path(path).expanduser())) is not None:
             check_log(run_dir)
     folders = []
     with afresh(root, "evaluate", _read_later(config)):
-        for number, (path, record, side, own) in enumerate(zip(paths, records, sides, users, strict=True)):
+        for number, (path, record, subset, own) in enumerate(
+            zip(paths, records, subsets, users, strict=True)
+        ):
             called = folder_name(str(record.config["name"]))[:_LONGEST]
             folder = root if len(paths) == 1 else root / f"{number}_{called}"
             place = Path(path).expanduser()
-            folders.append(_evaluate_checkpoint(config, place, side, folder, own))
+            folders.append(_evaluate_checkpoint(config, place, subset, folder, own))
     if len(folders) > 1:
         log.info("\nTo compare them: %s", command_line("skinseg.compare", override("runs", str(root))))
     return folders
@@ -107,7 +109,7 @@ def _refuse_choice_on_test(tested: list[RunRecord]) -> None:
 def _evaluate_checkpoint(
     config: Plain,
     path: Path,
-    side: Side,
+    subset: Subset,
     folder: Path,
     user: pd.DataFrame | None,
 ) -> Path:
@@ -123,7 +125,7 @@ def _evaluate_checkpoint(
         num_workers=loading.get("num_workers"),
         max_megapixels=limit,
     )
-    workers = _workers(config, side)
+    workers = _workers(config, subset)
     seconds = 0.0
 
     def jobs(table: pd.DataFrame) -> Iterator[Job]:
@@ -157,14 +159,14 @@ def _evaluate_checkpoint(
         folder / "masks",
         max_megapixels=limit,
     )
-    with _progress(f"Scoring {counted(len(side.table), 'image')}", len(side.table)) as advance:
-        scored = score_images(jobs(side.table), options, workers=workers, advance=advance)
+    with _progress(f"Scoring {counted(len(subset.table), 'image')}", len(subset.table)) as advance:
+        scored = score_images(jobs(subset.table), options, workers=workers, advance=advance)
     height, width = record.config["data"]["image_size"]
     run_dir = run_folder(path)
     training_costs, weights = _told_by(run_dir)
     own_data = config["data"] is None and config["truth"] is None
     result = Result(
-        **_common(config, side, scored, folder, user),
+        **_common(config, subset, scored, folder, user),
         is_divided=own_data or config["split_file"] is not None,
         threshold=threshold,
         threshold_origin=origin,
@@ -173,7 +175,7 @@ def _evaluate_checkpoint(
         record=record,
         costs={
             **network_cost(net.network, (height, width)),
-            "images_per_second": len(side.table) / seconds,
+            "images_per_second": len(subset.table) / seconds,
             **training_costs,
         },
         device=str(predictor.device),
@@ -188,12 +190,14 @@ def _evaluate_checkpoint(
 def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> Path:
     source = Path(config["predictions"]).expanduser()
     predictions = find_mask_files(source, "predictions")
-    side = _side(config, None)
+    subset = _subset(config, None)
     limit = _max_megapixels(config, None)
-    user = strata_of(user, side, config["strata"])
-    where = f"truth={config['truth']}" if config["truth"] is not None else f"the {side.name} side of the data"
-    check_complete(predictions, side.table["image_id"], source, where=where)
-    ids, images, masks = (side.table[column].tolist() for column in ("image_id", "image", "mask"))
+    user = strata_of(user, subset, config["strata"])
+    where = (
+        f"truth={config['truth']}" if config["truth"] is not None else f"the {subset.name} subset of the data"
+    )
+    check_complete(predictions, subset.table["image_id"], source, where=where)
+    ids, images, masks = (subset.table[column].tolist() for column in ("image_id", "image", "mask"))
     jobs = (
         Job(image_id, image if isinstance(image, str) else None, mask, predictions[image_id])
         for image_id, image, mask in zip(ids, images, masks, strict=True)
@@ -205,10 +209,10 @@ def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> 
         max_megapixels=limit,
     )
     with afresh(folder, "evaluate", _read_later(config)):
-        with _progress(f"Scoring {counted(len(side.table), 'mask')}", len(side.table)) as advance:
-            scored = score_images(jobs, options, workers=_workers(config, side), advance=advance)
+        with _progress(f"Scoring {counted(len(subset.table), 'mask')}", len(subset.table)) as advance:
+            scored = score_images(jobs, options, workers=_workers(config, subset), advance=advance)
         result = Result(
-            **_common(config, side, scored, folder, user),
+            **_common(config, subset, scored, folder, user),
             is_divided=config["split_file"] is not None,
             predictions=source,
             max_megapixels=limit,
@@ -217,12 +221,12 @@ def _evaluate_folder(config: Plain, folder: Path, user: pd.DataFrame | None) -> 
 
 
 def _common(
-    config: Plain, side: Side, scored: Scored, folder: Path, user: pd.DataFrame | None
+    config: Plain, subset: Subset, scored: Scored, folder: Path, user: pd.DataFrame | None
 ) -> dict[str, Any]:
     """What is said of a checkpoint and of masks alike; see `Result`."""
     return {
         "settings": Settings.of(config),
-        "side": side,
+        "side": subset,
         "scored": scored,
         "folder": folder,
         "source": None if config["truth"] is None else Path(config["truth"]).expanduser(),
@@ -250,7 +254,7 @@ def _read_later(config: Plain) -> dict[str, str | None]:
     return {key: config[key] for key in ("predictions", "images", "truth")}
 
 
-def _side(config: Plain, record: RunRecord | None) -> Side:
+def _subset(config: Plain, record: RunRecord | None) -> Subset:
     not_read: list[str] = []
     if config["truth"] is not None:
         masks = find_mask_files(Path(config["truth"]).expanduser(), "truth")
@@ -262,19 +266,19 @@ def _side(config: Plain, record: RunRecord | None) -> Side:
                 log.warning("images=%s: %s", config["images"], remark)
         lesions = None if config["strata"] is None else user_lesions(Path(config["strata"]).expanduser())
         limit = _max_megapixels(config, record)
-        side = other_side(read_folders(masks, images, lesions, limit), record, config["overlap"])
+        subset = other_subset(read_folders(masks, images, lesions, limit), record, config["overlap"])
     elif config["data"] is not None:
         data = parts.data_source("data", config["data"], seed=0)
-        side = other_side(data.catalog, record, config["overlap"])
+        subset = other_subset(data.catalog, record, config["overlap"])
     else:
         assert record is not None
-        side = _trained(config, record, config["side"])
+        subset = _trained(config, record, config["side"])
     if config["split_file"] is not None:
-        side = listed_side(side, Path(config["split_file"]).expanduser(), config["side"])
+        subset = listed_subset(subset, Path(config["split_file"]).expanduser(), config["side"])
     return (
-        replace(side, left_out={**side.left_out, "of_a_kind_that_is_not_read": not_read})
+        replace(subset, left_out={**subset.left_out, "of_a_kind_that_is_not_read": not_read})
         if not_read
-        else side
+        else subset
     )
 
 
@@ -287,8 +291,8 @@ def _max_megapixels(config: Plain, record: RunRecord | None) -> float:
     return float(node.get("max_megapixels", DEFAULT_MAX_MEGAPIXELS))
 
 
-def _trained(config: Plain, record: RunRecord, name: Literal["test", "val", "train"]) -> Side:
-    """The side of the run's own data, or its test data where it was tested on another data set."""
+def _trained(config: Plain, record: RunRecord, name: Literal["test", "val", "train"]) -> Subset:
+    """The subset of the run's own data, or its test data where it was tested on another data set."""
     trained = record.config
     changed = {key: value for key, value in config["as_trained"].items() if key != "batch_size"}
     other = trained["test_data"] if name == "test" else None
@@ -299,8 +303,8 @@ def _trained(config: Plain, record: RunRecord, name: Literal["test", "val", "tra
     node = {key: value for key, value in node.items() if key not in ("split", "overfit")}
     catalog = parts.data_source("data", node, seed=trained["seed"]).catalog
     if other:
-        return other_side(catalog, record, trained["test_overlap"])
-    return trained_side(catalog, record, name)
+        return other_subset(catalog, record, trained["test_overlap"])
+    return trained_subset(catalog, record, name)
 
 
 def _finish(config: Plain, result: Result) -> Path:
@@ -321,8 +325,8 @@ def _finish(config: Plain, result: Result) -> Path:
     return result.folder
 
 
-def _workers(config: Plain, side: Side) -> int:
-    return workers_for(len(side.table)) if config["workers"] is None else int(config["workers"])
+def _workers(config: Plain, subset: Subset) -> int:
+    return workers_for(len(subset.table)) if config["workers"] is None else int(config["workers"])
 
 
 def _progress(what: str, total: int) -> Any:

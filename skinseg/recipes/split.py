@@ -79,18 +79,20 @@ def _show(console: Console, name: str, split: Split, content: pd.DataFrame) -> N
     promise = ", no lesion on two sides" if split.unit == "lesion" else ""
     title = f"{name}: {split.fingerprint}, by {split.unit}{promise}"
     table = Table(title=title, title_style="bold", title_justify="left")
-    sides = [column for column in content if column not in ("what", "value")]
-    for column in ("", "", *sides):
+    subsets = [column for column in content if column not in ("what", "value")]
+    for column in ("", "", *subsets):
         table.add_column(str(column), justify="right" if column else "left")
     before = None
     for line in content.to_dict("records"):
-        table.add_row(*_row({str(key): value for key, value in line.items()}, sides, line["what"] != before))
+        table.add_row(
+            *_row({str(key): value for key, value in line.items()}, subsets, line["what"] != before)
+        )
         before = line["what"]
     console.print(table)
 
 
-def _row(line: Mapping[str, Any], sides: list[Any], first: bool) -> list[str]:
+def _row(line: Mapping[str, Any], subsets: list[Any], first: bool) -> list[str]:
     what = str(line["what"]).replace("_", " ") if first else ""
     form = "{:,.0f}" if line["what"] in ("images", "lesions") else "{:.1f}"
     percent = "" if line["what"] in ("images", "lesions", "age") else " %"
-    return [what, str(line["value"]), *(form.format(line[side]) + percent for side in sides)]
+    return [what, str(line["value"]), *(form.format(line[subset]) + percent for subset in subsets)]

@@ -29,7 +29,7 @@ from skinseg.data.loader import end_loader_processes
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.evaluation.result import Result, Settings
 from skinseg.evaluation.rows import Options
-from skinseg.evaluation.side import Side
+from skinseg.evaluation.subset import Subset
 from skinseg.machine import told
 from skinseg.models.cost import network_cost
 from skinseg.models.segmenter import LesionSegmenter
@@ -94,7 +94,7 @@ def run(config: Plain) -> float:
         _write_record(run_dir, config, data, test_data)
         for path in so_far:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        # Before the fit, at whose end a full disk would cost the test side's scores.
+        # Before the fit, at whose end a full disk would cost the test subset's scores.
         for module in dict.fromkeys((data, test_data) if config["test"] else (data,)):
             module.prepare_data()
         segmenter = parts.segmenter(config)
@@ -178,19 +178,19 @@ def _limit(trainer: L.Trainer, steps: int, data: LesionDataModule, config: Plain
 def _check_batches(trainer: L.Trainer, data: LesionDataModule, test_data: LesionDataModule | None) -> None:
     """Refuses limits that leave no batch, and validations that never come; a test's only after the fit."""
     batches = {"train": data.train_batches(trainer.world_size)}
-    for side, module in (("val", data), ("test", test_data)):
+    for subset, module in (("val", data), ("test", test_data)):
         if module is not None:
-            batches[side] = module.scored_batches(side, trainer.world_size)
-    for side, number in batches.items():
-        limit = getattr(trainer, f"limit_{side}_batches")
+            batches[subset] = module.scored_batches(subset, trainer.world_size)
+    for subset, number in batches.items():
+        limit = getattr(trainer, f"limit_{subset}_batches")
         left = int(number * limit) if isinstance(limit, float) else min(number, limit)
         if number and not left:
             raise SkinsegError(
-                f"trainer.limit_{side}_batches={limit}: of {counted(number, 'batch', 'batches')} it leaves "
+                f"trainer.limit_{subset}_batches={limit}: of {counted(number, 'batch', 'batches')} it leaves "
                 f"none; expected a share of {math.ceil(100 / number) / 100} or more, or a whole number."
             )
         every = trainer.val_check_interval
-        if side == "train" and isinstance(every, int) and trainer.check_val_every_n_epoch and every > left:
+        if subset == "train" and isinstance(every, int) and trainer.check_val_every_n_epoch and every > left:
             raise SkinsegError(
                 f"trainer.val_check_interval={every}: an epoch has only {counted(left, 'batch', 'batches')}; "
                 "lower it, or set trainer.check_val_every_n_epoch=null to count through the epochs."
@@ -323,15 +323,15 @@ def _fit_and_score(
         fit_seconds = segmenter.seconds_before + time.monotonic() - started
         known["checkpoint"], known["objective"] = best, objective = _kept(trainer)
 
-        doing = "scoring the validation side"
+        doing = "scoring the validation subset"
         best, objective, weights = _validate(trainer, segmenter, data, config, best, objective)
         known |= {"checkpoint": best, "objective": objective, "val": segmenter.scores["val"].means()}
-        doing = "scoring the test side"
+        doing = "scoring the test subset"
         if config["test"]:
             path = None if best is None else str(best)
             try:
                 trainer.test(segmenter, datamodule=test_data, ckpt_path=path, verbose=False)
-            finally:  # whoever has seen scores of the test side has seen them, whatever failed then
+            finally:  # whoever has seen scores of the test subset has seen them, whatever failed then
                 if "test" in segmenter.scores:
                     known["test"] = segmenter.scores["test"].means()
                     if trainer.is_global_zero:
@@ -385,7 +385,7 @@ def _evaluate(
 
     Args:
         trainer: After the test.
-        segmenter: The same.
+        segmenter: The module that the trainer has fitted.
         test_data: What was tested on.
         config: The resolved configuration.
         best: The kept checkpoint; None: there is none.
@@ -404,7 +404,7 @@ def _evaluate(
     stamps = [s for s in test_data.stamps("test", len(table)) if not s.startswith("OVERFIT")]
     result = Result(
         settings=Settings.of(written_in("evaluate")),
-        side=Side(
+        subset=Subset(
             table.reset_index(drop=True),
             catalog,
             "test",
@@ -476,11 +476,11 @@ def _validate(
     best: Path | None,
     score: float | None,
 ) -> tuple[Path | None, float, str]:
-    """Scores the validation side with the weights that are kept.
+    """Scores the validation subset with the weights that are kept.
 
     Args:
         trainer: After the fit.
-        segmenter: The same.
+        segmenter: The module that the trainer has fitted.
         data: The data module that was trained on.
         config: The resolved configuration.
         best: The best checkpoint.
@@ -515,7 +515,7 @@ def _unfinished(
         trainer: After the fit.
         config: The resolved configuration.
         doing: What failed.
-        error: Of it.
+        error: The error that it raised.
         known: "objective", "checkpoint" and the means of "val" and "test"; None where not known.
     """
     run_dir = Path(config["run_dir"])

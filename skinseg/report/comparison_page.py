@@ -133,7 +133,7 @@ def _forest(runs: Sequence[Mapping[str, Any]], about: Mapping[str, Any], best: s
     apart = sum(row.low is not None and not row.faint for row in rows)
     says = f"Difference in {about['label']} of {counted(len(rows), 'run')} to {best or 'the best'}"
     if any(row.low is not None for row in rows):
-        says += f", with intervals: {apart} of them lie wholly on one side of zero."
+        says += f", with intervals: {apart} of them lie wholly in one subset of zero."
     else:
         says += "; none has an interval."
     return figures.intervals(

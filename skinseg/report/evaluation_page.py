@@ -257,7 +257,7 @@ def _ceiling(ceiling: Mapping[str, Any] | None, metrics: Mapping[str, Any]) -> d
 
 
 def _scorings(scorings: Mapping[str, Any] | None) -> dict[str, str] | None:
-    """Says how often the test side was scored: the more often, the less its numbers are worth."""
+    """Says how often the test subset was scored: the more often, the less its numbers are worth."""
     if not scorings:
         return None
     return {"often": often(scorings["count"]), "text": scorings.get("text") or ""}

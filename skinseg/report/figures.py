@@ -93,7 +93,7 @@ def histogram(name: str, values: NDArray[np.float64], *, axis: str, unit: str, s
         name: Prefix of the ids in the SVG; differs between the figures of a page.
         values: One value an image; those that are not finite are left out.
         axis: Title of the horizontal axis.
-        unit: Of the score; a share without a unit is drawn up to 1.
+        unit: Unit of the score; a share without a unit is drawn up to 1.
         says: What the figure shows, for those who cannot see it.
 
     Returns:

@@ -136,7 +136,7 @@ def estimate(
 
     Args:
         values: As in the JSON file; None where there are none.
-        unit: Of the score.
+        unit: Unit of the score.
         images: All of them; None: as many as have a value and as have none.
         signed: See `wording.number`.
     """

@@ -34,7 +34,7 @@ class RunRecord:
         members: The configurations of an ensemble's members, none for a single network.
         budget_steps: The optimizer steps of `budget`. None: there was no budget.
         wandb_run: The run's id in Weights & Biases. None: it has none there.
-        world_size: How many processes trained together.
+        world_size: Number of processes that trained together.
         seconds: Training time so far.
         config_written: The configuration as it was written, of which fingerprints are taken.
     """
@@ -75,9 +75,9 @@ def record_of(
 
     Args:
         config: Resolved.
-        split: Of its data.
+        split: Split of its data.
         budget_steps: As in `RunRecord`.
-        wandb_run: Likewise.
+        wandb_run: As in `RunRecord`.
     """
     record = {
         "config": config,

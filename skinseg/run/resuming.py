@@ -24,7 +24,7 @@ def check_resumable(checkpoint: dict[str, Any], config: dict[str, Any], processe
     Args:
         checkpoint: What `read_checkpoint` returned.
         config: The resolved configuration of the run that resumes, with what `find` has found.
-        processes: How many train together.
+        processes: Number of processes that train together.
 
     Raises:
         SkinsegError: The network, what is supervised of it, the optimizer, the schedule, the steps of an
@@ -63,7 +63,7 @@ def check_same_split(record: RunRecord, config: Mapping[str, Any], fingerprint: 
     """Refuses to resume on another split.
 
     Args:
-        record: Of the checkpoint.
+        record: Record of the checkpoint.
         config: The resolved configuration of the run that resumes.
         fingerprint: Its split's.
 

@@ -63,30 +63,30 @@ def scorings(run_dir: Path) -> list[Mapping[str, Any]]:
 
 
 def describe(lines: list[Mapping[str, Any]], image_set: str) -> dict[str, Any]:
-    """Says how often a run was scored on a test side, and by how many thresholds and checkpoints.
+    """Says how often a run was scored on a test subset, and by how many thresholds and checkpoints.
 
     Args:
         lines: What `scorings` returned.
         image_set: Digest of the scored images' ids.
 
     Returns:
-        count (of this side) and text.
+        count (of this subset) and text.
     """
-    # A line that cannot be read may have been of any side.
+    # A line that cannot be read may have been of any subset.
     here = [line for line in lines if line.get("image_set", image_set) == image_set]
     ways = {(line.get("checkpoint"), line.get("threshold")) for line in here}
     if len(here) == 1:
-        text = "This run was scored once on this test side."
+        text = "This run was scored once on this test subset."
     elif len(ways) > 1:
         text = (
-            f"This run was scored {often(len(here))} on this test side, in {len(ways)} ways (checkpoint, "
-            "threshold): the best of them would be chosen on the test side; report the one that was chosen "
+            f"This run was scored {often(len(here))} on this test subset, in {len(ways)} ways (checkpoint, "
+            "threshold): the best of them would be chosen on the test subset; report the one that was chosen "
             "on validation."
         )
     else:
         text = (
-            f"This run was scored {often(len(here))} on this test side, always with the same checkpoint and "
-            "threshold."
+            f"This run was scored {often(len(here))} on this test subset, always with the same checkpoint "
+            "and threshold."
         )
     if others := len(lines) - len(here):
         text += f" On other images: {often(others)}."

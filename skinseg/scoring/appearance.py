@@ -94,7 +94,7 @@ def contrast(image: NDArray[np.uint8], lesion: NDArray[np.bool_]) -> float:
 
     Args:
         image: RGB, shape (H, W, 3).
-        lesion: Of the image's proportions; it may be of another size.
+        lesion: A mask of the image's proportions; it may be of another size.
 
     Returns:
         Mean lightness of the ring of skin around the lesion, a tenth of the frame's diagonal wide, minus that

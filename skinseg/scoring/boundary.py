@@ -34,7 +34,7 @@ def hd95(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
     Args:
         one: bool array of shape (H, W).
-        other: Likewise.
+        other: bool array of shape (H, W).
 
     Returns:
         Pixels, from 0; nan where a mask is empty, for then there is no distance. Exact to float64 where

@@ -20,7 +20,7 @@ def calibration_counts(
     Args:
         probability: float32 array of shape (H, W), of being lesion, in [0, 1].
         truth: bool array of the same shape; True is lesion.
-        bins: How many, from 1.
+        bins: Number of bins, at least 1.
 
     Returns:
         float64 of shape (bins, 3): the pixels in each bin, the sum of their probabilities, and how many of

@@ -29,7 +29,7 @@ class Metric:
         definition: One sentence.
         undefined: Which empty mask leaves it without a value: the "truth", "either", or "" (there always
             is a value). Where the prediction decides, `with_penalties` has a value for it.
-        least_lesions: Of fewer lesions its mean has no interval.
+        least_lesions: Smallest number of lesions of whose mean an interval is given.
     """
 
     label: str
@@ -133,11 +133,11 @@ def image_scores(
 
     Args:
         truth: bool array of shape (H, W).
-        prediction: Likewise.
+        prediction: bool array of shape (H, W).
         probability: float32 array of that shape, in [0, 1]. None: no calibration is scored.
-        tolerance_px: Of `nsd`, in pixels.
-        tolerance_percent: Of `nsd_percent`, in percent of the diagonal.
-        bins: Of the calibration error.
+        tolerance_px: Tolerance of `nsd`, in pixels.
+        tolerance_percent: Tolerance of `nsd_percent`, in percent of the diagonal.
+        bins: Number of bins of the calibration error.
 
     Returns:
         The keys of `METRICS` in their order, without "brier" and "ece" where there is no probability; nan is

@@ -84,9 +84,9 @@ def resample(sums: Floats, counts: Floats, draws: int, seed: int) -> Resamples:
 
     Args:
         sums: Sums over each lesion's images, (lesions, m).
-        counts: How many images they are of, likewise.
-        draws: How often.
-        seed: Of the generator.
+        counts: Numbers of images that they are of, of the same shape.
+        draws: Number of resamples.
+        seed: Seed of the generator.
     """
     mean, residuals, error = linearised(sums, counts)
     # Most often all scores are defined on the same images.
@@ -153,9 +153,9 @@ def sign_flips(sums: Floats, draws: int, seed: int) -> float:
     """Returns the p value of sums over lesions, by random signs: that a total as far from 0 comes by chance.
 
     Args:
-        sums: Of differences, (lesions,).
-        draws: How often signs are drawn.
-        seed: Of the generator.
+        sums: Sums of differences, shape (lesions,).
+        draws: Number of random signs.
+        seed: Seed of the generator.
     """
     generator = np.random.default_rng(seed)
     as_large = 0

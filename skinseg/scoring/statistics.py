@@ -89,10 +89,10 @@ def cluster_intervals(
     Args:
         values: A score per image, float of shape (n,) or (n, m); nan is undefined and left out.
         lesions: The lesion of each image, shape (n,), of any type that can be sorted.
-        draws: How often lesions are drawn.
+        draws: Number of resamples of the lesions.
         level: Coverage, in (0, 1).
-        least: Of fewer lesions no interval is given; one number, or one for each score.
-        seed: Of the draws. All m scores see the same draws.
+        least: Smallest number of lesions of which an interval is given; one number, or one for each score.
+        seed: Seed of the draws. All m scores see the same draws.
 
     Returns:
         The estimates; no interval where a score has fewer than `least` lesions, or where so few of these
@@ -129,10 +129,10 @@ def run_intervals(
         runs: For each run the scores, shape (n,) or (n, m).
         lesions: For each run the lesion of each image. Either all runs have the same lesions in the same
             order, or no two runs share one.
-        draws: How often lesions are drawn.
+        draws: Number of resamples of the lesions.
         level: Coverage.
         least: As in `cluster_intervals`.
-        seed: Of the draws.
+        seed: Seed of the resampling.
 
     Returns:
         The estimates: means over runs and images. Images and lesions are counted once.
@@ -199,12 +199,12 @@ def paired_test(
 
     Args:
         first: A score per image, shape (n,); nan is undefined.
-        second: Of the same images.
+        second: Scores of the second method on the same images.
         lesions: The lesion of each image.
-        draws: Of the permutation and of the bootstrap of the mean difference.
+        draws: Number of resamples of the permutation test and of the bootstrap of the mean difference.
         level: Coverage of the interval.
-        least: Of fewer lesions no interval is given.
-        seed: Of the draws.
+        least: Smallest number of lesions of which an interval is given.
+        seed: Seed of the resampling.
 
     Returns:
         The result, over the images with scores; all nan where there is none, and p is nan of a single lesion.
@@ -263,12 +263,12 @@ def paired_runs(
 
     Args:
         first: For each run of the first method a score per image, shape (n,); nan is undefined.
-        second: Of the second method, on the same images in the same order.
+        second: Scores of the second method, on the same images in the same order.
         lesions: The lesion of each image.
-        draws: Of the bootstrap.
+        draws: Number of resamples of the bootstrap.
         level: Coverage.
-        least: Of fewer lesions no interval is given.
-        seed: Of the draws.
+        least: Smallest number of lesions of which an interval is given.
+        seed: Seed of the resampling.
 
     Returns:
         The result; wilcoxon, effect_size, won and tied are of the images' means over runs.
@@ -313,12 +313,12 @@ def paired_folds(
 
     Args:
         first: For each fold the first method's score per image, shape (n,); nan is undefined.
-        second: Of the second method, on the same images in the same order.
+        second: Scores of the second method, on the same images in the same order.
         lesions: For each fold the lesion of each image; no lesion is in two folds.
-        draws: Of the bootstrap.
+        draws: Number of resamples of the bootstrap.
         level: Coverage.
-        least: Of fewer lesions no interval is given.
-        seed: Of the draws.
+        least: Smallest number of lesions of which an interval is given.
+        seed: Seed of the resampling.
 
     Returns:
         The result; wilcoxon, effect_size, won and tied are of all folds' images together.

@@ -35,7 +35,7 @@ def run_in_child(
     """Runs a job as a process of its own and returns its exit code.
 
     Args:
-        job: Written.
+        job: The job; its `job.json` is written.
         cwd: Its working directory.
         alone: Whether no other job writes to this terminal; else its output goes to its console.log.
         trust: Packages that the configuration in the job's folder may name; see `skinseg.build.trust`.

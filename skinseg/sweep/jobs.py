@@ -52,7 +52,7 @@ class Job:
         overrides: Hydra overrides that make its configuration.
         words: Those of them in which the sweep's jobs differ.
         folder: Its run folder.
-        fingerprint: Of its configuration, by `fingerprint`.
+        fingerprint: Fingerprint of its configuration, by `fingerprint`.
         action: "start"; "resume" from the last checkpoint of `earlier`; "skip", for `earlier` has finished.
         earlier: The folder of an earlier job of the same configuration. None: there is none.
         config: The resolved configuration, which no later change of a file in `conf/` reaches.
@@ -116,7 +116,7 @@ class Plan:
     """The jobs of a sweep.
 
     Attributes:
-        folder: Of the sweep.
+        folder: Folder of the sweep.
         jobs: In the order in which they start.
     """
 
@@ -155,7 +155,7 @@ def reached_by(folder: Path) -> Path | None:
     on.
 
     Args:
-        folder: Of the job.
+        folder: Folder of the job.
     """
     seen: set[Path] = set()
     while not last_of(folder).is_file():
@@ -199,7 +199,7 @@ def result_of(folder: Path) -> dict[str, Any] | None:
     """Returns what a training that has finished says of itself.
 
     Args:
-        folder: Of its scores.
+        folder: Folder of its scores.
 
     Returns:
         objective and dice (None where they are no numbers, or without a test), steps, seconds. None where
@@ -258,7 +258,7 @@ def earlier_jobs(folder: Path) -> Iterator[Job]:
     """Yields the jobs of all sweeps beside one, the latest sweep first, with the one itself; see `jobs_of`.
 
     Args:
-        folder: Of the sweep; those beside it are of the same experiment.
+        folder: Folder of the sweep; those beside it are of the same experiment.
     """
     plans = sorted(folder.parent.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in plans:

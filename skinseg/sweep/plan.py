@@ -158,7 +158,7 @@ def named(own: DictConfig, words: Sequence[str], group: str) -> Plain:
     Args:
         own: The job's configuration.
         words: What tells the job from the others: the name of its run.
-        group: Of the sweep.
+        group: Group of the sweep.
     """
     with open_dict(own):
         if own.get("group", "") is None:
@@ -192,7 +192,9 @@ def _going_on(jobs: Sequence[Job], sweep: Path) -> list[Job]:
         )
     elif counts["start"] == len(jobs):
         words = pasted(*before[0].overrides) if before else ""
-        other = f"; {counted(len(before), 'job')} there had other words, at last {words}" if before else ""
+        other = (
+            f"; {counted(len(before), 'job')} there had other overrides, at last {words}" if before else ""
+        )
         log.warning(
             "sweep.resume=true: no job of this sweep was started below %s%s. All are new.",
             sweep.parent, other,

@@ -23,7 +23,7 @@ def show(plan: Plan, states: Sequence[Plain]) -> None:
     """Prints a table of the jobs, the best first.
 
     Args:
-        plan: Of the sweep.
+        plan: Plan of the sweep.
         states: What `state_of` returned of each job.
     """
     from rich.console import Console

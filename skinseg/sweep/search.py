@@ -137,10 +137,10 @@ def _compose(overrides: Sequence[str], words: Sequence[str], folder: Path, group
     """Composes a trial's configuration: that of the command line with further overrides.
 
     Args:
-        overrides: Of the trial.
+        overrides: Overrides of the trial.
         words: Its overrides for people.
-        folder: Of its run.
-        group: Of all trials, in Weights & Biases.
+        folder: Folder of its run.
+        group: Group of all trials, in Weights & Biases.
 
     Raises:
         SkinsegError: Hydra refused the overrides.
@@ -376,14 +376,14 @@ class _Search:
             "command": self._command(values),
         }
         of = counting.counted(len(trials), "trial")
-        header = f"# The best of {of} on validation; the command scores its test side.\n"
+        header = f"# The best of {of} on validation; the command scores its test subset.\n"
         write_text(self.folder / "best.yaml", header + OmegaConf.to_yaml(OmegaConf.create(literal(content))))
         states = ", ".join(f"{count} {state}" for state, count in found["state"].value_counts().items())
         shown = done.sort_values("score", ascending=self.config["mode"] == "min").head(_SHOWN)
         shown = shown.drop(columns=["state", "error", "host", "folder"])
         log.info("\n%s (%s). The best:\n%s", of, states, shown.to_string(index=False))
         log.info(
-            "\nMore in %s.\nTo train with the values of trial %d and score the test side once:\n  %s",
+            "\nMore in %s.\nTo train with the values of trial %d and score the test subset once:\n  %s",
             self.folder,
             best.number,
             content["command"],
@@ -391,7 +391,7 @@ class _Search:
         return float(best.value or 0.0)
 
     def _command(self, values: Mapping[str, Any]) -> str:
-        """The command line of the search with the values of a trial, as one run that scores the test side."""
+        """The command of the search with the values of a trial, as one run that scores the test subset."""
         hydra = HydraConfig.get()
         with hydra_config_kept() as composed:
             given = given_overrides(composed)

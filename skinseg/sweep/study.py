@@ -270,7 +270,7 @@ def settle(study: Study, trial: FrozenTrial, score: float | None, state: TrialSt
     """Records the end of a trial whose search is gone.
 
     Args:
-        study: Of the trial.
+        study: Study of the trial.
         trial: Counts as running.
         score: None of a failed one.
         state: How it has ended.

@@ -26,7 +26,7 @@ def dashboard(
         group: The runs that it shows.
         metric: What ranks them, e.g. "test/dice".
         columns: Settings that the runs differ in, as in their configuration, e.g. "optimizer.lr".
-        name: Of the view.
+        name: Name of the view.
 
     Returns:
         A `wandb_workspaces.workspaces.Workspace`, which is not saved yet.

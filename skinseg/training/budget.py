@@ -40,7 +40,7 @@ def steps_of(minutes: float, config: Plain, data: LesionDataModule) -> int:
     """Finds out how many optimizer steps a time allows, by training for some.
 
     Args:
-        minutes: Of training, validation not counted.
+        minutes: Minutes of training, validation not counted.
         config: The resolved configuration.
         data: Its data module, which is of no use afterwards.
 

@@ -65,7 +65,7 @@ def test_a_run_holds_all_of_it(train: Train, caplog: pytest.LogCaptureFixture) -
 
     values = history(found)
     expected = {"train/loss", "train/loss_step", "val/loss", "test/loss", "train/images_per_s", "lr-AdamW"}
-    expected |= {f"{side}/{metric}" for side in ("val", "test") for metric in OVERLAP_METRICS}
+    expected |= {f"{subset}/{metric}" for subset in ("val", "test") for metric in OVERLAP_METRICS}
     assert expected <= values.keys()
     assert values["train/images_per_s"] > 0
 

@@ -101,13 +101,13 @@ def test_lesions_that_are_lost_at_the_networks_size_are_counted_once(
 
 @pytest.mark.parametrize("side", ["train", "val", "test"])
 @pytest.mark.parametrize("augmented", [False, True])
-def test_batches_are_the_same_with_every_cache(root: Path, side: str, augmented: bool) -> None:
+def test_batches_are_the_same_with_every_cache(root: Path, subset: str, augmented: bool) -> None:
     batches: dict[str, list[dict[str, Any]]] = {}
     for mode in ("none", "ram", "memmap"):
         data = module(root, mode)
         if augmented:
             data.augment = compose({"affine": A.Affine(rotate=(-90, 90), p=1)})
-        loader = getattr(data, f"{side}_dataloader")()
+        loader = getattr(data, f"{subset}_dataloader")()
         loader.sampler.set_epoch(3)
         batches[mode] = list(loader)
     assert sum(len(batch["index"]) for batch in batches["none"]) >= 4

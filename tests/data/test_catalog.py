@@ -13,7 +13,7 @@ import pytest
 
 from skinseg.data.catalog import ANNOTATION_COLUMNS, COLUMNS, Catalog, combine, name_groups
 from skinseg.data.readers.combined import read_combined
-from skinseg.data.splits.whole import shared, whole_test_side
+from skinseg.data.splits.whole import shared, whole_test_subset
 from skinseg.errors import SkinsegError
 
 
@@ -87,27 +87,27 @@ def test_what_two_catalogs_share() -> None:
     by_id, by_lesion = shared(train, test)
     assert by_id == ["a"]
     assert by_lesion == ["a", "d", "e"], "d by way of a, e by its lesion's name"
-    split = whole_test_side(test, train=train, overlap="exclude")
+    split = whole_test_subset(test, train=train, overlap="exclude")
     assert split.ids("test") == ["f"]
     assert split.left_out == {"in_training_data": ["a"], "lesion_in_training_data": ["d", "e"]}
     with pytest.raises(
         SkinsegError, match=r"1 image of the test data is in the training data, 2 more show a lesion"
     ):
-        whole_test_side(test, train=train, overlap="refuse")
+        whole_test_subset(test, train=train, overlap="refuse")
 
 
 def test_nothing_left_to_test_on() -> None:
     train = catalog("train", {"a": "L1"})
     with pytest.raises(SkinsegError, match=r"leaves nothing to score: of its 2 images 1 has a mask"):
-        whole_test_side(catalog("test", {"a": "L1", "b": "L2"}, masked="a"), train=train, overlap="exclude")
+        whole_test_subset(catalog("test", {"a": "L1", "b": "L2"}, masked="a"), train=train, overlap="exclude")
     with pytest.raises(SkinsegError, match=r"skinseg\.download"):
-        whole_test_side(catalog("test", {"b": "L2"}), train=train, overlap="exclude")
+        whole_test_subset(catalog("test", {"b": "L2"}), train=train, overlap="exclude")
 
 
 def test_pseudo_masks_are_not_tested_on() -> None:
     test = catalog("pseudo", {"b": "L2", "c": "L3"}, masked="b")
     with pytest.raises(SkinsegError, match="0 have a mask"):
-        whole_test_side(test, train=catalog("train", {"a": "L1"}), overlap="exclude")
+        whole_test_subset(test, train=catalog("train", {"a": "L1"}), overlap="exclude")
 
 
 def test_fewer_than_two_readers(tmp_path: Path) -> None:

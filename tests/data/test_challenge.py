@@ -13,31 +13,35 @@ from skinseg.data.readers.challenge import read_challenge
 from skinseg.data.splits.make import make_split
 from skinseg.errors import SkinsegError
 
-SIDES = {
+SUBSETS = {
     2018: {
-        side: (f"ISIC2018_Task1-2_{side}_Input", f"ISIC2018_Task1_{side}_GroundTruth", "_segmentation.png")
-        for side in ("Training", "Validation", "Test")
+        subset: (
+            f"ISIC2018_Task1-2_{subset}_Input",
+            f"ISIC2018_Task1_{subset}_GroundTruth",
+            "_segmentation.png",
+        )
+        for subset in ("Training", "Validation", "Test")
     },
     2017: {
-        side: (f"ISIC-2017_{side}_Data", f"ISIC-2017_{side}_Part1_GroundTruth", "_segmentation.png")
-        for side in ("Training", "Validation", "Test_v2")
+        subset: (f"ISIC-2017_{subset}_Data", f"ISIC-2017_{subset}_Part1_GroundTruth", "_segmentation.png")
+        for subset in ("Training", "Validation", "Test_v2")
     },
     2016: {
-        side: (
-            f"ISBI2016_ISIC_Part1_{side}_Data",
-            f"ISBI2016_ISIC_Part1_{side}_GroundTruth",
+        subset: (
+            f"ISBI2016_ISIC_Part1_{subset}_Data",
+            f"ISBI2016_ISIC_Part1_{subset}_GroundTruth",
             "_Segmentation.png",
         )
-        for side in ("Training", "Test")
+        for subset in ("Training", "Test")
     },
 }
 COUNT = {"Training": 12, "Validation": 2, "Test": 4, "Test_v2": 4}
 
 
-def write_challenge(root: Path, year: int, sides: tuple[str, ...] | None = None) -> Path:
+def write_challenge(root: Path, year: int, subsets: tuple[str, ...] | None = None) -> Path:
     number = 0
-    for side, (images, masks, ending) in SIDES[year].items():
-        for _ in range(COUNT[side] if sides is None or side in sides else 0):
+    for subset, (images, masks, ending) in SUBSETS[year].items():
+        for _ in range(COUNT[subset] if subsets is None or subset in subsets else 0):
             number += 1
             image_id = f"ISIC_{number:07d}"
             write_image(root / images / f"{image_id}.jpg")
@@ -52,7 +56,7 @@ def read(root: Path, year: int) -> Catalog:
 @pytest.mark.parametrize("year", [2018, 2017, 2016])
 def test_official_division(tmp_path: Path, year: int) -> None:
     write_challenge(tmp_path, year)
-    (tmp_path / SIDES[year]["Training"][0] / "ISIC_0000001_superpixels.png").touch()
+    (tmp_path / SUBSETS[year]["Training"][0] / "ISIC_0000001_superpixels.png").touch()
     catalog = read(tmp_path, year)
     expected = {"train": 12, "val": 2, "test": 4} if year > 2016 else {"train": 12, "test": 4}
     assert catalog.table["publisher_split"].value_counts().to_dict() == expected
@@ -63,7 +67,7 @@ def test_official_division(tmp_path: Path, year: int) -> None:
 
 
 def test_official_division_in_part(tmp_path: Path) -> None:
-    write_challenge(tmp_path, 2018, sides=("Training",))
+    write_challenge(tmp_path, 2018, subsets=("Training",))
     catalog = read(tmp_path, 2018)
     with pytest.raises(SkinsegError, match=r"only train is here; .*data\.split\.official=false"):
         make_split(catalog, official=True)
@@ -74,7 +78,7 @@ def test_no_official_division(write_ham, tmp_path: Path) -> None:  # type: ignor
     from skinseg.data.readers.ham10000 import read_ham10000
 
     catalog = read_ham10000(write_ham(6), Problems())
-    with pytest.raises(SkinsegError, match="12 of the 12 images with a mask are on no side of a publisher"):
+    with pytest.raises(SkinsegError, match="12 of the 12 images with a mask are in no subset of a publisher"):
         make_split(catalog, official=True)
 
 

@@ -120,7 +120,7 @@ def test_mask_stays_on_the_lesion_under_augmentation(make_data: MakeData) -> Non
 
 def test_overfit_uses_the_same_images_everywhere(make_data: MakeData) -> None:
     data = make_data(overfit=3)
-    ids = {side: data.dataset(side).image_ids for side in ("train", "val", "test")}
+    ids = {subset: data.dataset(subset).image_ids for subset in ("train", "val", "test")}
     assert ids["train"] == ids["val"] == ids["test"]
     assert len(ids["train"]) == 3
 

@@ -491,7 +491,10 @@ def test_bad_batches(change: dict[str, Any], message: str) -> None:
         ("dropout.fill=300", "CoarseDropout.fill: found 300, expected 0 to 255"),
         ("elastic.sigma=0", "Elastic.sigma: found 0"),
         ("affine._target_=albumentations.Affine", "augment.transforms.affine: .* does not work on batches"),
-        ("gamma._target_=skinseg.data.transforms.batch_transforms.HorizontalFlip", "a second HorizontalFlip beside"),
+        (
+            "gamma._target_=skinseg.data.transforms.batch_transforms.HorizontalFlip",
+            "a second HorizontalFlip beside",
+        ),
     ],
 )
 def test_bad_options(override: str, message: str) -> None:

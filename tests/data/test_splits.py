@@ -9,7 +9,7 @@ import pytest
 
 from skinseg.data.catalog import COLUMNS, Catalog
 from skinseg.data.splits.make import make_split
-from skinseg.data.splits.split import SIDES, Split
+from skinseg.data.splits.split import SUBSETS, Split
 from skinseg.errors import SkinsegError
 
 
@@ -31,12 +31,14 @@ def catalog(lesions: int = 200, diagnoses: tuple[str, ...] = ("nv", "nv", "nv", 
 def test_no_lesion_on_two_sides_and_shares_met() -> None:
     data = catalog()
     split = make_split(data)
-    sides = split.table.groupby("group")["split"].nunique()
-    assert (sides == 1).all()
+    subsets = split.table.groupby("group")["split"].nunique()
+    assert (subsets == 1).all()
     shares = split.table["split"].value_counts(normalize=True)
     assert shares["test"] == pytest.approx(0.2, abs=0.01)
     assert shares["val"] == pytest.approx(0.1, abs=0.015)
-    assert sorted(itertools.chain(*(split.ids(side) for side in SIDES))) == data.table["image_id"].tolist()
+    assert (
+        sorted(itertools.chain(*(split.ids(subset) for subset in SUBSETS))) == data.table["image_id"].tolist()
+    )
 
 
 def test_stratified_by_diagnosis() -> None:
@@ -180,7 +182,7 @@ def test_leaky_file_is_refused_unless_asked_for(tmp_path: Path) -> None:
     split = make_split(leaky_catalog(), unit="image")
     split.table.drop(columns="group").to_csv(path, index=False)
     with pytest.raises(
-        SkinsegError, match=r"data\.split\.file=.*lesions are on two sides.*data\.split\.unit=image"
+        SkinsegError, match=r"data\.split\.file=.*lesions are in two subsets.*data\.split\.unit=image"
     ):
         make_split(leaky_catalog(), file=str(path))
     assert make_split(leaky_catalog(), file=str(path), unit="image").fingerprint == split.fingerprint
@@ -193,17 +195,17 @@ def test_file_names_images_that_it_leaves_out(tmp_path: Path) -> None:
     assert make_split(leaky_catalog(), file=str(path)).left_out == {"not_in_split_file": ["014", "015"]}
 
 
-def published(sides: dict[str, str]) -> Catalog:
-    """A catalog with the publisher's sides by image id; ids of the same first letter are one lesion."""
+def published(subsets: dict[str, str]) -> Catalog:
+    """A catalog with the publisher's subsets by image id; ids of the same first letter are one lesion."""
     rows = [
-        {"image_id": i, "group": i[0], "publisher_split": side, "diagnosis": "nv"}
-        for i, side in sides.items()
+        {"image_id": i, "group": i[0], "publisher_split": subset, "diagnosis": "nv"}
+        for i, subset in subsets.items()
     ]
     return Catalog(pd.DataFrame(rows).reindex(columns=COLUMNS).assign(mask="mask.png"))
 
 
 def test_official_division_without_its_overlap() -> None:
-    sides = {
+    subsets = {
         "a1": "train",
         "b1": "train",
         "c1": "train",
@@ -212,7 +214,7 @@ def test_official_division_without_its_overlap() -> None:
         "e1": "test",
         "e2": "test",
     }
-    split = make_split(published(sides), official=True, val=0.25)
+    split = make_split(published(subsets), official=True, val=0.25)
     assert split.ids("test") == ["e1", "e2"]
     assert "d1" in split.ids("train") + split.ids("val")
     assert split.left_out["from_test_for_it_is_in_train"] == ["d1"]
@@ -221,12 +223,12 @@ def test_official_division_without_its_overlap() -> None:
 
 
 def test_official_validation_side_without_its_overlap() -> None:
-    sides = {"a1": "train", "b1": "train", "b2": "val", "c1": "val", "c2": "test", "d1": "test"}
-    split = make_split(published(sides), official=True)
+    subsets = {"a1": "train", "b1": "train", "b2": "val", "c1": "val", "c2": "test", "d1": "test"}
+    split = make_split(published(subsets), official=True)
     assert (split.ids("train"), split.ids("val"), split.ids("test")) == (["a1", "b1"], ["c1"], ["d1"])
     assert split.left_out["val_shares_lesion"] == ["b2"]
     with pytest.raises(SkinsegError, match="exclude each other"):
-        make_split(published(sides), official=True, folds=2)
+        make_split(published(subsets), official=True, folds=2)
 
 
 def test_pseudo_masks_are_trained_on_and_never_scored(tmp_path: Path) -> None:
@@ -234,10 +236,10 @@ def test_pseudo_masks_are_trained_on_and_never_scored(tmp_path: Path) -> None:
     pseudo = plain["image_id"].isin(["000", "003", "100", "101", "157"])
     data = Catalog(plain.assign(mask_source=np.where(pseudo, "pseudo", "ham10000")))
     split = make_split(data)
-    sides = split.table.set_index("image_id")["split"]
+    subsets = split.table.set_index("image_id")["split"]
     scored = set(split.table.loc[split.table["split"] != "train", "group"])
     for image_id in plain["image_id"][pseudo]:
-        assert sides.get(image_id, "left out") in ("train", "left out")
+        assert subsets.get(image_id, "left out") in ("train", "left out")
     clash = split.left_out["pseudo_mask_of_scored_lesion"]
     assert set(plain.set_index("image_id").loc[clash, "group"]) <= scored
     assert len(split.table) + len(clash) == 200

@@ -205,7 +205,7 @@ def evaluation(
                 [int(e), float(0.94 - 0.4 * np.exp(-e / 6) + random.normal(0, 0.004))] for e in epochs
             ],
         },
-        "scorings": {"count": 1, "text": "The test side was not looked at before."},
+        "scorings": {"count": 1, "text": "The test subset was not looked at before."},
         "cost": [
             ["Parameters", "13.2 M"],
             ["Training", "2 h 41 min on one GPU"],
@@ -309,7 +309,7 @@ def comparison() -> tuple[dict[str, Any], list[GalleryImage]]:
             )
         )
     content = {
-        "title": "Five networks on the test side of HAM10000",
+        "title": "Five networks on the test subset of HAM10000",
         "created": "2025-11-03T14:05:00+00:00",
         "skinseg": "0.2.0",
         "stamps": ["SYNTHETIC: the photographs on this page are drawn, not taken."],

@@ -61,7 +61,7 @@ def read_challenge(
     tree = list(walk(root)) if root.is_dir() else []
     pattern = re.compile(IMAGE_FOLDERS[year], re.IGNORECASE)
     images: dict[str, Path] = {}
-    side: dict[str, str] = {}
+    subset: dict[str, str] = {}
     reduced: list[str] = []
     for folder, _ in tree:
         if match := pattern.fullmatch(folder.name.strip()):
@@ -70,7 +70,7 @@ def read_challenge(
             reduced += passed_over
             for image_id, path in found.items():
                 images.setdefault(image_id, path)
-                side.setdefault(image_id, _SIDE[match[1].lower()])
+                subset.setdefault(image_id, _SIDE[match[1].lower()])
     if not images:
         looked = "and below" if tree else "(no such folder)"
         raise SkinsegError(
@@ -91,7 +91,7 @@ def read_challenge(
             "group_source": group_source,
             "diagnosis": ids.map(known["diagnosis"].to_dict()),
             "diagnosis_term": ids.map(known["term"].to_dict()),
-            "publisher_split": ids.map(side),
+            "publisher_split": ids.map(subset),
             **{column: ids.map(known[column].to_dict()) for column in ("age", "sex", "site", "licence")},
         }
     )

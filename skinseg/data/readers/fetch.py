@@ -41,7 +41,7 @@ class Archive:
     """A zip that a publisher offers.
 
     Attributes:
-        url: Where it is.
+        url: Its address.
         digest: "sha256:..." or "md5:..." of the whole file. None: none is published; what comes first is
             remembered, and later downloads are held against it.
         name: Its file name, where the address does not end with it.
@@ -73,7 +73,7 @@ def fetch(
 
     Args:
         archive: What to download.
-        folder: Where to.
+        folder: The folder to put it in.
         progress: Told of each block.
         attempts: How often a transfer may break.
         pause: Seconds between attempts; doubles each time.
@@ -231,7 +231,7 @@ def unpack(path: Path, folder: Path, *, progress: Progress = lambda *_: None) ->
 
     Args:
         path: The zip.
-        folder: Where to.
+        folder: The folder to put it in.
         progress: Told of each file.
 
     Returns:

@@ -108,8 +108,8 @@ class Lesion:
         confirmation: HAM10000's `dx_type`.
         age: The patient's age, a multiple of 5; None where unknown.
         sex: "male", "female" or "unknown".
-        localization: Where on the body.
-        images: How many photographs there are.
+        localization: The place on the body.
+        images: Number of photographs.
     """
 
     lesion_id: str

@@ -19,7 +19,7 @@ from skinseg.errors import SkinsegError
 from skinseg.nearest import nearest
 
 FOLDER = "Skin cancer ISIC The International Skin Imaging Collaboration"
-SIDES = ("train", "test")
+SUBSETS = ("train", "test")
 
 HOW_TO_GET = f"""\
 How to get the data:
@@ -40,7 +40,7 @@ def read_isic9(
     """Reads the 9-class set, with masks, lesions and licences from what lies beside it.
 
     An id in several class folders is one image; folders of different diagnosis leave it without one
-    (`notes["conflicting_diagnosis"]`). The publisher's side of an id in both Train and Test is "train+test".
+    (`notes["conflicting_diagnosis"]`). The publisher's subset of an id in Train and Test is "train+test".
 
     Args:
         root: A folder with the data set, its masks and metadata anywhere below, e.g. as Kaggle mounts it,
@@ -69,12 +69,12 @@ def read_isic9(
     folders = _class_folders(tree, root)
     files: dict[tuple[str, str], dict[str, Path]] = {}
     reduced: set[str] = set()
-    for side, term in sorted({(side, term) for side, term, _ in folders}):
+    for subset, term in sorted({(subset, term) for subset, term, _ in folders}):
         # Several folders of one class are copies, in other letters or of another mount.
-        copies = [part for s, t, part in folders if (s, t) == (side, term)]
+        copies = [part for s, t, part in folders if (s, t) == (subset, term)]
         inside = [entry for part in copies for entry in part]
-        files[side, term], passed_over = find_images(inside)
-        warn_of_others(inside, files[side, term])
+        files[subset, term], passed_over = find_images(inside)
+        warn_of_others(inside, files[subset, term])
         reduced.update(passed_over)
     rows = _rows(files)
     known = find_metadata(tree, rows["image_id"], metadata)
@@ -84,7 +84,7 @@ def read_isic9(
         "conflicting_diagnosis": table["image_id"][table["diagnosis"].isna()].tolist(),
         "reduced_copy": sorted(reduced),
         "empty_class_folder": sorted(
-            f"{side}/{term}" for (side, term), images in files.items() if not images
+            f"{subset}/{term}" for (subset, term), images in files.items() if not images
         ),
     }
     return assemble(
@@ -99,17 +99,17 @@ def read_isic9(
 
 
 def _class_folders(tree: Tree, root: Path) -> list[tuple[str, str, Tree]]:
-    """Returns side, class and files of each class folder, whatever the case and blanks of its name."""
+    """Returns subset, class and files of each class folder, whatever the case and blanks of its name."""
     found: list[tuple[str, str, Tree]] = []
     inside = {folder for folder, _ in tree if _plain(folder.name) == _plain(FOLDER)} or {root}
     unknown: list[Path] = []
     for folder, names in tree:
-        side, holder = _plain(folder.parent.name), folder.parent.parent
-        if side not in SIDES or holder not in inside:
+        subset, holder = _plain(folder.parent.name), folder.parent.parent
+        if subset not in SUBSETS or holder not in inside:
             continue
         term = _plain(folder.name)
         if term in diagnoses.ISIC9:
-            found.append((side, term, [(folder, names)]))
+            found.append((subset, term, [(folder, names)]))
         else:
             unknown.append(folder)
     if not found:
@@ -130,14 +130,14 @@ def _plain(name: str) -> str:
 
 
 def _rows(files: dict[tuple[str, str], dict[str, Path]]) -> pd.DataFrame:
-    """Returns a row per image id: its file, its terms and its sides."""
+    """Returns a row per image id: its file, its terms and its subsets."""
     terms: dict[str, set[str]] = {}
-    sides: dict[str, set[str]] = {}
+    subsets: dict[str, set[str]] = {}
     paths: dict[str, Path] = {}
-    for (side, term), images in files.items():
+    for (subset, term), images in files.items():
         for image_id, path in images.items():
             terms.setdefault(image_id, set()).add(term)
-            sides.setdefault(image_id, set()).add(side)
+            subsets.setdefault(image_id, set()).add(subset)
             known = paths.setdefault(image_id, path)
             if known is not path and not same_content(known, path):
                 raise SkinsegError(
@@ -148,7 +148,7 @@ def _rows(files: dict[tuple[str, str], dict[str, Path]]) -> pd.DataFrame:
             "image_id": list(paths),
             "image": list(paths.values()),
             "terms": [sorted(terms[i]) for i in paths],
-            "publisher_split": ["+".join(s for s in SIDES if s in sides[i]) for i in paths],
+            "publisher_split": ["+".join(s for s in SUBSETS if s in subsets[i]) for i in paths],
             "files": [sum(i in images for images in files.values()) for i in paths],
         }
     )

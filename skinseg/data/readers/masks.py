@@ -34,7 +34,7 @@ class MaskSource:
     Attributes:
         folders: Pattern of the folders that its archives unpack to.
         files: Pattern of its files, with the groups `id` and perhaps `annotator`.
-        get: How to get it.
+        get: What to do to get it.
     """
 
     folders: re.Pattern[str]

@@ -121,7 +121,8 @@ SOURCES: Mapping[str, Source] = {
             "masks": _challenge(
                 2017,
                 dict.fromkeys(
-                    f"ISIC-2017_{side}_Part1_GroundTruth" for side in ("Training", "Validation", "Test_v2")
+                    f"ISIC-2017_{subset}_Part1_GroundTruth"
+                    for subset in ("Training", "Validation", "Test_v2")
                 ),
             ),
         },
@@ -135,11 +136,11 @@ SOURCES: Mapping[str, Source] = {
         ),
         archives={
             "images": _challenge(
-                2016, dict.fromkeys(f"ISBI2016_ISIC_Part1_{side}_Data" for side in ("Training", "Test"))
+                2016, dict.fromkeys(f"ISBI2016_ISIC_Part1_{subset}_Data" for subset in ("Training", "Test"))
             ),
             "masks": _challenge(
                 2016,
-                dict.fromkeys(f"ISBI2016_ISIC_Part1_{side}_GroundTruth" for side in ("Training", "Test")),
+                dict.fromkeys(f"ISBI2016_ISIC_Part1_{subset}_GroundTruth" for subset in ("Training", "Test")),
             ),
         },
     ),

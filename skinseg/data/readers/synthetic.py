@@ -124,10 +124,10 @@ def read_synthetic(
         root: Where data sets are kept; created where there is none.
         problems: What is to happen where files and metadata do not fit.
         lesions: As in `write_synthetic_ham10000`.
-        width: Likewise.
-        height: Likewise.
-        seed: Likewise.
-        draw: Likewise.
+        width: As in `write_synthetic_ham10000`.
+        height: As in `write_synthetic_ham10000`.
+        seed: As in `write_synthetic_ham10000`.
+        draw: As in `write_synthetic_ham10000`.
         mask_folder: Refused: the images come with their masks.
         verify: How much of each file is looked at now. See `inspect_files`.
 

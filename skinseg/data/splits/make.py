@@ -34,21 +34,21 @@ def make_split(
     """Splits a catalog by lesion, stratified by diagnosis, or reads a split from a file.
 
     Each share becomes one of round(1 / share) folds of scikit-learn's StratifiedGroupKFold, first the
-    test side, then the validation side of what remains; so .2 is met exactly and .15 becomes a seventh.
+    test subset, then the validation subset of what remains; so .2 is met exactly and .15 becomes a seventh.
 
     Only images with a mask take part. Pseudo masks are trained on and never scored: such images join the
-    training side, unless their lesion is validated or tested on.
+    training subset, unless their lesion is validated or tested on.
 
     Args:
         catalog: Images with group and diagnosis.
         val: Share of the images for validation, in (0, .5].
         test: Share for testing, in [0, .5]; ignored with `folds`.
-        folds: k for cross-validation: fold number `fold` is the test side. None: one split by shares.
+        folds: k for cross-validation: fold number `fold` is the test subset. None: one split by shares.
         fold: Which of the k folds is tested, 0 to k - 1.
         seed: Seed of the shuffle; apart from the run's seed, so that runs with several seeds share a split.
         official: The publisher's division, without the test (and validation) images that are also in the
-            publisher's training side or show a lesion of it. Where it has no validation side, `val` of its
-            training side is taken.
+            publisher's training subset or show a lesion of it. Where it has no validation subset, `val` of
+            its training subset is taken.
         unit: "lesion", or "image" for comparison with papers that split so; see `Split`.
         file: A CSV with image_id, group, split, such as the `split.csv` of a run, instead of all this.
 
@@ -73,17 +73,17 @@ def make_split(
         raise SkinsegError(f"data.split.seed={seed}: expected 0 or more.")
     # The unit that stays together; the table keeps the lesion, so that what leaks can be counted.
     strata = table if unit == "lesion" else table.assign(group=table["image_id"])
-    sides = np.full(len(table), "train", dtype=object)
+    subsets = np.full(len(table), "train", dtype=object)
     left_out: dict[str, list[str]] = {}
     if official:
         if folds is not None:
             raise SkinsegError("data.split.official=true and data.split.folds exclude each other.")
-        sides, left_out = _official_sides(table, unit)
+        subsets, left_out = _official_subsets(table, unit)
         share = 0.0
     elif folds is None:
         _check_share("data.split.test", test, zero=True)
         if test > 0:
-            sides[_one_fold(strata, round(1 / test), 0, seed, "data.split.test")] = "test"
+            subsets[_one_fold(strata, round(1 / test), 0, seed, "data.split.test")] = "test"
         share = test
     else:
         if folds < 2 or not 0 <= fold < folds:
@@ -91,16 +91,16 @@ def make_split(
                 f"data.split.folds={folds} data.split.fold={fold}: expected at least 2 folds "
                 "and a fold in 0..folds-1."
             )
-        sides[_one_fold(strata, folds, fold, seed, "data.split.folds")] = "test"
+        subsets[_one_fold(strata, folds, fold, seed, "data.split.folds")] = "test"
         share = 1 / folds
-    if "val" not in sides:
+    if "val" not in subsets:
         _check_share("data.split.val", val, zero=False)
-        rest = np.flatnonzero(sides == "train")
+        rest = np.flatnonzero(subsets == "train")
         remaining = strata.iloc[rest].reset_index(drop=True)
         parts = max(2, round((1 - share) / val))
-        sides[rest[_one_fold(remaining, parts, 0, seed, "data.split.val")]] = "val"
-    assigned = table[["image_id", "group"]].assign(split=sides)
-    assigned = assigned[sides != NOWHERE]
+        subsets[rest[_one_fold(remaining, parts, 0, seed, "data.split.val")]] = "val"
+    assigned = table[["image_id", "group"]].assign(split=subsets)
+    assigned = assigned[subsets != NOWHERE]
     scored = set(assigned.loc[assigned["split"] != "train", "group"])
     drawn = masked.loc[pseudo, ["image_id", "group"]]
     clash = drawn["group"].isin(scored)
@@ -110,32 +110,32 @@ def make_split(
     )
 
 
-def _official_sides(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_], dict[str, list[str]]]:
-    """Returns the publisher's side of each row, and what was left out since it would leak."""
+def _official_subsets(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.object_], dict[str, list[str]]]:
+    """Returns the publisher's subset of each row, and what was left out since it would leak."""
     published = table["publisher_split"]
     if published.isna().any() or not published.str.contains("train").any():
         of = f"of the {counted(len(table), 'image')} with a mask"
         raise SkinsegError(
             f"data.split.official=true: {counted(int(published.isna().sum()), f'{of} is', f'{of} are')} on "
-            "no side of a publisher's division; set data.split.official=false for a split by lesion."
+            "no subset of a publisher's division; set data.split.official=false for a split by lesion."
         )
-    sides = published.str.replace(r"\+.*", "", regex=True).to_numpy(dtype=object, copy=True)
-    if "test" not in sides:
-        found = ", ".join(sorted(set(sides)))
+    subsets = published.str.replace(r"\+.*", "", regex=True).to_numpy(dtype=object, copy=True)
+    if "test" not in subsets:
+        found = ", ".join(sorted(set(subsets)))
         raise SkinsegError(
-            f"data.split.official=true: of the publisher's sides only {found} is here; add the images and "
-            "masks of the test side, or set data.split.official=false for a split by lesion."
+            f"data.split.official=true: of the publisher's subsets only {found} is here; add the images and "
+            "masks of the test subset, or set data.split.official=false for a split by lesion."
         )
     left_out: dict[str, list[str]] = {}
     if both := sorted(table.loc[published.str.contains(r"\+"), "image_id"]):
         left_out["from_test_for_it_is_in_train"] = both
     if unit == "lesion":
         for scored, trained in (("val", ("train",)), ("test", ("train", "val"))):
-            known = set(table.loc[np.isin(sides, trained), "group"])
-            leaks = (sides == scored) & table["group"].isin(known).to_numpy()
+            known = set(table.loc[np.isin(subsets, trained), "group"])
+            leaks = (subsets == scored) & table["group"].isin(known).to_numpy()
             left_out[f"{scored}_shares_lesion"] = table.loc[leaks, "image_id"].tolist()
-            sides[leaks] = NOWHERE
-    return sides, left_out
+            subsets[leaks] = NOWHERE
+    return subsets, left_out
 
 
 def _check_share(key: str, share: float, *, zero: bool) -> None:
@@ -166,8 +166,8 @@ def _one_fold(table: pd.DataFrame, folds: int, fold: int, seed: int, key: str) -
     return rows
 
 
-def read_sides(path: Path, key: str, images: Iterable[str]) -> pd.DataFrame:
-    """Reads a user's table of which image is on which side.
+def read_subsets(path: Path, key: str, images: Iterable[str]) -> pd.DataFrame:
+    """Reads a user's table of which image is in which subset.
 
     Args:
         path: With image_id and split, perhaps group, as every run writes it or as somebody made it.
@@ -179,7 +179,7 @@ def read_sides(path: Path, key: str, images: Iterable[str]) -> pd.DataFrame:
         table has it (missing where that is blank).
 
     Raises:
-        SkinsegError: It cannot be read, or a row lacks its image id or its side.
+        SkinsegError: It cannot be read, or a row lacks its image id or its subset.
     """
     rows = read_table(path, ["image_id", "split"], known=["group"], key=key)
     for column in ("image_id", "split"):
@@ -196,7 +196,7 @@ def read_sides(path: Path, key: str, images: Iterable[str]) -> pd.DataFrame:
 
 
 def _read_split(path: Path, catalog: Catalog, unit: Unit) -> Split:
-    rows = read_sides(path, "data.split.file", catalog.table["image_id"])
+    rows = read_subsets(path, "data.split.file", catalog.table["image_id"])
     known = catalog.table[catalog.table["mask"].notna()]
     absent = sorted(set(rows["image_id"].map(str)) - set(known["image_id"]))
     if absent:

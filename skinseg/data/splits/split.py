@@ -12,7 +12,7 @@ import pandas as pd
 from skinseg.counting import counted
 from skinseg.errors import SkinsegError
 
-SIDES = ("train", "val", "test")
+SUBSETS = ("train", "val", "test")
 COLUMNS = ("image_id", "group", "split")
 
 
@@ -21,17 +21,17 @@ Unit = Literal["lesion", "image"]
 
 @dataclass(frozen=True)
 class Split:
-    """An assignment of images to train, val and test, in which no lesion is on two sides.
+    """An assignment of images to train, val and test, in which no lesion is in two subsets.
 
     Attributes:
         table: Columns image_id, group, split ("train", "val" or "test"), sorted by image_id.
-        unit: What stays together. "image" lets views of one lesion be on two sides, for comparison with
+        unit: What stays together. "image" lets views of one lesion be in two subsets, for comparison with
             papers that do so; its scores are too good, and it is stamped LEAKY.
-        left_out: Image ids by why they are not on the side (or on no side) that they might be on.
+        left_out: Image ids by why they are not in the subset (or in no subset) that they might be in.
 
     Raises:
-        SkinsegError: A group is on two sides (unless the unit is "image"), an image is there twice, or a side
-            is unknown.
+        SkinsegError: A group is in two subsets (unless the unit is "image"), an image is there twice, or a
+            subset is unknown.
     """
 
     table: pd.DataFrame
@@ -43,9 +43,9 @@ class Split:
         if missing:
             raise SkinsegError(f"The split lacks the columns {missing}; expected {list(COLUMNS)}.")
         table = self.table[list(COLUMNS)].sort_values("image_id", ignore_index=True)
-        unknown = sorted(set(table["split"].map(str)) - set(SIDES))
+        unknown = sorted(set(table["split"].map(str)) - set(SUBSETS))
         if unknown:
-            raise SkinsegError(f"The split has the sides {unknown}; expected {list(SIDES)}.")
+            raise SkinsegError(f"The split has the subsets {unknown}; expected {list(SUBSETS)}.")
         twice = table["image_id"][table["image_id"].duplicated()]
         if len(twice):
             raise SkinsegError(
@@ -55,16 +55,16 @@ class Split:
         torn = self.torn_groups
         if len(torn) and self.unit == "lesion":
             raise SkinsegError(
-                f"{counted(len(torn), 'lesion is', 'lesions are')} on two sides of the split, e.g. "
+                f"{counted(len(torn), 'lesion is', 'lesions are')} in two subsets of the split, e.g. "
                 f"{', '.join(torn[:5])}: scores would be of lesions that were trained on. Split by lesion "
                 "(python -m skinseg.split), or set data.split.unit=image, which stamps all scores LEAKY."
             )
 
     @property
     def torn_groups(self) -> list[str]:
-        """Lesions that are on two sides or more."""
-        sides = self.table.groupby("group")["split"].nunique()
-        return [str(group) for group in sides.index[sides > 1]]
+        """Lesions that are in two subsets or more."""
+        subsets = self.table.groupby("group")["split"].nunique()
+        return [str(group) for group in subsets.index[subsets > 1]]
 
     @property
     def stamps(self) -> list[str]:
@@ -86,19 +86,21 @@ class Split:
         rows = "\n".join("\t".join(row) for row in self.table.astype(str).itertuples(index=False))
         return hashlib.sha256(rows.encode()).hexdigest()[:12]
 
-    def ids(self, side: str) -> list[str]:
+    def ids(self, subset: str) -> list[str]:
         """Returns the image ids of "train", "val" or "test", sorted."""
-        return cast(list[str], self.table.loc[self.table["split"] == side, "image_id"].tolist())
+        return cast(list[str], self.table.loc[self.table["split"] == subset, "image_id"].tolist())
 
     def record(self) -> dict[str, object]:
-        """Returns fingerprint and counts of images and lesions by side, for the run's record."""
+        """Returns fingerprint and counts of images and lesions by subset, for the run's record."""
         counts = self.table.groupby("split").agg(images=("image_id", "size"), groups=("group", "nunique"))
-        sides = {str(row.Index): {"images": row.images, "groups": row.groups} for row in counts.itertuples()}
+        subsets = {
+            str(row.Index): {"images": row.images, "groups": row.groups} for row in counts.itertuples()
+        }
         left_out = {why: {"count": len(ids), "image_ids": ids} for why, ids in self.left_out.items() if ids}
         return {
             "fingerprint": self.fingerprint,
             "group_key": self.unit,
-            **sides,
+            **subsets,
             "left_out": left_out,
             "stamps": self.stamps,
         }

@@ -11,24 +11,24 @@ from skinseg.data.splits.split import Split
 from skinseg.errors import SkinsegError
 
 
-def whole_test_side(
+def whole_test_subset(
     catalog: Catalog,
     *,
     train: Catalog,
     overlap: Literal["exclude", "refuse"],
     keys: tuple[str, str] = ("test_data", "test_overlap"),
 ) -> Split:
-    """Makes all of a catalog the test side of a network that is trained on another one.
+    """Makes all of a catalog the test subset of a network that is trained on another one.
 
     Args:
         catalog: The images to be tested on; those with a mask that somebody drew take part.
         train: The catalog that is trained on, all of it: what it tests on counts as seen too.
-        overlap: What happens to images and lesions that are in both: they are left out of the test side, or
+        overlap: What happens to images and lesions that are in both: they are left out of the test subset, or
             refused.
         keys: What a configuration calls the catalog and `overlap`, for messages.
 
     Returns:
-        A split with a test side alone; `left_out` says what is in both.
+        A split with a test subset alone; `left_out` says what is in both.
 
     Raises:
         SkinsegError: There is overlap and it is refused, or nothing is left.

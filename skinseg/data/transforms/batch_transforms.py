@@ -96,8 +96,8 @@ class Affine(BatchTransform):
 
         Args:
             numbers: Shape (images, 7), uniform in 0 to 1.
-            height: Of the images, in pixels.
-            width: Of the images, in pixels.
+            height: Height of the images, in pixels.
+            width: Width of the images, in pixels.
 
         Returns:
             Shape (images, 3, 3), in pixels, x before y.
@@ -270,8 +270,8 @@ class CoarseDropout(BatchTransform):
 
         Args:
             numbers: Shape (129,), uniform in 0 to 1.
-            height: Of the image, in pixels.
-            width: Of the image, in pixels.
+            height: Height of the image, in pixels.
+            width: Width of the image, in pixels.
 
         Yields:
             Their rows and columns.

@@ -130,7 +130,7 @@ def transformed(key: str, transform: Callable[..., Mapping[str, Any]], image: Pi
         As `preprocessed`.
 
     Raises:
-        SkinsegError: Likewise.
+        SkinsegError: As in `preprocessed`.
     """
     return _changed_image(key, transform, lambda: transform(image=image)["image"], image)
 

@@ -58,9 +58,9 @@ class Hair(Appearance):
     """Curved strands of hair of one natural colour, tapering to their tips, with a faint shadow.
 
     Args:
-        number_range: How many strands.
-        thickness_range: Of a strand, as a share of the image's longer side.
-        length_range: Likewise.
+        number_range: Number of strands.
+        thickness_range: Thickness of a strand, as a share of the image's longer side.
+        length_range: Length of a strand, as a share of the image's longer side.
         opacity_range: How much of the skin below a strand hides, 0 to 1.
         colours: What a head may have: "black", "brown", "red", "blond", "grey".
         stubble: Chance that the hair was shaved: strands of an eighth of their length.
@@ -120,7 +120,7 @@ class Ruler(Appearance):
         styles: "scale": a short scale within the image, "edge": marks along an edge, "strip": a white ruler
             laid over an edge.
         spacing_range: From mark to mark, as a share of the image's longer side.
-        opacity_range: Of the marks, 0 to 1.
+        opacity_range: Opacity of the marks, 0 to 1.
         p: Probability that an image is changed.
     """
 
@@ -185,7 +185,7 @@ class Ink(Appearance):
     Args:
         colours: "violet" (gentian violet), "blue", "black", "green".
         shapes: "ring" around the middle of the image, "dots", "line", "scribble".
-        thickness_range: Of the pen, as a share of the image's longer side.
+        thickness_range: Thickness of the pen, as a share of the image's longer side.
         opacity_range: How much of what it can absorb the ink absorbs, 0 to 1.
         p: Probability that an image is changed.
     """
@@ -223,9 +223,9 @@ class Bubbles(Appearance):
     """Air bubbles in the immersion gel, in loose clusters: a dark outline, a bright rim, a gleam.
 
     Args:
-        number_range: How many bubbles.
+        number_range: Number of bubbles.
         radius_range: Of a bubble, as a share of the image's longer side; small ones are the most frequent.
-        opacity_range: Of rim and gleam, 0 to 1.
+        opacity_range: Opacity of rim and gleam, 0 to 1.
         p: Probability that an image is changed.
     """
 
@@ -265,7 +265,7 @@ class GelBorder(Appearance):
 
     Args:
         distance_range: Of the border from the image's middle, in halves of its longer side.
-        opacity_range: Of the lines, 0 to 1.
+        opacity_range: Opacity of the lines, 0 to 1.
         dullness_range: How much duller dry skin is, 0 to 1.
         p: Probability that an image is changed.
     """

@@ -49,8 +49,8 @@ def find_hair(image: Picture, *, widest: float, shortest: float, contrast: int) 
     Args:
         image: uint8 array of shape (height, width, 3).
         widest: As in `HairRemoval`.
-        shortest: Likewise.
-        contrast: Likewise.
+        shortest: As in `HairRemoval`.
+        contrast: As in `HairRemoval`.
 
     Returns:
         uint8 array of shape (height, width): 1 on hair and a pixel around it, else 0.

@@ -102,7 +102,7 @@ class Gains(Appearance):
     """Light of another colour: each channel times a gain of its own (von Kries).
 
     Args:
-        gain_range: Of each channel's gain, drawn evenly by its logarithm.
+        gain_range: Range of each channel's gain, drawn evenly by its logarithm.
         p: Probability that an image is changed.
     """
 

@@ -144,8 +144,8 @@ class CopyPaste(Mix):
 
     Args:
         largest: Largest lesion that is pasted, as a share of the image before `scale_range`.
-        scale_range: Of the factor of the lesion's size, at most 1.
-        tries: How many places are looked at for room.
+        scale_range: Range of the factor of the lesion's size, at most 1.
+        tries: Number of places that are looked at for room.
         p: Probability that an image is changed.
     """
 
@@ -187,7 +187,7 @@ class CopyPaste(Mix):
 
         Args:
             images: As in `Mix`.
-            masks: Likewise.
+            masks: As in `Mix`.
             others: Images to take lesions from.
             lesions: Their masks.
             drawn: Shape (images, 1 + 2 tries), uniform in 0 to 1: size, then places.

@@ -13,21 +13,21 @@ import pandas as pd
 from skinseg.counting import counted
 from skinseg.data.catalog import COLUMNS, Catalog, drawn_stamps, name_groups
 from skinseg.data.readers.masks import PSEUDO
-from skinseg.data.splits.make import read_sides
+from skinseg.data.splits.make import read_subsets
 from skinseg.data.splits.split import Split
-from skinseg.data.splits.whole import shared, whole_test_side
+from skinseg.data.splits.whole import shared, whole_test_subset
 from skinseg.data.tables import matching, report_match
 from skinseg.errors import SkinsegError
 from skinseg.run.record import RunRecord
 
 log = logging.getLogger(__name__)
 
-SideName = Literal["test", "val", "train"]
+SubsetName = Literal["test", "val", "train"]
 Overlap = Literal["exclude", "refuse", "keep"]
 
 
 @dataclass(frozen=True)
-class Side:
+class Subset:
     """The images of an evaluation.
 
     Attributes:
@@ -42,28 +42,28 @@ class Side:
 
     table: pd.DataFrame
     catalog: Catalog
-    name: SideName
+    name: SubsetName
     split: str
     group_key: str
     left_out: Mapping[str, list[str]] = field(default_factory=dict)
     stamps: list[str] = field(default_factory=list)
 
 
-def trained_side(catalog: Catalog, record: RunRecord, name: SideName) -> Side:
-    """Takes a side of the split that a network was trained with.
+def trained_subset(catalog: Catalog, record: RunRecord, name: SubsetName) -> Subset:
+    """Takes a subset of the split that a network was trained with.
 
     Args:
         catalog: The data set of the training, as it lies here.
         record: What the checkpoint carries.
-        name: Which side.
+        name: Which subset.
 
     Returns:
-        The side.
+        The subset.
 
     Raises:
-        SkinsegError: Images of the side are not there, or the side is empty.
+        SkinsegError: Images of the subset are not there, or the subset is empty.
     """
-    split = Split(subsets(record), unit=record.config["data"]["split"]["unit"])
+    split = Split(split_table(record), unit=record.config["data"]["split"]["unit"])
     ids = split.ids(name)
     if not ids:
         why = "; each was in the training of one of the ensemble's members" if record.members else ""
@@ -83,7 +83,7 @@ def trained_side(catalog: Catalog, record: RunRecord, name: SideName) -> Side:
     if without := table["image_id"][table["mask"].isna()].tolist():
         many = counted(len(without), f"{name} image has", f"{name} images have")
         raise SkinsegError(f"{many} no mask here, e.g. {', '.join(without[:3])}.")
-    return Side(
+    return Subset(
         table.reset_index(drop=True),
         catalog,
         name,
@@ -93,8 +93,8 @@ def trained_side(catalog: Catalog, record: RunRecord, name: SideName) -> Side:
     )
 
 
-def other_side(catalog: Catalog, record: RunRecord | None, overlap: Overlap) -> Side:
-    """Takes all of another data set as the test side, but for what the network was trained with.
+def other_subset(catalog: Catalog, record: RunRecord | None, overlap: Overlap) -> Subset:
+    """Takes all of another data set as the test subset, but for what the network was trained with.
 
     Args:
         catalog: The data set.
@@ -102,7 +102,7 @@ def other_side(catalog: Catalog, record: RunRecord | None, overlap: Overlap) -> 
         overlap: What happens to images and lesions of the training data.
 
     Returns:
-        The side.
+        The subset.
 
     Raises:
         SkinsegError: Nothing is left, or there is overlap and it is refused.
@@ -123,38 +123,38 @@ def other_side(catalog: Catalog, record: RunRecord | None, overlap: Overlap) -> 
                 many = counted(len(seen), f"{of} is", f"{of} are")
                 stamps.append(f"CONTAMINATED: {many} of the data set of the training")
     else:
-        split = whole_test_side(catalog, train=_seen(record), overlap=overlap, keys=("data", "overlap"))
+        split = whole_test_subset(catalog, train=_seen(record), overlap=overlap, keys=("data", "overlap"))
     kept = scored[scored["image_id"].isin(split.ids("test"))].reset_index(drop=True)
     unscored = {
         "without_a_mask": table["image_id"][table["mask"].isna()].tolist(),
         "with_a_mask_that_a_network_drew": table["image_id"][table["mask_source"] == PSEUDO].tolist(),
     }
     left_out = {why: ids for why, ids in {**split.left_out, **unscored}.items() if ids}
-    return Side(kept, catalog, "test", split.fingerprint, split.unit, left_out, stamps)
+    return Subset(kept, catalog, "test", split.fingerprint, split.unit, left_out, stamps)
 
 
-def listed_side(side: Side, path: Path, name: SideName) -> Side:
-    """Keeps the images that a user's table puts on a side.
+def listed_subset(subset: Subset, path: Path, name: SubsetName) -> Subset:
+    """Keeps the images that a user's table puts in a subset.
 
     Args:
-        side: All that could be scored.
+        subset: All that could be scored.
         path: CSV with image_id and split, as `python -m skinseg.split` and every run write it.
-        name: Which of its sides.
+        name: Which of its subsets.
 
     Returns:
-        A part of `side`, named by the fingerprint of the table.
+        A part of `subset`, named by the fingerprint of the table.
 
     Raises:
         SkinsegError: No such table, or an image of it is not among those that can be scored.
     """
-    catalog = side.catalog.table
-    listed = read_sides(path, "split_file", catalog["image_id"])
+    catalog = subset.catalog.table
+    listed = read_subsets(path, "split_file", catalog["image_id"])
     # Where the table does not say which lesion an image shows, the data may; else the image stands alone.
     known = listed["image_id"].map(dict(zip(catalog["image_id"], catalog["group"], strict=True)))
     lesions = listed["group"].fillna(known) if "group" in listed else known
     listed = listed.assign(group=name_groups(listed["image_id"], lesions))
     split = Split(listed)
-    missing = sorted(set(split.ids(name)) - set(side.table["image_id"]))
+    missing = sorted(set(split.ids(name)) - set(subset.table["image_id"]))
     if missing or not split.ids(name):
         raise SkinsegError(
             f"split_file={path}: of its {counted(len(split.ids(name)), f'{name} image')} {len(missing)} "
@@ -162,16 +162,16 @@ def listed_side(side: Side, path: Path, name: SideName) -> Side:
             + (f", e.g. {', '.join(missing[:3])}" if missing else "")
             + ": not in the data, without a mask, or in the training data of the checkpoint."
         )
-    table = side.table[side.table["image_id"].isin(split.ids(name))].reset_index(drop=True)
-    return Side(table, side.catalog, name, split.fingerprint, split.unit, side.left_out, side.stamps)
+    table = subset.table[subset.table["image_id"].isin(split.ids(name))].reset_index(drop=True)
+    return Subset(table, subset.catalog, name, split.fingerprint, split.unit, subset.left_out, subset.stamps)
 
 
-def strata_of(user: pd.DataFrame | None, side: Side, path: str) -> pd.DataFrame | None:
+def strata_of(user: pd.DataFrame | None, subset: Subset, path: str) -> pd.DataFrame | None:
     """Takes a user's strata of the scored images, and says how many of these are listed.
 
     Args:
         user: What `user_strata` read. None: there are none.
-        side: The images.
+        subset: The images.
         path: The table, for messages.
 
     Returns:
@@ -182,13 +182,13 @@ def strata_of(user: pd.DataFrame | None, side: Side, path: str) -> pd.DataFrame 
     """
     if user is None:
         return None
-    images = side.table["image_id"]
+    images = subset.table["image_id"]
     known = matching(user["image_id"], images)
     # An image that is not scored is no mistake, one that is nowhere may be.
-    somewhere = known.notna() | matching(user["image_id"], side.catalog.table["image_id"]).notna()
+    somewhere = known.notna() | matching(user["image_id"], subset.catalog.table["image_id"]).notna()
     if not known.notna().any():
         report_match(known.notna(), user["image_id"], images, f"strata={path}", what="image id")
-    images_here = side.catalog.table["image_id"]
+    images_here = subset.catalog.table["image_id"]
     report_match(somewhere, user["image_id"], images_here, f"strata={path}", what="image id")
     if known.nunique() < len(images):
         of = f"of the {counted(len(images), 'scored image')}"
@@ -201,31 +201,31 @@ def strata_of(user: pd.DataFrame | None, side: Side, path: str) -> pd.DataFrame 
     return user.assign(image_id=known)[known.notna()]
 
 
-def used_in_training(record: RunRecord | None, side: Side) -> dict[str, int]:
-    """Counts the images of a side that the training used, whatever the side is called.
+def used_in_training(record: RunRecord | None, subset: Subset) -> dict[str, int]:
+    """Counts the images of a subset that the training used, whatever the subset is called.
 
     Args:
         record: What the checkpoint carries; None where nothing is known of a training.
-        side: The images.
+        subset: The images.
 
     Returns:
         Of "val" and "train" the number of images; those without any are left out.
     """
     if record is None:
         return {}
-    trained = subsets(record)
-    own = trained[trained["image_id"].isin(side.table["image_id"])]["split"].value_counts()
+    trained = split_table(record)
+    own = trained[trained["image_id"].isin(subset.table["image_id"])]["split"].value_counts()
     return {name: int(own[name]) for name in ("val", "train") if name in own}
 
 
-def is_test(record: RunRecord | None, side: Side) -> bool:
+def is_test(record: RunRecord | None, subset: Subset) -> bool:
     """Whether a score of these images is one of a test: some of them had no part in the training."""
-    return sum(used_in_training(record, side).values()) < len(side.table)
+    return sum(used_in_training(record, subset).values()) < len(subset.table)
 
 
-def training_stamps(record: RunRecord | None, side: Side) -> list[str]:
+def training_stamps(record: RunRecord | None, subset: Subset) -> list[str]:
     """Says of a score that it is of images which the training used."""
-    number = len(side.table)
+    number = len(subset.table)
     these = "this image" if number == 1 else "these images"
     said = {
         "val": "VALIDATION: a checkpoint was chosen on",
@@ -233,15 +233,15 @@ def training_stamps(record: RunRecord | None, side: Side) -> list[str]:
     }
     return [
         f"{said[name]} {these if count == number else f'{count} of these {number} images'}"
-        for name, count in used_in_training(record, side).items()
+        for name, count in used_in_training(record, subset).items()
     ]
 
 
 def _seen(record: RunRecord) -> Catalog:
-    return Catalog(subsets(record).drop(columns="split").reindex(columns=list(COLUMNS)))
+    return Catalog(split_table(record).drop(columns="split").reindex(columns=list(COLUMNS)))
 
 
-def subsets(record: RunRecord) -> pd.DataFrame:
+def split_table(record: RunRecord) -> pd.DataFrame:
     """Returns the split of a training, which `evaluate` has found the checkpoint to carry."""
     assert record.subsets is not None
     return record.subsets

@@ -70,7 +70,7 @@ def test_what_was_meant(line: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("a=b -m seed=1,2", "seed=1,2: the words stand together; write -m before all of them."),
+        ("a=b -m seed=1,2", "seed=1,2: the overrides stand together; write -m before all of them."),
         ("a=b --multi-run seed=1,2", "--multi-run: no such option; did you mean --multirun?"),
         ("--config-dri=x", "--config-dri: no such option; did you mean --config-dir?"),
         ("--zzz", "--zzz: no such option; known: --help, -h,"),

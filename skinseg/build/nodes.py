@@ -51,7 +51,7 @@ def instance(key: str, node: Node, *, refusals: tuple[type[Exception], ...] = RE
         raise SkinsegError(f"{key}: {node['_target_']} refused its arguments: {_words(error)}") from error
     except ImportError as error:
         raise SkinsegError(
-            f"{key}: {node['_target_']} needs what cannot be imported ({reason_of_import(error)}); correct that "
+            f"{key}: {node['_target_']} needs what cannot be imported ({reason_of_import(error)}); fix that "
             "installation, or leave it out."
         ) from error
 

@@ -174,7 +174,7 @@ def _read_metadata(path: Path) -> pd.DataFrame:
     rows["age"] = ages(rows["age"], str(path))
     if nameless := int(rows["image_id"].isna().sum()):
         raise SkinsegError(
-            f"{path}: {counted(nameless, 'row has', 'rows have')} no image_id; correct the file."
+            f"{path}: {counted(nameless, 'row has', 'rows have')} no image_id; fix the file."
         )
     twice = rows["image_id"][rows["image_id"].duplicated()].unique()
     if len(twice):

@@ -171,7 +171,7 @@ def _read(path: Path, key: str | None = None) -> pd.DataFrame:
     ids = ids_of_images(rows["image_id" if ham else "isic_id"])
     if ids.isna().any():
         raise SkinsegError(
-            f"{where}: {counted(int(ids.isna().sum()), 'row has', 'rows have')} no {ids.name}; correct the file."
+            f"{where}: {counted(int(ids.isna().sum()), 'row has', 'rows have')} no {ids.name}; fix the file."
         )
     lesions = lesion_ids(_column(rows, "lesion_id"), where)
     term = _column(rows, "dx" if ham else "diagnosis_3")

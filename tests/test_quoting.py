@@ -136,7 +136,8 @@ def test_a_folder_in_place_of_its_checkpoint(nasty: Path) -> None:
 
 
 def test_how_to_resume(nasty: Path) -> None:
-    from skinseg.recipes.train import _how_to_resume, _results_so_far
+    from skinseg.recipes.train import _results_so_far
+    from skinseg.training.failure import how_to_resume
 
     last = nasty / "checkpoints" / "last.ckpt"
     last.parent.mkdir()
@@ -144,7 +145,7 @@ def test_how_to_resume(nasty: Path) -> None:
     with pytest.raises(SkinsegError) as refused:
         _results_so_far(nasty, None)
     for line in (
-        hint(_how_to_resume(nasty), "the same command: "),
+        hint(how_to_resume(nasty), "the same command: "),
         hint(str(refused.value), "to go on with it: "),
     ):
         assert given(line, "train")["ckpt_path"] == str(last)

@@ -750,7 +750,7 @@ def test_what_fails_after_the_test_side_was_scored_does_not_hide_the_scoring(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("unheard of")
 
-    monkeypatch.setattr("skinseg.recipes.train.summarise", fail)
+    monkeypatch.setattr("skinseg.training.ending.summarise", fail)
     with pytest.raises(SkinsegError, match="writing what was found failed: RuntimeError: unheard of"):
         train()
     summary = json.loads((tmp_path / "run/summary.json").read_text())

@@ -173,9 +173,7 @@ def _read_metadata(path: Path) -> pd.DataFrame:
     rows["lesion_id"] = lesion_ids(rows["lesion_id"], str(path))
     rows["age"] = ages(rows["age"], str(path))
     if nameless := int(rows["image_id"].isna().sum()):
-        raise SkinsegError(
-            f"{path}: {counted(nameless, 'row has', 'rows have')} no image_id; fix the file."
-        )
+        raise SkinsegError(f"{path}: {counted(nameless, 'row has', 'rows have')} no image_id; fix the file.")
     twice = rows["image_id"][rows["image_id"].duplicated()].unique()
     if len(twice):
         raise SkinsegError(

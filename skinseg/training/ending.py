@@ -44,7 +44,7 @@ def fit_and_score(
     """Fits, and scores the best weights on validation and test.
 
     Args:
-        trainer: With its callbacks and loggers; among the callbacks is `EvaluationRows` where there is a test.
+        trainer: With its callbacks and loggers; where there is a test, with `EvaluationRows` among them.
         segmenter: What is trained.
         data: What it is trained and validated on.
         test_data: What it is tested on.

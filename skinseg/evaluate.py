@@ -38,7 +38,7 @@ class EvaluateConfig:
         truth: Folder of masks.
         strata: CSV with image_id and further columns, each of which is a stratum; a column lesion_id says
             which images of a folder show one lesion.
-        subset: "test", "val" or "train", of the split.
+        side: "test", "val" or "train": the subset of the split.
         split_file: CSV with image_id and split. null: the split of the checkpoint's run; of other data
             everything is the test subset.
         overlap: What happens to images and lesions of other data that the network was trained with:
@@ -71,7 +71,7 @@ class EvaluateConfig:
     images: str | None
     truth: str | None
     strata: str | None
-    subset: Literal["test", "val", "train"]
+    side: Literal["test", "val", "train"]
     split_file: str | None
     overlap: Literal["exclude", "refuse", "keep"]
     threshold: float | Literal["val"] | None

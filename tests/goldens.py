@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import yaml
 from hydra.utils import get_object
@@ -89,7 +90,7 @@ def differences(folder: Path) -> list[str]:
         new = (after / name).read_text().replace(str(after), str(folder))
         said += [
             f"{name}: {line}"
-            for line in unlike_values(json.loads((folder / name).read_text()), json.loads(new))
+            for line in unlike_values(json.loads(as_called_now((folder / name).read_text())), json.loads(new))
         ]
     return said
 
@@ -128,8 +129,16 @@ def unlike(old: Path, new: Path, pattern: str) -> list[str]:
     names = sorted(path.name for path in old.glob(pattern))
     return [
         f"{new / name} differs" for name in names
-        if not (new / name).is_file() or (old / name).read_bytes() != (new / name).read_bytes()
+        if not (new / name).is_file() or not same(old / name, new / name)
     ]  # fmt: skip
+
+
+def same(old: Path, new: Path) -> bool:
+    """Whether two files are the same; of a table the columns of the old one count, to the letter."""
+    if old.suffix != ".csv":
+        return old.read_bytes() == new.read_bytes()
+    one, other = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (old, new))
+    return set(one) <= set(other) and one.equals(other[list(one)])
 
 
 def unlike_weights(old: Path, new: Path, names: tuple[str, ...] = ("best.ckpt", "last.ckpt")) -> list[str]:
@@ -138,6 +147,11 @@ def unlike_weights(old: Path, new: Path, names: tuple[str, ...] = ("best.ckpt", 
         a, b = (torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"] for run in (old, new))
         said += [f"{new}: {name}: {key}" for key in a.keys() | b.keys() if not torch.equal(a[key], b[key])]
     return said
+
+
+def as_called_now(text: str) -> str:
+    """What was a side of a split in titles and protocols is called a subset since."""
+    return text.replace(" side of ", " subset of ")
 
 
 # Of clocks, places and the machine's load.

@@ -184,7 +184,7 @@ def _overlap(members: Sequence[ScoredRun], of: Callable[[ScoredRun], pd.Series[s
 
 _SAME = {
     "split": "splits",
-    "side": "sides",
+    "side": "subsets",
     "data": "images or true masks",
     "settings": "settings of the scores",
 }

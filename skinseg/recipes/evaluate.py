@@ -226,7 +226,7 @@ def _common(
     """What is said of a checkpoint and of masks alike; see `Result`."""
     return {
         "settings": Settings.of(config),
-        "side": subset,
+        "subset": subset,
         "scored": scored,
         "folder": folder,
         "source": None if config["truth"] is None else Path(config["truth"]).expanduser(),

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from skinseg.data.invented import describe_lesion
-from skinseg.data.invented_pictures import draw_lesion_images
 
 from skinseg.build import nodes
 from skinseg.config.compose import compose, config_dir, plain
-from skinseg.data.dermoscopy import Hair
-from skinseg.data.lighting import Gains
+from skinseg.data.readers.invented import describe_lesion
+from skinseg.data.readers.invented_pictures import draw_lesion_images
+from skinseg.data.transforms.dermoscopy import Hair
+from skinseg.data.transforms.lighting import Gains
 from skinseg.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, outlined
 
 Picture = NDArray[np.uint8]

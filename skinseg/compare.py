@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from skinseg.config.command import Command
 from skinseg.config.schema import Node
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -28,7 +24,7 @@ class CompareConfig:
         metric: What ranks them, e.g. dice, threshold_jaccard, hd95_percent.
         pool: Take runs that differ by seed or fold alone for one method, whose interval then includes what
             another training would have changed.
-        draws: Number of resamples of tests and intervals.
+        draws: Number of resamples of intervals, and of random signs of tests.
         level: Coverage of intervals; 1 - level is the p below which a method counts as worse.
         seed: Seed of the resampling.
         gallery: How many images the report shows where the best two differ most, each way.

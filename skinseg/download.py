@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from skinseg.config.command import Command
 from skinseg.config.schema import Node
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass

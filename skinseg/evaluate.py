@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from skinseg.config.check import Changes, check, check_changes
 from skinseg.config.command import Command
 from skinseg.config.schema import Node, Plain
 from skinseg.errors import SkinsegError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -93,7 +90,10 @@ class EvaluateConfig:
 
 
 def _checked(config: Plain) -> Plain:
-    """Does what `check` does; `as_trained` is then what is another one of the data of a checkpoint's run."""
+    """Does what `check` does.
+
+    Where `data` names no data set, its values become `as_trained`: changes of the data of the run.
+    """
     as_trained: Plain = {}
     if config.get("data") and "_target_" not in config["data"]:
         as_trained = {key: value for key, value in config["data"].items() if value is not None}

@@ -26,8 +26,9 @@ from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.names import ESCAPED, escape_output
 from skinseg.quoting import literal
 from skinseg.run.claims import claimed
+from skinseg.run.layout import RESULTS, last_of
 from skinseg.run.writing import write_json
-from skinseg.sweep.jobs import FAILED, JOB, RESULTS, TRUST, Job, last_of, result_of
+from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, result_of
 from skinseg.sweep.stop import END
 from skinseg.train import is_first, run
 

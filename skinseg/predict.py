@@ -73,7 +73,7 @@ class WithoutMaskError(SkinsegError):
 
 
 def _check_whole(config: Plain) -> Plain:
-    """Does what `config.check` does, and says what to do about a threshold that validation chooses."""
+    """Does what `check` does, and says what to do about a threshold that validation chooses."""
     if config.get("threshold") == "val":
         raise SkinsegError(
             "threshold=val: predict takes a number. Which one validation chooses says "

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from skinseg.config.check import check
 from skinseg.config.command import Command
 from skinseg.config.schema import Node, Plain
 from skinseg.errors import SkinsegError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from skinseg.config.command import Command
 from skinseg.config.schema import Node
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +101,20 @@ def test_recipes_import_at_the_top(path: Path) -> None:
 
 def test_no_room_for_odds_and_ends() -> None:
     assert not {path.stem for path in MODULES} & {"utils", "helpers", "misc", "common"}
+
+
+def test_what_programs_beside_the_package_import_is_there() -> None:
+    """Nobody runs all of them after a move."""
+    paths = [
+        path
+        for folder in ("docs", "benchmarks", "experiments")
+        for path in (REPOSITORY / folder).rglob("*.py")
+    ]
+    assert len(paths) > 5
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("skinseg"):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    where = f"{node.module}.{alias.name}"
+                    assert hasattr(module, alias.name) or importlib.util.find_spec(where), f"{path}: {where}"

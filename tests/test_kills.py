@@ -96,7 +96,7 @@ def start() -> Callable[[Sequence[str], Path], multiprocessing.process.BaseProce
     """Starts a training in a process that has imported PyTorch already, which else were most of its time."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["test_kills", "skinseg.build.parts", "skinseg.training.find", "skinseg.summary"]
+        ["test_kills", "skinseg.build.parts", "skinseg.training.find", "skinseg.training.summary"]
     )
 
     def started(words: Sequence[str], output: Path) -> multiprocessing.process.BaseProcess:

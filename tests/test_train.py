@@ -40,7 +40,7 @@ from skinseg.models.counts import confusion_counts
 from skinseg.run.writing import write_text
 from skinseg.run.written import RECORD, afresh
 from skinseg.scoring.overlap import OVERLAP_METRICS, overlap_scores
-from skinseg.summary import show
+from skinseg.training.summary import show
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -133,6 +133,10 @@ def test_run_folder(train: Train) -> None:
     assert "${" not in (folder / "config.yaml").read_text()
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["packages"]["torch"] == torch.__version__.split("+")[0]
+    git = ["git", "-C", str(REPOSITORY), "rev-parse", "--show-toplevel", "HEAD"]
+    found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.split()
+    if found[:1] == [str(REPOSITORY)]:
+        assert provenance["git"]["commit"] == found[1]
     with Image.open(folder / "predictions.png") as picture:
         assert picture.width > 600
 

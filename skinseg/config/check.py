@@ -1,4 +1,4 @@
-"""The configuration: where it lies, how it is composed, and whether every key in it means something."""
+"""Whether every key of a configuration means something, and has a value that its constructor takes."""
 
 from __future__ import annotations
 
@@ -33,20 +33,8 @@ class Changes(dict[str, Any]):
     """Keys that take the place of those of a node which the configuration does not name itself."""
 
 
-# It logs what it raises, beside the message that is made of it.
+# Hydra logs what it raises, beside the message that is made of it.
 logging.getLogger("hydra.utils").addFilter(lambda _: False)
-
-
-def preprocess_node(config: Plain) -> Node | None:
-    """Returns the node of what is done to every image, None where that is nothing.
-
-    Nothing need not be built: albumentations takes longer to import than a few images to predict.
-
-    Args:
-        config: Resolved. Those of older runs have no preprocessing.
-    """
-    node: Node | None = config.get("preprocess")
-    return None if not node or node.get("transforms") == {} else node
 
 
 def check(config: Plain, schema: type = RootConfig) -> Plain:

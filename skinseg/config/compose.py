@@ -60,7 +60,7 @@ def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
         return hydra_compose(name, list(overrides))
 
 
-def written_in(name: str) -> Plain:
+def template_of(name: str) -> Plain:
     """Returns what stands in `conf/<name>.yaml` itself; nothing is composed or filled in."""
     return typing.cast(Plain, OmegaConf.to_container(OmegaConf.load(config_dir() / f"{name}.yaml")))
 

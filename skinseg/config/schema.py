@@ -172,8 +172,8 @@ class RootConfig:
             evaluation and prediction.
         augment: Augmentation of training images.
         mix: Mixing of the images of a training batch with one another. Empty: none.
-        optimizer: Makes the optimizer of the parameters (partial).
-        scheduler: Makes the schedule of the optimizer and the number of steps (partial).
+        optimizer: Partial: given the parameters, makes the optimizer.
+        scheduler: Partial: given the optimizer and the number of steps, makes the schedule.
         trainer: lightning.Trainer without callbacks and loggers.
         callbacks: Callbacks by name; null leaves one out.
         logger: Loggers by name; null leaves one out.

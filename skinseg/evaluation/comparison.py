@@ -30,7 +30,7 @@ class Comparison:
     Attributes:
         methods: At least one, in any order, as `methods_of` returns them.
         metric: What ranks them; of its values the greatest or the least is best.
-        draws: Number of resamples of tests and intervals.
+        draws: Number of resamples of intervals, and of random signs of tests.
         level: Coverage of intervals.
         seed: Seed of the resampling.
 
@@ -51,8 +51,8 @@ class Comparison:
         for method in self.methods:
             if self.metric not in method.table:
                 raise SkinsegError(
-                    f"runs: {method.runs[0].folder} has no {self.metric}; a training scores overlap alone, "
-                    "masks have no probabilities. Evaluate its checkpoint: "
+                    f"runs: {method.runs[0].folder} has no {self.metric}; an earlier version's training "
+                    "scored overlap alone, masks have no probabilities. Evaluate its checkpoint: "
                     + how_to_evaluate(method.runs[0].folder)
                 )
         if self.methods[0].table[self.metric].isna().all():

@@ -29,8 +29,8 @@ class ScoredRun:
     Attributes:
         folder: Folder of the evaluation, or of the run that scored its own test subset.
         name: Name of the run.
-        identity: subset, split, data (None: truth not named), training (None: not known), settings of the
-            scores (None: overlap alone was scored), method, seed, fold.
+        identity: side (which subset), split, data (None: truth not named), training (None: not known),
+            settings of the scores (None: overlap alone was scored, by an earlier version), method, seed, fold.
         table: A row per image: image_id, group and metrics, sorted by image_id. Distances to an empty mask
             have the values of `with_penalties`.
         undefined: By metric the images that had no value; metrics that are defined everywhere are missing.

@@ -190,8 +190,8 @@ class UnifiedFocal(nn.Module):
 
     Args:
         weight: The paper's lambda, in [0, 1].
-        delta: In (0, 1); above 0.5 it favours sensitivity.
-        gamma: Value in [0, 1).
+        delta: The paper's delta, in (0, 1); above 0.5 it favours sensitivity.
+        gamma: The paper's gamma, in [0, 1).
         smooth: As in `Tversky`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Losses of single pixels that outlines drawn in error pull less at than at the cross-entropy.
+"""Losses of single pixels on which wrongly drawn outlines pull less than on the cross-entropy.
 
 They take and return what the losses of `skinseg.models.losses` do.
 """

@@ -139,7 +139,7 @@ def _gallery(comparison: Comparison, each: int) -> Sequence[GalleryImage]:
     elif not pictures and each:
         log.info(
             "The report shows no photographs: the best two runs have kept no masks, or photographs and true "
-            "masks are not here. A training keeps none: evaluate its checkpoint, python -m skinseg.evaluate."
+            "masks are not here. A training by an earlier version kept none: python -m skinseg.evaluate."
         )
     return pictures
 

@@ -76,7 +76,7 @@ def _verify(path: Path, split: Split, catalog: Catalog) -> None:
 
 
 def _show(console: Console, name: str, split: Split, content: pd.DataFrame) -> None:
-    promise = ", no lesion on two sides" if split.unit == "lesion" else ""
+    promise = ", no lesion in two subsets" if split.unit == "lesion" else ""
     title = f"{name}: {split.fingerprint}, by {split.unit}{promise}"
     table = Table(title=title, title_style="bold", title_justify="left")
     subsets = [column for column in content if column not in ("what", "value")]

@@ -24,12 +24,12 @@ from skinseg.data.loader import end_loader_processes
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.quoting import override, pasted
 from skinseg.run import record as records
+from skinseg.run.layout import RESULTS, last_of
 from skinseg.run.provenance import provenance
 from skinseg.run.record import RunRecord
 from skinseg.run.resuming import check_resumable, check_same_split
 from skinseg.run.writing import first_rank, write_csv, write_json, write_text
 from skinseg.run.written import written_by_any
-from skinseg.sweep.jobs import RESULTS, last_of
 from skinseg.tracking.logger import finish, run_id
 from skinseg.training.budget import divide, steps_of
 from skinseg.training.ending import fit_and_score, test_options

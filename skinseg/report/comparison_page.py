@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
 from skinseg.counting import counted
 from skinseg.report import figures, wording
-
-if TYPE_CHECKING:
-    pass
 from skinseg.report.page import (
     GalleryImage,
     column_of,
@@ -133,7 +130,7 @@ def _forest(runs: Sequence[Mapping[str, Any]], about: Mapping[str, Any], best: s
     apart = sum(row.low is not None and not row.faint for row in rows)
     says = f"Difference in {about['label']} of {counted(len(rows), 'run')} to {best or 'the best'}"
     if any(row.low is not None for row in rows):
-        says += f", with intervals: {apart} of them lie wholly in one subset of zero."
+        says += f", with intervals: {apart} of them lie wholly on one side of zero."
     else:
         says += "; none has an interval."
     return figures.intervals(

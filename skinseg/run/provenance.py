@@ -10,13 +10,9 @@ import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skinseg import __version__
-
-if TYPE_CHECKING:
-    pass
-
 
 PACKAGES = (
     "torch",
@@ -64,16 +60,16 @@ def provenance() -> dict[str, Any]:
 
 def _git_state() -> dict[str, Any] | None:
     """Returns commit and whether the tree was changed, None outside of a checkout."""
-    folder = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
 
     try:
         # An installed package may lie within a checkout of something else.
-        if Path(git("rev-parse", "--show-toplevel")) != folder.parent:
+        if Path(git("rev-parse", "--show-toplevel")) != package.parent:
             return None
         return {
             "commit": git("rev-parse", "HEAD"),

@@ -23,10 +23,10 @@ class Metric:
     """A score.
 
     Attributes:
-        label: For people.
+        label: What it is called in reports.
         unit: "" (a share in [0, 1]), "px" or "%".
         better: Which value is better: the "higher", the "lower", or the nearer to "zero".
-        definition: One sentence.
+        definition: Its definition, in one sentence.
         undefined: Which empty mask leaves it without a value: the "truth", "either", or "" (there always
             is a value). Where the prediction decides, `with_penalties` has a value for it.
         least_lesions: Smallest number of lesions of whose mean an interval is given.

@@ -32,7 +32,7 @@ LEAST_LESIONS = 100
 """Of fewer lesions no interval is given: those on which a network fails may all be missing in them.
 
 From here on 95 % intervals covered between .93 and .97 for the overlap, distance and calibration scores of
-real networks on a whole test side, and less of fewer lesions, by whatever method (benchmarks/coverage.py).
+real networks on a whole test subset, and less of fewer lesions, by whatever method (benchmarks/coverage.py).
 """
 
 
@@ -92,7 +92,7 @@ def cluster_intervals(
         draws: Number of resamples of the lesions.
         level: Coverage, in (0, 1).
         least: Smallest number of lesions of which an interval is given; one number, or one for each score.
-        seed: Seed of the draws. All m scores see the same draws.
+        seed: Seed of the resampling. All m scores see the same resamples.
 
     Returns:
         The estimates; no interval where a score has fewer than `least` lesions, or where so few of these
@@ -201,7 +201,7 @@ def paired_test(
         first: A score per image, shape (n,); nan is undefined.
         second: Scores of the second method on the same images.
         lesions: The lesion of each image.
-        draws: Number of resamples of the permutation test and of the bootstrap of the mean difference.
+        draws: Number of random signs of the permutation test, and of resamples of the bootstrap.
         level: Coverage of the interval.
         least: Smallest number of lesions of which an interval is given.
         seed: Seed of the resampling.

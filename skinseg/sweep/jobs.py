@@ -17,21 +17,12 @@ from pydantic import TypeAdapter
 from skinseg.config.schema import not_counted
 from skinseg.errors import SkinsegError
 from skinseg.run.claims import LOCK, is_claimed
+from skinseg.run.layout import SUMMARY, last_of
 from skinseg.run.writing import write_json
 
 PLAN = "sweep.json"
 JOB = "job.json"
 FAILED = "failed.json"
-SUMMARY = "summary.json"
-EVALUATION = (
-    "scores.csv", "files.csv", "calibration.csv", "evaluation.json", "report.html", "MODEL_CARD.md",
-)  # fmt: skip
-"""What says of a training's test how good it is, beside the masks."""
-RESULTS = (
-    "summary.json", "predictions.png", *EVALUATION, "masks",
-    "checkpoints/best.MODEL_CARD.md", "checkpoints/last.MODEL_CARD.md",
-)  # fmt: skip
-"""What says of a whole training how good it is; masks is a folder."""
 TRUST = "trust="
 """How the word of `skinseg.job` begins that names packages which a job may name."""
 
@@ -141,11 +132,6 @@ class Plan:
                 ],
             },
         )
-
-
-def last_of(folder: Path) -> Path:
-    """Returns the checkpoint from which a training in a folder can go on, whether it is there or not."""
-    return folder / "checkpoints" / "last.ckpt"
 
 
 def reached_by(folder: Path) -> Path | None:

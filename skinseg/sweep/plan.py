@@ -31,16 +31,8 @@ from skinseg.counting import counted
 from skinseg.errors import ConfigurationError, SkinsegError
 from skinseg.quoting import literal, pasted
 from skinseg.run.claims import is_claimed
-from skinseg.sweep.jobs import (
-    JOB,
-    PLAN,
-    Job,
-    Plan,
-    continued,
-    earlier_jobs,
-    fingerprint,
-    last_of,
-)
+from skinseg.run.layout import last_of
+from skinseg.sweep.jobs import JOB, PLAN, Job, Plan, continued, earlier_jobs, fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -45,9 +45,10 @@ from skinseg.config.schema import DATA_PLACES, Plain, not_counted
 from skinseg.errors import ConfigurationError, InterruptedRunError, SkinsegError
 from skinseg.quoting import command_line, literal, override
 from skinseg.run.claims import AGREE_S, claimed, is_claimed
+from skinseg.run.layout import last_of
 from skinseg.run.writing import write_csv, write_text
 from skinseg.sweep.child import run_in_child
-from skinseg.sweep.jobs import Job, fingerprint, last_of, reached_by, state_of
+from skinseg.sweep.jobs import Job, fingerprint, reached_by, state_of
 from skinseg.sweep.plan import named
 from skinseg.sweep.space import ends, short, suggest, value_of
 from skinseg.sweep.study import (

@@ -1,1 +1,1 @@
-"""What is found out before a training: a batch size, a rate, the steps of a budget."""
+"""What is found before a training, and what follows its fit."""

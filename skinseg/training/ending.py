@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from skinseg.callbacks.scores import EvaluationRows
-from skinseg.config.compose import written_in
+from skinseg.config.compose import template_of
 from skinseg.config.schema import Plain
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import SkinsegError
@@ -23,13 +23,13 @@ from skinseg.models.cost import network_cost
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.quoting import command_line, override
 from skinseg.run.identity import digest
+from skinseg.run.layout import EVALUATION, last_of
 from skinseg.run.record import RunRecord
 from skinseg.run.test_log import log_scoring
 from skinseg.run.writing import write_json
-from skinseg.summary import show, summarise
-from skinseg.sweep.jobs import EVALUATION, last_of
 from skinseg.tracking.artifacts import log_evaluation
 from skinseg.training.failure import message_for
+from skinseg.training.summary import show, summarise
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def fit_and_score(
 
 def test_options(config: Plain) -> Options:
     """Returns how the images of a run's test are scored."""
-    settings = Settings.of(written_in("evaluate"))
+    settings = Settings.of(template_of("evaluate"))
     return Options(
         threshold=config["threshold"],
         tolerance_px=settings.tolerance_px,
@@ -147,7 +147,7 @@ def _evaluate(
     # That it is an overfitted network the record says.
     stamps = [s for s in test_data.stamps("test", len(table)) if not s.startswith("OVERFIT")]
     result = Result(
-        settings=Settings.of(written_in("evaluate")),
+        settings=Settings.of(template_of("evaluate")),
         subset=Subset(
             table.reset_index(drop=True),
             catalog,

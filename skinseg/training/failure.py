@@ -11,7 +11,7 @@ from skinseg.config.schema import Plain
 from skinseg.errors import SkinsegError
 from skinseg.machine import told
 from skinseg.quoting import override, pasted
-from skinseg.sweep.jobs import last_of
+from skinseg.run.layout import last_of
 
 
 def message_for(config: Plain, error: Exception) -> SkinsegError | None:

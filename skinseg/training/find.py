@@ -1,4 +1,4 @@
-"""Searches before a run: the largest batch that fits, a learning rate that trains, the steps of a budget."""
+"""Searches before a run: the largest batch that fits, a learning rate that trains."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_a_hundred_thousand_images(tmp_path: Path) -> None:
     from pathlib import Path
     import skinseg.data.splits
     from skinseg.data.problems import Problems
-    from skinseg.data.isic9 import FOLDER, read_isic9
+    from skinseg.data.readers.isic9 import FOLDER, read_isic9
     root = Path({str(tmp_path)!r})
     classes = root / FOLDER / "Train" / "nevus"
     masks = root / "ISIC2018_Task1_Training_GroundTruth"

@@ -116,7 +116,7 @@ def _official_subsets(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.objec
     if published.isna().any() or not published.str.contains("train").any():
         of = f"of the {counted(len(table), 'image')} with a mask"
         raise SkinsegError(
-            f"data.split.official=true: {counted(int(published.isna().sum()), f'{of} is', f'{of} are')} on "
+            f"data.split.official=true: {counted(int(published.isna().sum()), f'{of} is', f'{of} are')} in "
             "no subset of a publisher's division; set data.split.official=false for a split by lesion."
         )
     subsets = published.str.replace(r"\+.*", "", regex=True).to_numpy(dtype=object, copy=True)

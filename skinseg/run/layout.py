@@ -1,0 +1,25 @@
+"""What files of a training a run folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SUMMARY = "summary.json"
+
+
+EVALUATION = (
+    "scores.csv", "files.csv", "calibration.csv", "evaluation.json", "report.html", "MODEL_CARD.md",
+)  # fmt: skip
+"""What says of a training's test how good it is, beside the masks."""
+
+
+RESULTS = (
+    "summary.json", "predictions.png", *EVALUATION, "masks",
+    "checkpoints/best.MODEL_CARD.md", "checkpoints/last.MODEL_CARD.md",
+)  # fmt: skip
+"""What says of a whole training how good it is; masks is a folder."""
+
+
+def last_of(folder: Path) -> Path:
+    """Returns the checkpoint from which a training in a folder can go on, whether it is there or not."""
+    return folder / "checkpoints" / "last.ckpt"

@@ -30,7 +30,7 @@ class ScoredRun:
         folder: Folder of the evaluation, or of the run that scored its own test subset.
         name: Name of the run.
         identity: side (which subset), split, data (None: truth not named), training (None: not known),
-            settings of the scores (None: overlap alone was scored, by an earlier version), method, seed, fold.
+            settings of the scores (None: an earlier version scored overlap alone), method, seed, fold.
         table: A row per image: image_id, group and metrics, sorted by image_id. Distances to an empty mask
             have the values of `with_penalties`.
         undefined: By metric the images that had no value; metrics that are defined everywhere are missing.

@@ -50,7 +50,7 @@ class EvaluateConfig:
         gallery: How many of the worst, median and best images the report shows each.
         device: "auto" takes a GPU where there is one.
         precision: "32-true", "bf16-mixed" or "16-mixed". null: that of the checkpoint's run.
-        workers: Processes that score. null: by the number of cores.
+        workers: Processes that score. null: by the numbers of cores and images.
         data: The data set; without `data=<option>` that of the checkpoint's run, with these changes.
         group: Runs that belong together, in Weights & Biases.
         job_type: What the run does, in Weights & Biases.

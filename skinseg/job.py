@@ -77,7 +77,8 @@ def _make_room(folder: Path) -> None:
     checkpoints = folder / "checkpoints"
     if last_of(folder).is_file() or result_of(folder) is not None:
         return
-    if not any((folder / name).exists() for name in RESULTS) and not any(checkpoints.glob("*.ckpt")):
+    results = [path for name in (*RESULTS, "masks") if (path := folder / name).exists()]
+    if not results and not any(checkpoints.glob("*.ckpt")):
         return
     number = next(n for n in itertools.count(1) if not (folder / f"{_ASIDE}-{n}").exists())
     aside = folder / f"{_ASIDE}-{number}"
@@ -85,7 +86,7 @@ def _make_room(folder: Path) -> None:
         checkpoints.rename(aside)
     else:
         aside.mkdir()
-    for path in [path for name in RESULTS if (path := folder / name).exists()]:
+    for path in results:
         path.rename(aside / path.name)
 
 

@@ -35,6 +35,7 @@ from skinseg.scoring.statistics import (
     run_intervals,
 )
 from skinseg.sweep.jobs import Job
+from skinseg.tracking.artifacts import fetch_evaluations
 
 IMAGES = 24
 
@@ -651,24 +652,50 @@ def test_trainings_are_compared_by_distances(sweep: Path, tmp_path: Path) -> Non
     assert {"ece", "hd95"} <= content(tmp_path)["runs"][0]["scores"].keys()
 
 
+def test_what_a_training_logged_gives_way_to_its_evaluation(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The host's answers are a stand-in's."""
+
+    def run(name: str, job_type: str, folder: Path) -> Any:
+        artifact = SimpleNamespace(
+            type="evaluation", name="evaluation:v0",
+            download=lambda root: shutil.copytree(folder, root, dirs_exist_ok=True),
+        )  # fmt: skip
+        return SimpleNamespace(name=name, id="0", job_type=job_type, logged_artifacts=lambda: [artifact])
+
+    first, second = sweep / "seeds/bce_0", sweep / "seeds/dice_0"
+    listed = [run("a", "train", first), run("again", "evaluate", first), run("b", "train", second)]
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=lambda *_, **__: listed))
+    found = fetch_evaluations("me/skinseg/night", tmp_path)
+    assert [place.parent.name for place in found] == ["again-0", "b-0"]
+
+
 def test_evaluations_of_a_group_are_fetched(
     place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The host's answers are a stand-in's; nothing here has spoken to a W&B server."""
 
-    def artifact(name: str, kind: str = "evaluation") -> Any:
+    def artifact(name: str, kind: str = "evaluation", version: int = 0) -> Any:
         return SimpleNamespace(
             type=kind,
-            name=f"{name}:v0",
+            name=f"{name}:v{version}",
             download=lambda root: shutil.copytree(place / "evaluations" / name, root, dirs_exist_ok=True),
         )
 
     def runs(path: str, filters: dict[str, str]) -> list[Any]:
         assert (path, filters) == ("me/skinseg", {"group": "night"})
-        listed = {"a": [artifact("good"), artifact("none", "model")], "b": [artifact("bad")], "c": []}
+        # The first one went on, and logged another evaluation.
+        first = [artifact("good", version=10), artifact("fair", version=9), artifact("none", "model")]
+        listed = {"a": first, "b": [artifact("bad")], "c": []}
         return [
             # Others of the group name their runs as they like.
-            SimpleNamespace(name=f"../../{name}", id=f"id{name}", logged_artifacts=lambda found=found: found)
+            SimpleNamespace(
+                name=f"../../{name}",
+                id=f"id{name}",
+                job_type="evaluate",
+                logged_artifacts=lambda found=found: found,
+            )
             for name, found in listed.items()
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -29,7 +30,7 @@ from PIL import Image
 
 from skinseg import evaluate
 from skinseg.build import nets, parts
-from skinseg.callbacks import panels
+from skinseg.callbacks import panels, scores
 from skinseg.callbacks.checkpoint import BestAndLast
 from skinseg.callbacks.metrics_file import go_on_from
 from skinseg.callbacks.writing import WholeCheckpointIO
@@ -75,7 +76,7 @@ def test_a_folder_with_another_training_is_refused(train: Train, tmp_path: Path)
     assert (folder / "scores.csv").is_file(), "what does not go on takes nothing away"
     train(f"ckpt_path={folder / 'checkpoints/last.ckpt'}", "trainer.max_epochs=2", "test=false")
     assert (folder / "summary.json").is_file()
-    assert not {path.name for path in folder.iterdir()} & {"scores.csv", "evaluation.json", "masks"}
+    assert not {path.name for path in folder.iterdir()} & {"scores.csv", "evaluation.json"}
     assert json.loads((folder / "summary.json").read_text())["scores"]["test"] is None
 
 
@@ -176,6 +177,45 @@ def test_a_training_ends_as_an_evaluation_of_its_best_checkpoint_does(
     for content in (ours, theirs):
         del content["created"], content["scorings"]
     assert ours == theirs
+
+
+def test_a_training_on_other_test_data_ends_as_its_evaluation_does(
+    train: Train, write_ham: WriteHam, tmp_path: Path
+) -> None:
+    root = write_ham(20)
+    ids = ["ISIC_9000000", "ISIC_0000001", "ISIC_0000002", "ISIC_0000003"]
+    write_isic2018(tmp_path / "other", ids)
+    next((tmp_path / "other").rglob("ISIC_0000003_segmentation.png")).unlink()
+    other = ["test_data=isic2018", f"test_data.root={tmp_path / 'other'}", "test_data.on_missing_mask=keep"]
+    folder = train(*other, root=root)
+    again = tmp_path / "again"
+    what = [f"ckpt={folder / 'checkpoints/best.ckpt'}", f"run_dir={again}", "data.num_workers=0"]
+    evaluate.run(compose(what, "evaluate"))
+    assert (folder / "scores.csv").read_bytes() == (again / "scores.csv").read_bytes()
+    ours, theirs = evaluation_of(folder), evaluation_of(again)
+    assert ours["left_out"] == theirs["left_out"]
+    assert ours["left_out"]["without_a_mask"] == ["ISIC_0000003"]
+    assert ours["left_out"]["in_training_data"] == ["ISIC_9000000"]
+    assert ours["protocol"] == theirs["protocol"]
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert (folder / "checkpoints/best.MODEL_CARD.md").read_text() != card, "that of the evaluation counts twice"
+
+
+def test_processes_that_score_change_nothing(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = train(run_dir="one")
+    monkeypatch.setattr(scores, "workers_for", lambda *_: 2)
+    other = train(run_dir="other")
+    assert (one / "scores.csv").read_bytes() == (other / "scores.csv").read_bytes()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_training_that_goes_on_takes_its_own_results_away(train: Train) -> None:
+    folder = train()
+    theirs = folder / "masks/ISIC_0000001_segmentation.png"
+    theirs.write_text("somebody's")
+    train(f"ckpt_path={folder / 'checkpoints/last.ckpt'}", "trainer.max_epochs=2", "test=false")
+    assert [path.name for path in (folder / "masks").iterdir()] == [theirs.name]
+    assert not list(folder.rglob("*MODEL_CARD.md"))
 
 
 def test_without_a_report_all_else_is_there(train: Train) -> None:

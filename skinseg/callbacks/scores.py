@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from skinseg.data.datamodule import LesionDataModule
+from skinseg.errors import SkinsegError
 from skinseg.evaluation.rows import Job, Options, Row, Scored, Scorer, workers_for
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.run.writing import write_csv
@@ -56,10 +58,11 @@ class EvaluationRows(Callback):
     """Scores the test images as `python -m skinseg.evaluate` does, while the trainer predicts them.
 
     Each process scores the images that it predicts: all are needed to predict one with a sharded network,
-    and no image is predicted a second time.
+    and no image is predicted a second time. It has to come before callbacks that let one process alone do
+    something that may fail: all processes meet at its end.
 
     Args:
-        options: How they are scored.
+        options: How they are scored. The folder of the masks is that of the first process.
     """
 
     def __init__(self, options: Options) -> None:
@@ -67,6 +70,7 @@ class EvaluationRows(Callback):
         self.scored: Scored | None = None
         self._scorer: Scorer | None = None
         self._files: list[tuple[str, str]] = []
+        self._failure: Exception | None = None
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes ready for as many images as this process has."""
@@ -74,8 +78,10 @@ class EvaluationRows(Callback):
         ids = data.dataset("test").image_ids
         table = data.catalog.table.set_index("image_id").loc[ids]
         self._files = list(zip(table["image"], table["mask"], strict=True))
-        workers = workers_for(len(ids) // trainer.world_size, trainer.world_size)
-        self._scorer = Scorer(self.options, workers=workers)
+        workers = workers_for(len(ids) // trainer.world_size, trainer.num_devices)
+        # Processes that others have started may each have named a run folder by their own clock.
+        masks = trainer.strategy.broadcast(self.options.masks)
+        self._scorer = Scorer(replace(self.options, masks=masks), workers=workers)
 
     def on_test_batch_end(
         self,
@@ -86,26 +92,40 @@ class EvaluationRows(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Hands a batch's probabilities over."""
+        """Hands a batch's probabilities over; what fails is kept until all processes can fail together."""
         assert self._scorer is not None
+        if self._failure is not None:
+            return
         rows, ids = batch["index"].tolist(), batch["image_id"]
-        for row, image_id, probability in zip(rows, ids, outputs["probabilities"], strict=True):
-            image, mask = self._files[row]
-            self._scorer.add(Job(image_id, image, mask, probability.float().cpu().numpy()))
+        try:
+            for row, image_id, probability in zip(rows, ids, outputs["probabilities"], strict=True):
+                image, mask = self._files[row]
+                self._scorer.add(Job(image_id, image, mask, probability.numpy()))
+        except Exception as error:
+            self._failure = error
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Brings the rows of all processes together, in each of them.
 
         Raises:
-            SkinsegError: Truths do not fit; all of them are listed.
+            SkinsegError: Truths do not fit, of which all are listed; or another process has failed.
         """
         assert self._scorer is not None
-        rows = self._scorer.rows()
+        rows: list[Row] = []
+        try:
+            rows = [] if self._failure is not None else self._scorer.rows()
+        except Exception as error:
+            self._failure = error
+        parts: list[tuple[list[Row], str | None]] = [(rows, None)]
         if trainer.world_size > 1:
-            parts: list[list[Row]] = [[] for _ in range(trainer.world_size)]
-            dist.all_gather_object(parts, rows)
-            rows = [row for part in parts for row in part]
-        self.scored = Scored.of(rows)
+            parts *= trainer.world_size
+            failed = None if self._failure is None else f"{type(self._failure).__name__}: {self._failure}"
+            dist.all_gather_object(parts, (rows, failed))
+        if self._failure is not None:
+            raise self._failure
+        if failures := [failed for _, failed in parts if failed is not None]:
+            raise SkinsegError(f"Another process could not score its test images: {failures[0]}")
+        self.scored = Scored.of(row for rows, _ in parts for row in rows)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Ends the processes that score."""

@@ -91,7 +91,8 @@ class Result:
         costs: parameters, gflops, images_per_second, training_seconds and training_steps, as far as known.
         device: Where `images_per_second` was measured.
         own_data: Whether the subset is one of the run's own split.
-        run_dir: The run folder, where the checkpoint lies in one.
+        is_whole: Whether all images of the subset were scored.
+        run_dir: The folder of the training, or the one that the checkpoint lies in. None: there is none.
         weights: What the run says of the weights that it scored itself. "": nothing.
         max_megapixels: Most millions of pixels of a picture.
         with_page: Whether the report is written.
@@ -113,6 +114,7 @@ class Result:
     costs: Mapping[str, float] = field(default_factory=dict)
     device: str = ""
     own_data: bool = False
+    is_whole: bool = True
     run_dir: Path | None = None
     weights: str = ""
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
@@ -221,12 +223,12 @@ class Result:
         write_csv(self.folder / "files.csv", self.subset.table[["image_id", "image", "mask"]])
         if self.evaluation["calibration"] is not None:
             write_csv(self.folder / "calibration.csv", pd.DataFrame(self.evaluation["calibration"]["bins"]))
-        write_json(self.folder / "evaluation.json", self.evaluation)
         if self.with_page:
             page = evaluation_page(self.evaluation, self.table[[*_KNOWN, *self.metrics]], self._gallery())
             write_text(self.folder / "report.html", page)
         if self.record is not None:
             self._write_card()
+        write_json(self.folder / "evaluation.json", self.evaluation)  # last: it says that all is there
 
     def show(self) -> None:
         """Prints the scores, how they were taken and where everything lies."""
@@ -315,7 +317,7 @@ class Result:
         """Names the checkpoint and says whether it was chosen, as far as its run or its name tells."""
         assert self.record is not None
         if self.checkpoint is None:
-            return f"none was kept: {self.weights}"
+            return self.weights
         scored, _, how = self.weights.partition(", ")
         name = self.checkpoint.name
         if self.record.members:
@@ -398,10 +400,12 @@ class Result:
     def card_beside(self) -> Path | None:
         """Where the card stands beside the checkpoint; None of scores that are not what it is known by.
 
-        Those are of its own test subset, with a threshold that was not picked by hand.
+        Those are of the whole of its own test subset, with a threshold that was not picked by hand.
         """
-        by_hand = isinstance(self.threshold_asked, float)
-        if self.checkpoint is None or self.run_dir is None or not self.own_data or by_hand:
+        known_by = self.own_data and self.is_whole and not isinstance(self.threshold_asked, float)
+        if self.checkpoint is None or self.run_dir is None or not known_by:
+            return None
+        if self.checkpoint.resolve().parent.parent != self.run_dir.resolve():
             return None
         return self.checkpoint.with_name(f"{self.checkpoint.stem}.MODEL_CARD.md") if self.is_test else None
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 
 from skinseg.counting import counted
 from skinseg.data.files import fit_mask
+from skinseg.data.loader import usable_cores
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
     UnreadableFileError,
@@ -210,10 +214,13 @@ def score_images(
 
 
 def workers_for(images: int, processes: int = 1) -> int:
-    """Returns how many processes score so many images well, beside each of so many that predict them."""
-    if images < _FEW:
+    """Returns how many processes score so many images well, beside each of so many that predict them.
+
+    None where the program is a script or typed in: a new process would run it anew.
+    """
+    if images < _FEW or getattr(sys.modules["__main__"], "__spec__", None) is None:
         return 0
-    return min(8, max(1, (os.cpu_count() or 1) // processes - 1))
+    return min(8, max(1, usable_cores() // processes - 1))
 
 
 def best_threshold(
@@ -305,6 +312,18 @@ class _Mapping(Generic[T]):
 def _start_worker(call: Call | None) -> None:
     cv2.setNumThreads(0)
     go_on(call)
+    # Both go to all processes of a group: the first one decides, and ends these.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
+
+
+def _end_with_the_first() -> None:
+    """Ends this process when the first one is gone, for it would wait for jobs for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -321,9 +340,8 @@ class _Score:
         options = self.options
         truth, probability, prediction = _masks(job, options.threshold, options.max_megapixels)
         if probability is not None and not np.isfinite(probability).all():
-            return Row(
-                {}, None, f"{job.image}: the network gives NaN, for its weights are broken or overflow"
-            )
+            why = "the network gives NaN; take another checkpoint, or precision=32-true where it overflows"
+            return Row({}, None, f"{job.image}: {why}")
         scores = image_scores(
             truth,
             prediction,

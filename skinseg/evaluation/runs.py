@@ -154,6 +154,8 @@ def _scored_below(folder: Path, depth: int) -> Iterable[Path]:
         yield folder
     elif depth:
         for child in sorted(subfolders(folder), key=lambda path: (len(path.name), path.name)):
+            if child.name.startswith("checkpoints"):  # also those that were moved aside, with their scores
+                continue
             yield from _scored_below(child, depth - 1)
 
 

@@ -125,12 +125,22 @@ def other_subset(catalog: Catalog, record: RunRecord | None, overlap: Overlap) -
     else:
         split = whole_test_subset(catalog, train=_seen(record), overlap=overlap, keys=("data", "overlap"))
     kept = scored[scored["image_id"].isin(split.ids("test"))].reset_index(drop=True)
+    return Subset(kept, catalog, "test", split.fingerprint, split.unit, left_out_of(split, catalog), stamps)
+
+
+def left_out_of(split: Split, catalog: Catalog) -> dict[str, list[str]]:
+    """Returns the images of another data set that are not scored, by why.
+
+    Args:
+        split: What `whole_test_subset` made of it.
+        catalog: The data set.
+    """
+    table = catalog.table
     unscored = {
         "without_a_mask": table["image_id"][table["mask"].isna()].tolist(),
         "with_a_mask_that_a_network_drew": table["image_id"][table["mask_source"] == PSEUDO].tolist(),
     }
-    left_out = {why: ids for why, ids in {**split.left_out, **unscored}.items() if ids}
-    return Subset(kept, catalog, "test", split.fingerprint, split.unit, left_out, stamps)
+    return {why: ids for why, ids in {**split.left_out, **unscored}.items() if ids}
 
 
 def listed_subset(subset: Subset, path: Path, name: SubsetName) -> Subset:

@@ -289,7 +289,8 @@ class LesionSegmenter(L.LightningModule):
         """Counts the pixels of a test batch.
 
         Returns:
-            "probabilities": for each image a float32 tensor of its own height and width, in [0, 1].
+            "probabilities": for each image a float32 tensor of its own height and width, in [0, 1], on the
+                CPU.
         """
         return {"probabilities": self._evaluate("test", batch)}
 
@@ -355,11 +356,12 @@ class LesionSegmenter(L.LightningModule):
         for size in {tuple(truth.shape) for truth in truths}:
             rows = [row for row, truth in enumerate(truths) if truth.shape == size]
             resized = resize(probabilities[rows], (size[0], size[1]))[:, 0]
-            native.update(zip(rows, resized, strict=True))
+            if subset == "test":  # on a GPU those of large photographs would not fit side by side
+                native.update(zip(rows, resized.cpu(), strict=True))
             predicted = resized >= self.net.threshold
             counts[rows] = confusion_counts(torch.stack([truths[row] for row in rows]), predicted)
         self._counts(subset).update(batch["index"], counts)
-        return [native[row] for row in range(len(truths))]
+        return [native[row] for row in sorted(native)]
 
     def _finish(self, subset: str) -> None:
         counts = self._counts(subset)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing import active_children
 from pathlib import Path
 
 import lightning as L
+import pandas as pd
 import torch
 
 from skinseg.build import parts, trainers
@@ -22,9 +23,10 @@ from skinseg.counting import counted
 from skinseg.data.datamodule import LesionDataModule
 from skinseg.data.loader import end_loader_processes
 from skinseg.errors import InterruptedRunError, SkinsegError
+from skinseg.inference.files import kept_mask_name
 from skinseg.quoting import override, pasted
 from skinseg.run import record as records
-from skinseg.run.layout import RESULTS, last_of
+from skinseg.run.layout import CARD, RESULTS, last_of
 from skinseg.run.provenance import provenance
 from skinseg.run.record import RunRecord
 from skinseg.run.resuming import check_resumable, check_same_split
@@ -80,14 +82,14 @@ def run(config: Plain) -> float:
             check_same_split(before, config, data.split.fingerprint)
         _write_record(run_dir, config, data, test_data)
         for path in so_far:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            path.unlink()
         # Before the fit, at whose end a full disk would cost the test subset's scores.
         for module in dict.fromkeys((data, test_data) if config["test"] else (data,)):
             module.prepare_data()
         segmenter = parts.segmenter(config)
         callbacks = parts.callbacks(config)
         if config["test"]:
-            callbacks.append(EvaluationRows(test_options(config)))
+            callbacks.insert(0, EvaluationRows(test_options(config, test_data)))
         loggers = parts.loggers(config, resumed)
         segmenter.record = records.record_of(config, data.split, steps, run_id(loggers))
         trainer = trainers.trainer(config, callbacks, loggers)
@@ -200,7 +202,7 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
     if not first_rank():
         return []
     # A training has an evaluation of its own.
-    own = RESULTS if (run_dir / "checkpoints").is_dir() else ()
+    own = RESULTS if (run_dir / "split.csv").is_file() else ()
     if others := [path for path in written_by_any(run_dir) if path.name not in own]:
         raise SkinsegError(
             f"hydra.run.dir={run_dir} holds what another command wrote, e.g. {others[0].name}, which would "
@@ -208,7 +210,7 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
         )
     last = last_of(run_dir)
     kept = sorted((run_dir / "checkpoints").glob("*.ckpt"))
-    there = [path for name in RESULTS if (path := run_dir / name).exists()]
+    there = _results_in(run_dir)
     if not kept and run_dir / "summary.json" not in there:
         return []
     if ckpt_path is None or Path(ckpt_path).expanduser().resolve() not in [path.resolve() for path in kept]:
@@ -219,6 +221,20 @@ def _results_so_far(run_dir: Path, ckpt_path: str | None) -> list[Path]:
             f"would stay beside this one. Leave hydra.run.dir out or name another folder{way_out}"
         )
     return there
+
+
+def _results_in(folder: Path) -> list[Path]:
+    """Returns the results of a training that are in a folder: files, masks of the test and cards.
+
+    Of the masks those of the images that its scores list; what others have put beside them is not among them.
+    """
+    found = [folder / name for name in RESULTS]
+    found += sorted((folder / "checkpoints").glob(f"*.{CARD}"))
+    if (folder / "scores.csv").is_file() and (folder / "masks").is_dir():
+        with suppress(OSError, ValueError, KeyError):  # of a torn table nobody knows
+            ids = pd.read_csv(folder / "scores.csv", dtype=str)["image_id"]
+            found += [folder / "masks" / kept_mask_name(image_id) for image_id in ids]
+    return [path for path in found if path.is_file()]
 
 
 def _write_record(run_dir: Path, config: Plain, data: LesionDataModule, test_data: LesionDataModule) -> None:

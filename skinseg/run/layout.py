@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 SUMMARY = "summary.json"
+CARD = "MODEL_CARD.md"
 
 
 EVALUATION = (
-    "scores.csv", "files.csv", "calibration.csv", "evaluation.json", "report.html", "MODEL_CARD.md",
+    "scores.csv", "files.csv", "calibration.csv", "evaluation.json", "report.html", CARD,
 )  # fmt: skip
 """What says of a training's test how good it is, beside the masks."""
 
 
-RESULTS = (
-    "summary.json", "predictions.png", *EVALUATION, "masks",
-    "checkpoints/best.MODEL_CARD.md", "checkpoints/last.MODEL_CARD.md",
-)  # fmt: skip
-"""What says of a whole training how good it is; masks is a folder."""
+RESULTS = (SUMMARY, "predictions.png", *EVALUATION)
+"""What says of a whole training how good it is, beside masks and cards."""
 
 
 def last_of(folder: Path) -> Path:

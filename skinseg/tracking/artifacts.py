@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
@@ -44,7 +46,8 @@ def fetch_evaluations(group: str, folder: Path) -> list[Path]:
         folder: Where they are put, a folder for each.
 
     Returns:
-        Their folders; what lies there of an earlier call is not among them.
+        Their folders, of each run the latest one, and of a training that was evaluated again not its own;
+            what lies there of an earlier call is not among them.
 
     Raises:
         SkinsegError: The name is not of that form, the host cannot be reached, or no run has one.
@@ -54,15 +57,16 @@ def fetch_evaluations(group: str, folder: Path) -> list[Path]:
     parts = group.split("/")
     if len(parts) != 3:
         raise SkinsegError(f"runs=wandb:{group}: expected wandb:<entity>/<project>/<group>.")
-    found: list[Path] = []
+    found: list[tuple[bool, Path]] = []
     try:
         for run in wandb.Api().runs("/".join(parts[:2]), filters={"group": parts[2]}):
-            for artifact in run.logged_artifacts():
-                if artifact.type == "evaluation":
-                    names = (f"{run.name}-{run.id}", artifact.name)
-                    place = folder.joinpath(*map(folder_name, names))
-                    artifact.download(root=str(place))
-                    found.append(place)
+            logged = [artifact for artifact in run.logged_artifacts() if artifact.type == "evaluation"]
+            if logged:
+                # A training that went on has logged several.
+                artifact = max(logged, key=lambda artifact: int(artifact.name.rpartition(":v")[2]))
+                place = folder.joinpath(*map(folder_name, (f"{run.name}-{run.id}", artifact.name)))
+                artifact.download(root=str(place))
+                found.append((run.job_type == "train", place))
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise SkinsegError(f"runs=wandb:{group} cannot be fetched: {error}") from error
     if not found:
@@ -72,4 +76,12 @@ def fetch_evaluations(group: str, folder: Path) -> list[Path]:
                 "skinseg.evaluate", "ckpt=<best.ckpt>", "logger=wandb", override("group", parts[2])
             )
         )
-    return found
+    evaluated = [_what_of(place) for by_training, place in found if not by_training]
+    # What a training says of itself an evaluation of its checkpoint says again.
+    return [place for by_training, place in found if not (by_training and _what_of(place) in evaluated)]
+
+
+def _what_of(evaluation: Path) -> tuple[Any, ...]:
+    """Returns which training an evaluation is of, and on what."""
+    identity = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))["identity"]
+    return tuple(identity[key] for key in ("training", "side", "split"))

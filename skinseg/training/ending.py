@@ -18,7 +18,7 @@ from skinseg.data.datamodule import LesionDataModule
 from skinseg.errors import SkinsegError
 from skinseg.evaluation.result import Result, Settings
 from skinseg.evaluation.rows import Options
-from skinseg.evaluation.subset import Subset
+from skinseg.evaluation.subset import Subset, left_out_of
 from skinseg.models.cost import network_cost
 from skinseg.models.segmenter import LesionSegmenter
 from skinseg.quoting import command_line, override
@@ -92,7 +92,9 @@ def fit_and_score(
             evaluation = None
             if config["test"]:
                 evaluation = _evaluate(trainer, segmenter, test_data, config, best, summary)
-            write_json(run_dir / "summary.json", summary)  # last, for it says that all is there
+            write_json(run_dir / "summary.json", summary)  # it says that all is there
+            if evaluation is not None:
+                _log_evaluation(trainer, run_dir)
     except Exception as error:  # whatever it is, hours of training must not be lost with it
         if not is_fit:
             if not trainer.fit_loop.done:
@@ -104,7 +106,7 @@ def fit_and_score(
     return objective
 
 
-def test_options(config: Plain) -> Options:
+def test_options(config: Plain, test_data: LesionDataModule) -> Options:
     """Returns how the images of a run's test are scored."""
     settings = Settings.of(template_of("evaluate"))
     return Options(
@@ -113,7 +115,7 @@ def test_options(config: Plain) -> Options:
         tolerance_percent=settings.tolerance_percent,
         bins=settings.bins,
         masks=Path(config["run_dir"]) / "masks",
-        max_megapixels=(config["test_data"] or config["data"])["max_megapixels"],
+        max_megapixels=test_data.max_megapixels,
     )
 
 
@@ -143,7 +145,6 @@ def _evaluate(
     assert rows.scored is not None
     catalog, split = test_data.catalog, test_data.split
     table = catalog.table[catalog.table["image_id"].isin(rows.scored.table["image_id"])]
-    own_data = not config["test_data"]
     # That it is an overfitted network the record says.
     stamps = [s for s in test_data.stamps("test", len(table)) if not s.startswith("OVERFIT")]
     result = Result(
@@ -154,30 +155,35 @@ def _evaluate(
             "test",
             split.fingerprint,
             split.unit,
-            left_out={} if own_data else {why: ids for why, ids in split.left_out.items() if ids},
+            left_out=left_out_of(split, catalog) if config["test_data"] else {},
             stamps=stamps,
         ),
         scored=rows.scored,
         folder=run_dir,
-        is_divided=own_data,
+        is_divided=True,
         threshold=config["threshold"],
         threshold_origin=summary["protocol"]["threshold_origin"],
         checkpoint=best,
         record=RunRecord.of({"skinseg": segmenter.record}),
         costs=summary["costs"],
-        own_data=own_data,
+        own_data=True,
+        is_whole=len(table) == len(test_data.dataset("test")),
         run_dir=run_dir,
         weights=summary["protocol"]["weights"],
         max_megapixels=rows.options.max_megapixels,
         with_page=config["report"],
     )
     result.write()
-    log_evaluation(
-        trainer.loggers,
-        run_dir,
-        [path for path in map(run_dir.absolute().joinpath, EVALUATION) if path.is_file()],
-    )
     return result.evaluation
+
+
+def _log_evaluation(trainer: L.Trainer, run_dir: Path) -> None:
+    """Keeps the evaluation in Weights & Biases; what fails there does not make the training a failed one."""
+    written = [path for name in EVALUATION if (path := run_dir.absolute() / name).is_file()]
+    try:
+        log_evaluation(trainer.loggers, run_dir, written)
+    except Exception as error:
+        log.warning("The evaluation was not logged (%s: %s).", type(error).__name__, error)
 
 
 def _log_scoring(

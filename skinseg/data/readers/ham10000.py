@@ -37,7 +37,7 @@ Or try the framework without them: data=synthetic"""
 _NAMES = {name.lower() for name in HAM10000_NAMES}
 # What people call folders of masks that a network drew.
 _PREDICTED = re.compile(r"(?<![a-z])(pred|output|result|pseudo)", re.IGNORECASE)
-_EVALUATION = "evaluation.json"  # beside the folder of masks that an evaluation writes
+_OURS = ("evaluation.json", "provenance.json")  # beside the folder of masks that a network of ours drew
 
 
 def read_ham10000(
@@ -235,4 +235,4 @@ def _named_masks(tree: Tree) -> pd.DataFrame:
 def _is_predicted(here: Path, top: Path) -> bool:
     """Whether a folder's name, or what lies beside it, says that a network drew its masks."""
     named = any(_PREDICTED.search(part) for part in here.relative_to(top).parts)
-    return named or (here.parent / _EVALUATION).is_file()
+    return named or any((here.parent / name).is_file() for name in _OURS)

@@ -198,7 +198,7 @@ def test_a_training_on_other_test_data_ends_as_its_evaluation_does(
     assert ours["left_out"]["in_training_data"] == ["ISIC_9000000"]
     assert ours["protocol"] == theirs["protocol"]
     card = (folder / "MODEL_CARD.md").read_text()
-    assert (folder / "checkpoints/best.MODEL_CARD.md").read_text() != card, "that of the evaluation counts twice"
+    assert (folder / "checkpoints/best.MODEL_CARD.md").read_text() != card, "two scorings"
 
 
 def test_processes_that_score_change_nothing(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def test_own_table_is_checked(
     }
     table.loc[0, "split"] = "test" if table.loc[0, "split"] != "test" else "train"
     table.to_csv(own, index=False)
-    with pytest.raises(SkinsegError, match=r"lesions? (is|are) on two sides"):
+    with pytest.raises(SkinsegError, match=r"lesions? (is|are) in two subsets"):
         make(tmp_path / "leak", f"data.root={root}", f"data.split.file={own}")
     assert not (tmp_path / "leak").exists()
     make(tmp_path / "leak", f"data.root={root}", f"data.split.file={own}", "data.split.unit=image")
@@ -102,7 +102,7 @@ def test_command_line(write_ham: WriteHam, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "skinseg.split", f"data.root={write_ham(20)}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "no lesion on two sides" in done.stdout
+    assert "no lesion in two subsets" in done.stdout
     refused = subprocess.run(
         [*command, "data.split.foldz=3"], cwd=tmp_path, capture_output=True, text=True, check=False
     )

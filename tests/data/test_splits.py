@@ -69,7 +69,7 @@ def test_a_group_on_two_sides_raises() -> None:
     torn = table["group"] == table.loc[table["group"].duplicated(), "group"].iloc[0]
     table.loc[torn.idxmax(), "split"] = "test"
     table.loc[torn[::-1].idxmax(), "split"] = "train"
-    with pytest.raises(SkinsegError, match="1 lesion is on two sides"):
+    with pytest.raises(SkinsegError, match="1 lesion is in two subsets"):
         Split(table)
 
 
@@ -86,7 +86,7 @@ def test_file_that_tears_a_group_the_catalog_knows_of(tmp_path: Path) -> None:
     table = make_split(data).table
     table["split"] = np.where(np.arange(len(table)) % 2, "train", "test")
     table.assign(group=table["image_id"]).to_csv(path, index=False)
-    with pytest.raises(SkinsegError, match="on two sides"):
+    with pytest.raises(SkinsegError, match="in two subsets"):
         make_split(data, file=str(path))
 
 
@@ -101,7 +101,7 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(SkinsegError, match=r"lists 1 image that the data lack or .*, e\.g\. absent"):
         make_split(catalog(), file=str(path))
     path.write_text("image_id,group,split\n0000_0,g,holdout\n")
-    with pytest.raises(SkinsegError, match=r"sides \['holdout'\]"):
+    with pytest.raises(SkinsegError, match=r"subsets \['holdout'\]"):
         make_split(catalog(), file=str(path))
 
 

@@ -156,7 +156,7 @@ def evaluation(
         "lesions": int(table["group"].nunique()),
         "protocol": [
             ["Split", "test of splits/ham10000-0.csv, sha256 3f1c9a7be42d"],
-            ["Grouped by", "lesion_id; no lesion is on two sides"],
+            ["Grouped by", "lesion_id; no lesion is in two subsets"],
             ["Resolution", "scored at 600 by 450, the native size"],
             ["Averaging", "mean over images, intervals over lesions"],
             ["Threshold", "0.5, fixed before training"],

@@ -71,7 +71,9 @@ def test_option(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     accelerator = ["trainer.accelerator=cpu", "trainer.devices=1"] if group == "trainer" else []
     precision = ["trainer.precision=32-true"] if group == "trainer" else []
     size = ["data.image_size=[224,224]"] if "dpt" in option else []
-    config = composed(*searched, option, *weights, *small, *size, *accelerator, *precision, run_dir=tmp_path)
+    place = [f"{group}.images={tmp_path}"] if option.endswith("data=folder") else []
+    words = (*searched, option, *weights, *small, *size, *accelerator, *precision, *place)
+    config = composed(*words, run_dir=tmp_path)
     if group in ("data", "split"):
         parts.datamodule(config)
     elif group == "test_data":

@@ -45,7 +45,18 @@ _COUNTED: Mapping[str, Set[Scope]] = {
 }
 
 DATA_PLACES = frozenset(
-    {"root", "num_workers", "verify", "max_megapixels", "cache", "cache_dir", "cache_limit_gb", "cache_check"}
+    {
+        "root",
+        "images",
+        "metadata",
+        "num_workers",
+        "verify",
+        "max_megapixels",
+        "cache",
+        "cache_dir",
+        "cache_limit_gb",
+        "cache_check",
+    }
 )
 """Keys of `data` and `test_data` by which the images are found and read, but do not become others."""
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from skinseg.data.passed import PassedFiles
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.data.problems import MissingPolicy, Policy, Problems
 from skinseg.data.readers.masks import PSEUDO
+from skinseg.data.readers.own import GroupBy
 from skinseg.data.splits.split import Split
 from skinseg.data.tables import image_ids, matching, read_table, report_match
 from skinseg.data.transforms.changes import (
@@ -55,7 +56,12 @@ class LesionDataModule(L.LightningDataModule):
     Args:
         reader: Folder and problems to catalog, such as `read_ham10000`; it also takes `verify`.
         split: Catalog to split, such as `make_split`. None: there is no split; only the catalog can be read.
-        root: Folder of the data set, or one that holds it.
+        root: Folder of the data set, or one that holds it. None: `images` says where it is.
+        images: Folder of photographs of one's own.
+        mask_name: What the masks of one's own are called; see `read_own`.
+        metadata: Table of what is known of them; see `read_own`.
+        columns: What the columns of that table are called; see `read_own`.
+        group_by: What says which of them show one lesion; see `read_own`.
         image_size: Height and width of the network's input, in pixels.
         batch_size: Images per step and process.
         num_workers: Loader processes. None: one per core, at most 8, and none on a machine of two cores
@@ -102,7 +108,12 @@ class LesionDataModule(L.LightningDataModule):
         *,
         reader: Callable[..., Catalog],
         split: Callable[[Catalog], Split] | None = None,
-        root: str,
+        root: str | None = None,
+        images: str | None = None,
+        mask_name: str | None = None,
+        metadata: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        group_by: GroupBy | None = None,
         image_size: tuple[int, int],
         batch_size: int = 16,
         num_workers: int | None = None,
@@ -137,9 +148,18 @@ class LesionDataModule(L.LightningDataModule):
             raise SkinsegError(f"data.max_megapixels={max_megapixels}: expected more than 0.")
         if not cache_dir:
             raise SkinsegError("data.cache_dir is empty (or SKINSEG_CACHE is); name a folder.")
+        if (where := root if images is None else images) is None or (root and images):
+            raise SkinsegError(
+                f"data.root={root} and data.images={images}: one of them says where the data are."
+            )
         self._reader = reader
         self._make_split = split
-        self.root = Path(root)
+        self.root = Path(where)
+        own = {"mask_name": mask_name, "metadata": metadata, "columns": columns, "group_by": group_by}
+        self._given = {key: value for key, value in own.items() if value}
+        if self._given and images is None:
+            keys = ", ".join(f"data.{key}" for key in self._given)
+            raise SkinsegError(f"{keys}: of use for data.images=<folder> alone (data=folder); leave it out.")
         self.image_size = (image_size[0], image_size[1])
         self.batch_size = batch_size
         self.num_workers = default_workers() if num_workers is None else num_workers
@@ -183,12 +203,12 @@ class LesionDataModule(L.LightningDataModule):
 
     def read(self, problems: Problems) -> Catalog:
         """Reads the data set anew, with other policies than the configured ones."""
-        if self._masks is None:
-            catalog = self._reader(self.root, problems, verify=self._verify)
-        else:
-            folder = Path(self._masks).expanduser()
-            catalog = self._reader(self.root, problems, verify=self._verify, mask_folder=folder)
-            _report_masks(catalog, folder)
+        given: dict[str, Any] = {"verify": self._verify, **self._given}
+        if self._masks is not None:
+            given["mask_folder"] = Path(self._masks).expanduser()
+        catalog = self._reader(self.root, problems, **given)
+        if self._masks is not None:
+            _report_masks(catalog, given["mask_folder"])
         if self._same_lesion is not None:
             pairs = _read_pairs(Path(self._same_lesion).expanduser(), catalog)
             joined = sorted({image_id for pair in pairs for image_id in pair})

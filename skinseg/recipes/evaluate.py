@@ -301,6 +301,8 @@ def _trained(config: Plain, record: RunRecord, name: Literal["test", "val", "tra
     )
     node = {**only_read(other or trained["data"], draw="root" in changed), **changed}
     node = {key: value for key, value in node.items() if key not in ("split", "overfit")}
+    if "root" in changed and node.get("images") is not None:
+        node |= {"images": node["root"], "root": None}
     catalog = parts.data_source("data", node, seed=trained["seed"]).catalog
     if other:
         return other_subset(catalog, record, trained["test_overlap"])

@@ -152,6 +152,19 @@ def test_threshold_and_what_stands_beside_a_photograph(ckpt: Path, tmp_path: Pat
         assert ((np.array(mask) > 0) == (together[0] >= np.float32(middle))).all()
 
 
+def test_a_photograph_may_be_an_array(ckpt: Path, tmp_path: Path) -> None:
+    net, record = nets.load_net(ckpt)
+    predictor = nets.predictor(net, record, device="cpu", num_workers=0)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photograph.png")
+    of_file, of_array = predictor([str(tmp_path / "photograph.png"), pixels])
+    assert (of_file.probability == of_array.probability).all()
+    assert of_array.probability.shape == (50, 70)
+    for wrong in (pixels[..., 0], pixels / 255, pixels[:0]):
+        with pytest.raises(SkinsegError, match=r"image 1 is an array of .*; expected uint8 and \(H, W, 3\)"):
+            list(predictor([pixels, wrong]))
+
+
 def test_a_network_is_loaded_without_what_trained_it(ckpt: Path) -> None:
     """Another program that takes one has neither Lightning nor Hydra to import."""
     script = f"""

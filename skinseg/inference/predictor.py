@@ -1,4 +1,4 @@
-"""Lesion probabilities of photographs at their own size, one after the other."""
+"""Lesion probabilities of photographs, files or arrays, at their own size, one after the other."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from skinseg.errors import SkinsegError
 from skinseg.models.net import LesionNet, resize
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Photograph = str | NDArray[np.uint8]
 _REDUCED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -47,7 +48,7 @@ class NotFiniteError(SkinsegError):
 
 
 class Predictor:
-    """Applies a network to files; equal files give equal probabilities, whatever stands beside them.
+    """Applies a network to photographs; equal ones give equal probabilities, whatever stands beside them.
 
     Args:
         net: What is applied; it is put into evaluation mode.
@@ -88,12 +89,12 @@ class Predictor:
         self._reduced = _REDUCED.get(str(precision))
 
     def __call__(
-        self, images: Sequence[str], unreadable: dict[int, str] | None = None
+        self, images: Sequence[Photograph], unreadable: dict[int, str] | None = None
     ) -> Iterator[Prediction]:
         """Predicts images in order.
 
         Args:
-            images: Files.
+            images: Files, or uint8 arrays of shape (H, W, 3), RGB, upright.
             unreadable: Takes the rows that cannot be decoded, with the reason. None: the first one raises.
 
         Yields:
@@ -125,7 +126,7 @@ class Predictor:
         if waiting:
             yield from self._predict(images, waiting)
 
-    def _predict(self, images: Sequence[str], batch: list[_Photograph]) -> Iterator[Prediction]:
+    def _predict(self, images: Sequence[Photograph], batch: list[_Photograph]) -> Iterator[Prediction]:
         missing = self._batch_size - len(batch)
         pixels = torch.stack([photograph.pixels for photograph in batch] + [batch[-1].pixels] * missing)
         clock = _Clock(self.device)
@@ -137,8 +138,9 @@ class Predictor:
             clock = _Clock(self.device)
             native = resize(probability[None], photograph.frame.size)[0, 0].cpu().numpy()
             if not np.isfinite(native).all():
+                name = _called(images[photograph.row], photograph.row)
                 raise NotFiniteError(
-                    f"The network gives NaN for {images[photograph.row]}. Its weights are broken, or "
+                    f"The network gives NaN for {name}. Its weights are broken, or "
                     "overflow at this precision; take another checkpoint, or set precision=32-true."
                 )
             yield Prediction(photograph.row, native, seconds + clock.seconds(), photograph.frame.turned)
@@ -160,7 +162,7 @@ class _Photograph:
 class _Photographs(Dataset[_Photograph]):
     def __init__(
         self,
-        images: Sequence[str],
+        images: Sequence[Photograph],
         input_size: tuple[int, int],
         preprocess: Preprocessing | None,
         max_megapixels: float,
@@ -174,13 +176,29 @@ class _Photographs(Dataset[_Photograph]):
         return len(self._images)
 
     def __getitem__(self, row: int) -> _Photograph:
-        path = self._images[row]
+        image = self._images[row]
         try:
-            pixels, frame = read_photograph(path, self._input_size, self._max_megapixels)
+            if isinstance(image, np.ndarray):
+                pixels, frame = _checked(image, row), Frame(image.shape[0], image.shape[1], turned=False)
+            else:
+                pixels, frame = read_photograph(image, self._input_size, self._max_megapixels)
         except UnreadableFileError as error:
             return _Photograph(row, torch.empty(0), Frame(0, 0, turned=False), str(error))
-        image = prepare(pixels, self._input_size, self._preprocess)
-        return _Photograph(row, torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), frame)
+        prepared = prepare(pixels, self._input_size, self._preprocess)
+        return _Photograph(row, torch.from_numpy(np.ascontiguousarray(prepared.transpose(2, 0, 1))), frame)
+
+
+def _checked(image: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise UnreadableFileError(
+            f"{_called(image, row)} is an array of {image.dtype} and shape {image.shape}; expected uint8 and "
+            "(H, W, 3), RGB"
+        )
+    return image
+
+
+def _called(image: Photograph, row: int) -> str:
+    return f"image {row}" if isinstance(image, np.ndarray) else image
 
 
 class _Clock:

@@ -59,6 +59,8 @@ class LesionDataModule(L.LightningDataModule):
         root: Folder of the data set, or one that holds it. None: `images` says where it is.
         images: Folder of photographs of one's own.
         mask_name: What the masks of one's own are called; see `read_own`.
+        lesion_value: What the lesion's pixels hold in the masks of one's own; see `read_own`.
+        mask_threshold: From which grey value on their pixels are lesion; see `read_own`.
         metadata: Table of what is known of them; see `read_own`.
         columns: What the columns of that table are called; see `read_own`.
         group_by: What says which of them show one lesion; see `read_own`.
@@ -111,6 +113,8 @@ class LesionDataModule(L.LightningDataModule):
         root: str | None = None,
         images: str | None = None,
         mask_name: str | None = None,
+        lesion_value: int | list[int] | None = None,
+        mask_threshold: int | None = None,
         metadata: str | None = None,
         columns: Mapping[str, str] | None = None,
         group_by: GroupBy | None = None,
@@ -155,8 +159,15 @@ class LesionDataModule(L.LightningDataModule):
         self._reader = reader
         self._make_split = split
         self.root = Path(where)
-        own = {"mask_name": mask_name, "metadata": metadata, "columns": columns, "group_by": group_by}
-        self._given = {key: value for key, value in own.items() if value}
+        own = {
+            "mask_name": mask_name,
+            "lesion_value": lesion_value,
+            "mask_threshold": mask_threshold,
+            "metadata": metadata,
+            "columns": columns or None,
+            "group_by": group_by,
+        }
+        self._given = {key: value for key, value in own.items() if value is not None}
         if self._given and images is None:
             keys = ", ".join(f"data.{key}" for key in self._given)
             raise SkinsegError(f"{keys}: of use for data.images=<folder> alone (data=folder); leave it out.")
@@ -204,6 +215,8 @@ class LesionDataModule(L.LightningDataModule):
     def read(self, problems: Problems) -> Catalog:
         """Reads the data set anew, with other policies than the configured ones."""
         given: dict[str, Any] = {"verify": self._verify, **self._given}
+        if "lesion_value" in given or "mask_threshold" in given:
+            given["cache_dir"] = str(self._cache_dir)
         if self._masks is not None:
             given["mask_folder"] = Path(self._masks).expanduser()
         catalog = self._reader(self.root, problems, **given)

@@ -184,6 +184,41 @@ def read_mask(path: Path | str, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) 
     return mask
 
 
+def read_values(
+    path: Path | str, *, colour: bool, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
+) -> NDArray[np.integer[Any]]:
+    """Decodes what a picture holds that is a mask in a form of its own.
+
+    Args:
+        path: A file in any format that is read.
+        colour: Whether red, green and blue are wanted; else grey values, or the indices of a palette.
+        max_megapixels: Most millions of pixels.
+
+    Returns:
+        uint8 array of shape (height, width, 3), or of integers of shape (height, width).
+
+    Raises:
+        UnreadableFileError: The file cannot be decoded, or is larger than allowed.
+        MaskFormatError: It holds several pictures, says that it is turned, or is coloured and grey is wanted.
+    """
+    with _opened(path, max_megapixels) as image:
+        several = bool(getattr(image, "is_animated", False))
+        turned = _orientation(image) in _TURNS
+        grey = image.mode in (*_MODES_OF_A_MASK, "I", "I;16", "I;16B", "I;16L")
+        values = np.array(image.convert("L") if image.mode == "1" else image) if grey and not colour else None
+        if values is None:
+            values = np.array(image.convert("RGB"))
+    if several:
+        raise MaskFormatError(f"{path}: several pictures in one file, expected one mask")
+    if turned:
+        raise MaskFormatError(f"{path}: an EXIF orientation, expected a mask stored upright without one")
+    if colour or values.ndim == 2:
+        return values
+    if (values != values[..., :1]).any():
+        raise MaskFormatError(f"{path}: coloured; name the lesion's colour: data.lesion_value=[255,0,0]")
+    return np.asarray(values[..., 0])
+
+
 def read_mask_header(
     path: Path | str, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
 ) -> tuple[str, tuple[int, int]]:

@@ -74,8 +74,8 @@ class Problems:
                 raise SkinsegError(f"data.on_{kind}: found {value!r}, expected one of {allowed}.")
 
     def add(self, kind: str, image_id: str, detail: str) -> None:
-        """Notes that `image_id` has the problem `kind`; `detail` names the file and what was found."""
-        self._found[kind][image_id] = detail
+        """Notes that `image_id` has the problem `kind`; `detail` names the file and what was found first."""
+        self._found[kind].setdefault(image_id, detail)
 
     def fresh(self) -> Problems:
         """Returns an empty collection with the same policies, for the next data set."""

@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY, write_image, write_mask
+from numpy.typing import NDArray
 from PIL import Image
 
 from skinseg import evaluate, train
 from skinseg.config.compose import compose
 from skinseg.data.catalog import Catalog
+from skinseg.data.photographs import read_mask
 from skinseg.data.problems import Problems
 from skinseg.data.readers.own import read_own
 from skinseg.errors import SkinsegError
@@ -130,6 +132,98 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     photographs(images, "a.png")
     with pytest.raises(SkinsegError, match="1 photograph is there as several files"):
         read(images)
+
+
+class TestOtherForms:
+    """The same lesion in other values, and what cannot be told."""
+
+    @pytest.fixture
+    def lesion(self) -> NDArray[np.bool_]:
+        lesion = np.zeros((32, 40), dtype=bool)
+        lesion[8:20, 10:30] = True
+        return lesion
+
+    @pytest.fixture
+    def images(self, tmp_path: Path) -> Path:
+        return photographs(tmp_path / "images", "a.jpg")
+
+    @pytest.mark.parametrize(
+        ("form", "rule"),
+        [
+            ("0 and 1", {"lesion_value": 1}),
+            ("class", {"lesion_value": 3}),
+            ("palette", {"lesion_value": 3}),
+            ("colour", {"lesion_value": [0, 128, 255]}),
+            ("grey RGB", {"lesion_value": 255}),
+            ("inverted", {"lesion_value": 0}),
+            ("16 bit", {"lesion_value": 65535}),
+            ("JPEG", {"mask_threshold": 128}),
+        ],
+    )
+    def test_told(
+        self, lesion: NDArray[np.bool_], images: Path, tmp_path: Path, form: str, rule: dict[str, Any]
+    ) -> None:
+        classes = np.where(lesion, 3, 2).astype(np.uint8)
+        picture = {
+            "0 and 1": Image.fromarray(lesion.astype(np.uint8)),
+            "class": Image.fromarray(classes),
+            "palette": Image.fromarray(classes, "P"),
+            "colour": Image.fromarray(
+                np.where(lesion[..., None], [0, 128, 255], [255, 0, 0]).astype(np.uint8)
+            ),
+            "grey RGB": Image.fromarray(np.repeat(lesion[..., None] * np.uint8(255), 3, axis=2)),
+            "inverted": Image.fromarray(~lesion * np.uint8(255)),
+            "16 bit": Image.fromarray(lesion * np.uint16(65535)),
+            "JPEG": Image.fromarray(lesion * np.uint8(255)),
+        }[form]
+        if form == "palette":
+            picture.putpalette([9, 9, 9] * 4)
+        path = tmp_path / f"masks/a.{'jpg' if form == 'JPEG' else 'png'}"
+        path.parent.mkdir()
+        picture.save(path)
+        if form != "inverted":
+            said = r"not an 8-bit grey(.|\n)*data\.lesion_value=<value> or data\.mask_threshold=128"
+            with pytest.raises(SkinsegError, match=said):
+                read(images, path.parent)
+        for _ in range(2):
+            found = read(images, path.parent, cache_dir=str(tmp_path / "cache"), **rule)
+        (mask,) = found.table["mask"]
+        assert (read_mask(mask) == lesion * np.uint8(255)).all()
+        assert [Path(mask)] == list((tmp_path / "cache/masks").iterdir())
+
+    def test_an_image_without_a_lesion(self, images: Path, tmp_path: Path) -> None:
+        photographs(images, "b.jpg")
+        for name, value in (("a", 1), ("b", 0)):
+            path = tmp_path / f"masks/{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.full((32, 40), value, np.uint8)).save(path)
+        found = read(images, tmp_path / "masks", cache_dir=str(tmp_path / "cache"), lesion_value=1)
+        assert [bool(read_mask(mask).any()) for mask in found.table["mask"]] == [True, False]
+
+    @pytest.mark.parametrize(
+        ("rule", "said"),
+        [
+            (
+                {"lesion_value": 7},
+                r"data\.lesion_value=7: none of the 1 masks has a lesion by it; found values 0, 255",
+            ),
+            ({"lesion_value": 1, "mask_threshold": 9}, "both say what the lesion is; leave one out"),
+            ({"mask_threshold": 0}, r"data\.mask_threshold=0: expected 1 or more"),
+            (
+                {"lesion_value": [1, 2]},
+                r"data\.lesion_value=\[1, 2\]: expected a number, or red, green and blue",
+            ),
+        ],
+    )
+    def test_refused(self, images: Path, tmp_path: Path, rule: dict[str, Any], said: str) -> None:
+        masks(tmp_path / "masks", "a.png")
+        with pytest.raises(SkinsegError, match=said):
+            read(images, tmp_path / "masks", cache_dir=str(tmp_path / "cache"), **rule)
+
+    def test_coloured_masks_need_a_colour(self, images: Path, tmp_path: Path) -> None:
+        photographs(tmp_path / "masks", "a.png")
+        with pytest.raises(SkinsegError, match=r"coloured; name the lesion's colour: data\.lesion_value="):
+            read(images, tmp_path / "masks", cache_dir=str(tmp_path / "cache"), lesion_value=1)
 
 
 class TestMetadata:

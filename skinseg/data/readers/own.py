@@ -18,6 +18,7 @@ from skinseg.data.files import image_id_of, walk
 from skinseg.data.inspection import Verify
 from skinseg.data.problems import Problems
 from skinseg.data.readers.assemble import assemble
+from skinseg.data.readers.converted import LesionValue, converted
 from skinseg.data.readers.masks import OWN
 from skinseg.data.readers.metadata import ages, diagnosis_codes
 from skinseg.data.tables import image_ids, lesion_ids, matching, read_table, report_match, some
@@ -48,6 +49,9 @@ def read_own(
     *,
     mask_folder: Path | None = None,
     mask_name: str | None = None,
+    lesion_value: LesionValue | None = None,
+    mask_threshold: int | None = None,
+    cache_dir: str = "~/.cache/skinseg",
     metadata: str | None = None,
     columns: Mapping[str, str] | None = None,
     group_by: GroupBy | None = None,
@@ -67,6 +71,9 @@ def read_own(
         mask_folder: The folder of the masks. None: there are none.
         mask_name: How masks are called without their ending, in place of the names above, such as
             "{id}-outline". None: as above.
+        lesion_value: What the pixels of the lesion hold; see `converted`. None: masks are of 0 and 255.
+        mask_threshold: From which grey value on a pixel is lesion; see `converted`.
+        cache_dir: Where masks of another form are written anew.
         metadata: CSV with a row per image. None: there is none, and each image is a lesion of its own unless
             `group_by` says otherwise.
         columns: What the columns of `metadata` are called, by the keys of `COLUMNS`; those that are not here
@@ -91,6 +98,9 @@ def read_own(
     where = "and data.masks names no folder"
     if mask_folder is not None:
         masks = _masks(mask_folder.expanduser(), inside, names, mask_name)
+        if lesion_value is not None or mask_threshold is not None:
+            place = Path(cache_dir).expanduser() / "masks"
+            masks = converted(masks, place, problems, lesion_value=lesion_value, threshold=mask_threshold)
         where = f"in {mask_folder}"
     known = _metadata(metadata, columns or {}, ids, problems)
     if group_by == "parent":
@@ -125,7 +135,10 @@ def read_own(
         problems,
         verify=verify,
         missing_mask=f"has no mask {where}",
-        advice={"missing_mask": "Masks: data.masks=<folder>, named as the photographs or with _mask behind."},
+        advice={
+            "missing_mask": "Masks: data.masks=<folder>, named as the photographs or with _mask behind.",
+            "mask_format": "data.lesion_value=<value> or data.mask_threshold=128 says what the lesion is.",
+        },
     )
 
 

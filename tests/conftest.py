@@ -114,6 +114,11 @@ def write_ham(tmp_path: Path) -> WriteHam:
     return write
 
 
+def chosen(data: str) -> list[str]:
+    """The overrides that choose a data set, with the place that data of one's own need."""
+    return [f"data={data}", *(["data.images=."] if data == "folder" else [])]
+
+
 TINY = (
     "model=tiny",
     "data.image_size=[32,32]",

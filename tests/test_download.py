@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from conftest import chosen
 from PIL import Image
 
 from skinseg.config.check import check
@@ -197,4 +198,4 @@ def test_command_line(mirror: Mirror, tmp_path: Path) -> None:
     "path", sorted((config_dir() / "data").glob("[!b]*.yaml")), ids=lambda path: path.stem
 )
 def test_config_of_each_data_set(path: Path) -> None:
-    check(plain(compose([f"data={path.stem}"], "download")), DownloadConfig)
+    check(plain(compose(chosen(path.stem), "download")), DownloadConfig)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_ham, train_tiny, write_image
+from conftest import chosen, make_ham, train_tiny, write_image
 from conftest import write_mask as mask_box
 from PIL import Image
 from trees import write_isic9
@@ -242,11 +242,11 @@ def test_mistakes_are_refused_before_anything_is_written(
 DATA_SETS = sorted(path.stem for path in (config_dir() / "data").glob("[!b]*.yaml"))
 
 
-@pytest.mark.parametrize("option", [f"data={name}" for name in DATA_SETS])
-def test_config_of_each_data_set(option: str) -> None:
-    config = plain(compose([option, "run_dir=.", "ckpt=x"], "evaluate"))
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_config_of_each_data_set(name: str) -> None:
+    config = plain(compose([*chosen(name), "run_dir=.", "ckpt=x"], "evaluate"))
     check(config, EvaluateConfig)
-    assert config["data"]["verify"] == plain(compose([option, "run_dir=."]))["data"]["verify"]
+    assert config["data"]["verify"] == plain(compose([*chosen(name), "run_dir=."]))["data"]["verify"]
 
 
 @pytest.mark.slow

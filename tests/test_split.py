@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Train, WriteHam
+from conftest import Train, WriteHam, chosen
 
 from skinseg.config.check import check
 from skinseg.config.compose import compose, config_dir, plain
@@ -114,5 +114,4 @@ def test_command_line(write_ham: WriteHam, tmp_path: Path) -> None:
     "path", sorted((config_dir() / "data").glob("[!b]*.yaml")), ids=lambda path: path.stem
 )
 def test_config_of_each_data_set(path: Path) -> None:
-    place = ["data.images=."] if path.stem == "folder" else []
-    check(plain(compose([f"data={path.stem}", "run_dir=.", *place], "split")), SplitConfig)
+    check(plain(compose([*chosen(path.stem), "run_dir=."], "split")), SplitConfig)

@@ -168,6 +168,7 @@ class LesionDataModule(L.LightningDataModule):
             "group_by": group_by,
         }
         self._given = {key: value for key, value in own.items() if value is not None}
+        self._own = images is not None
         if self._given and images is None:
             keys = ", ".join(f"data.{key}" for key in self._given)
             raise SkinsegError(f"{keys}: of use for data.images=<folder> alone (data=folder); leave it out.")
@@ -221,7 +222,7 @@ class LesionDataModule(L.LightningDataModule):
             given["mask_folder"] = Path(self._masks).expanduser()
         catalog = self._reader(self.root, problems, **given)
         if self._masks is not None:
-            _report_masks(catalog, given["mask_folder"])
+            _report_masks(catalog, given["mask_folder"], own=self._own)
         if self._same_lesion is not None:
             pairs = _read_pairs(Path(self._same_lesion).expanduser(), catalog)
             joined = sorted({image_id for pair in pairs for image_id in pair})
@@ -442,9 +443,15 @@ class LesionDataModule(L.LightningDataModule):
         )
 
 
-def _report_masks(catalog: Catalog, folder: Path) -> None:
-    """Says how many images have their mask from a folder of the user's; none is a mistake."""
-    used = catalog.table["mask"].map(lambda path: folder in Path(path).parents, na_action="ignore")
+def _report_masks(catalog: Catalog, folder: Path, *, own: bool) -> None:
+    """Says how many images have their mask from a folder of the user's; none is a mistake.
+
+    Args:
+        catalog: The images.
+        folder: The folder.
+        own: Whether there are no masks but these, which may have been written anew elsewhere.
+    """
+    used = catalog.table["mask"].map(lambda path: own or folder in Path(path).parents, na_action="ignore")
     count, images = int(used.eq(True).sum()), len(catalog)
     if not count:
         raise SkinsegError(

@@ -289,6 +289,7 @@ def test_from_two_folders_to_scores(tmp_path: Path, caplog: pytest.LogCaptureFix
         write_image(tmp_path / f"clinic/photo {number}.jpg")
         write_mask(tmp_path / f"drawn/photo {number}_mask.png", shift=number % 5)
     what = ["data=folder", f"data.images={tmp_path}/clinic", f"data.masks={tmp_path}/drawn"]
+    what += ["data.mask_threshold=200"]
     train.run(compose([*TINY, *what, f"run_dir={tmp_path / 'run'}"]))
     assert "20 images have no known lesion id; each is taken for a lesion of its own." in caplog.text
     scores = pd.read_csv(tmp_path / "run/scores.csv")

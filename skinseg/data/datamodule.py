@@ -27,10 +27,10 @@ from skinseg.data.loader import LateDataLoader, default_workers, prepare_worker,
 from skinseg.data.passed import PassedFiles
 from skinseg.data.photographs import DEFAULT_MAX_MEGAPIXELS
 from skinseg.data.problems import MissingPolicy, Policy, Problems
+from skinseg.data.readers.given import read_pairs, report_masks
 from skinseg.data.readers.masks import PSEUDO
 from skinseg.data.readers.own import GroupBy
 from skinseg.data.splits.split import Split
-from skinseg.data.tables import image_ids, matching, read_table, report_match
 from skinseg.data.transforms.changes import (
     Preprocessing,
     Transform,
@@ -222,9 +222,9 @@ class LesionDataModule(L.LightningDataModule):
             given["mask_folder"] = Path(self._masks).expanduser()
         catalog = self._reader(self.root, problems, **given)
         if self._masks is not None:
-            _report_masks(catalog, given["mask_folder"], own=self._own)
+            report_masks(catalog, given["mask_folder"], own=self._own)
         if self._same_lesion is not None:
-            pairs = _read_pairs(Path(self._same_lesion).expanduser(), catalog)
+            pairs = read_pairs(Path(self._same_lesion).expanduser(), catalog)
             joined = sorted({image_id for pair in pairs for image_id in pair})
             catalog = replace(catalog.joining(pairs), notes={**catalog.notes, "same_lesion": joined})
         return catalog
@@ -441,35 +441,6 @@ class LesionDataModule(L.LightningDataModule):
             worker_init_fn=prepare_worker,
             ahead=copies,
         )
-
-
-def _report_masks(catalog: Catalog, folder: Path, *, own: bool) -> None:
-    """Says how many images have their mask from a folder of the user's; none is a mistake.
-
-    Args:
-        catalog: The images.
-        folder: The folder.
-        own: Whether there are no masks but these, which may have been written anew elsewhere.
-    """
-    used = catalog.table["mask"].map(lambda path: own or folder in Path(path).parents, na_action="ignore")
-    count, images = int(used.eq(True).sum()), len(catalog)
-    if not count:
-        raise SkinsegError(
-            f"data.masks={folder}: none of its masks is of one of the {counted(images, 'image')}; expected "
-            f"such as {catalog.table['image_id'].iloc[0]}_segmentation.png."
-        )
-    log.info("data.masks=%s: masks of %d of the %s.", folder, count, counted(images, "image"))
-
-
-def _read_pairs(path: Path, catalog: Catalog) -> list[tuple[str, str]]:
-    """Reads pairs of images of one lesion, those of which both are in the catalog."""
-    table = read_table(path, ["a", "b"], key="data.same_lesion")
-    images = catalog.table["image_id"]
-    a, b = (matching(image_ids(table[column]), images) for column in ("a", "b"))
-    both = a.notna() & b.notna()
-    said = table["a"].fillna("(blank)") + "," + table["b"].fillna("(blank)")
-    report_match(both, said, images, f"data.same_lesion={path}")
-    return list(zip(a[both], b[both], strict=True))
 
 
 @cache

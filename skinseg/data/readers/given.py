@@ -1,14 +1,16 @@
-"""What a user gives beside a data set, and what is said of it: masks elsewhere, pairs of images of one lesion."""
+"""What a user gives beside a data set, and what is said of it: masks elsewhere, pairs of one lesion."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from skinseg.counting import counted
 from skinseg.data.catalog import Catalog
-from skinseg.data.datamodule import log
 from skinseg.data.tables import image_ids, matching, read_table, report_match
 from skinseg.errors import SkinsegError
+
+log = logging.getLogger(__name__)
 
 
 def report_masks(catalog: Catalog, folder: Path, *, own: bool) -> None:

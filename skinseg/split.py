@@ -21,11 +21,13 @@ class SplitConfig:
         run_dir: The folder that the splits are written to.
         data: The data set with `data.split`, as an experiment would read it. With `data.split.folds` all
             folds are made; with `data.split.file` that file is checked and described.
+        manifest: Also write manifest.csv, which data=folder reads (data.images=<manifest.csv>).
     """
 
     name: str
     run_dir: str
     data: Node
+    manifest: bool
 
 
 _COMMAND = Command("split", SplitConfig, "skinseg.recipes.split")

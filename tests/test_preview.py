@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import WriteHam
+from conftest import WriteHam, chosen
 from PIL import Image
 
 from skinseg.build import parts
@@ -150,4 +150,5 @@ OPTIONS += [f"+augment/part={path.stem}" for path in sorted((config_dir() / "aug
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_config_of_each_option(option: str) -> None:
-    check(plain(compose([option, "run_dir=."], "preview")), PreviewConfig)
+    place = chosen("folder") if option == "data=folder" else [option]
+    check(plain(compose([*place, "run_dir=."], "preview")), PreviewConfig)

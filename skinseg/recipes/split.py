@@ -15,6 +15,7 @@ from skinseg.build.parts import data_source
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
 from skinseg.data.catalog import Catalog
+from skinseg.data.readers.manifest import MANIFEST, manifest_of
 from skinseg.data.splits.balance import balance, rare_diagnoses
 from skinseg.data.splits.make import make_split
 from skinseg.data.splits.split import Split
@@ -59,6 +60,8 @@ def run(config: Plain) -> dict[str, str]:
             for why, ids in split.left_out.items():
                 if ids:
                     console.print(f"Set apart: {counted(len(ids), 'image')} ({why.replace('_', ' ')}).")
+        if config["manifest"]:
+            write_csv(folder / MANIFEST, manifest_of(data.catalog))
         write_json(folder / "split.json", {"catalog": data.catalog.record(), "splits": record})
     first = next(iter(record))
     word = pasted(override("data.split.file", folder / first))

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY, write_image, write_mask
+from conftest import TINY, WriteHam, write_image, write_mask
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinseg import evaluate, train
+from skinseg import evaluate, split, train
 from skinseg.config.compose import compose
 from skinseg.data.catalog import Catalog
 from skinseg.data.photographs import read_mask
 from skinseg.data.problems import Problems
+from skinseg.data.readers.ham10000 import read_ham10000
 from skinseg.data.readers.own import read_own
 from skinseg.errors import SkinsegError
 
@@ -254,7 +255,7 @@ class TestMetadata:
     @pytest.mark.parametrize(
         ("text", "columns", "said"),
         [
-            ("photo,lesion\na,1\n", {}, "has no column of image ids; found photo, lesion"),
+            ("photo,lesion\na,1\n", {}, "has no column of images; found photo, lesion"),
             ("image,lesion\na,1\n", {"lesion": "case"}, r"lacks the columns \['case'\]"),
             ("image,lesion\nx,1\n", {}, "none of its 1 row matches any of the 3 images"),
             ("image,lesion\na,1\na,2\nb,1\nc,1\n", {}, "1 image is listed more than once, e.g. a"),
@@ -280,6 +281,59 @@ class TestMetadata:
             read(images, keep=["missing_mask"], group_by="parent")
         with pytest.raises(SkinsegError, match=r"data\.columns names columns of a table"):
             read(images, keep=["missing_mask"], columns={"lesion": "case"})
+
+
+class TestManifest:
+    def manifest(self, folder: Path, text: str) -> Path:
+        path = folder / "list.csv"
+        path.write_text(text)
+        return path
+
+    def test_names_files_wherever_they_lie(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "x/a.jpg", "y/deep/b.png")
+        masks(tmp_path, "z/of a.png", "z/of b.png")
+        text = f"image,mask,lesion\nx/a.jpg,z/of a.png,L\n{tmp_path}/y/deep/b.png,z/of b.png,\n"
+        table = read(self.manifest(tmp_path, text)).table
+        assert table["image_id"].tolist() == ["a", "b"]
+        assert [Path(mask).name for mask in table["mask"]] == ["of a.png", "of b.png"]
+        assert table["group"].tolist() == ["L", "b"]
+        assert table["group_source"].tolist() == ["manifest", "image"]
+
+    def test_files_of_one_name(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "x/a.jpg", "y/a.jpg")
+        path = self.manifest(tmp_path, "file\nx/a.jpg\ny/a.jpg\n")
+        assert read(path, keep=["missing_mask"]).table["image_id"].tolist() == ["x__a", "y__a"]
+
+    @pytest.mark.parametrize(
+        ("text", "more", "said"),
+        [
+            ("image\nabsent.jpg\nx/a.jpg\n", {}, r"absent\.jpg \(row of .*list\.csv\) is not there"),
+            ("image\nx/a.jpg\nx/a.jpg\n", {}, r"1 image is listed more than once"),
+            ("mask\nx/a.jpg\n", {}, r"has no column of images; found mask"),
+            ("image,mask\n,x/a.jpg\n", {}, r"1 row names no image; fix the file"),
+            (
+                "image\nx/a.jpg\n",
+                {"group_by": "parent"},
+                r"is a manifest, .*: leave out data\.group_by=parent",
+            ),
+        ],
+    )
+    def test_refused(self, tmp_path: Path, text: str, more: dict[str, Any], said: str) -> None:
+        photographs(tmp_path, "x/a.jpg")
+        with pytest.raises(SkinsegError, match=said):
+            read(self.manifest(tmp_path, text), keep=["missing_mask"], **more)
+
+    def test_of_a_data_set_and_back(self, write_ham: WriteHam, tmp_path: Path) -> None:
+        root = write_ham(12)
+        where = [f"data.root={root}", f"run_dir={tmp_path / 'split'}", "manifest=true"]
+        split.run(compose(where, "split"))
+        path = tmp_path / "split/manifest.csv"
+        ham = read_ham10000(root, Problems()).table
+        again = read(path).table
+        for column in ("image_id", "group", "diagnosis", "diagnosis_term", "sex", "site", "licence", "age"):
+            assert again[column].fillna("").tolist() == ham[column].fillna("").tolist(), column
+        for column in ("image", "mask"):
+            assert [Path(p).resolve() for p in again[column]] == [Path(p).resolve() for p in ham[column]]
 
 
 def test_from_two_folders_to_scores(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

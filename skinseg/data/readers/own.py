@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,16 +12,16 @@ import pandas as pd
 
 from skinseg.counting import counted
 from skinseg.data import kinds
-from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog, name_groups
-from skinseg.data.diagnoses import ISIC9, ISIC_ARCHIVE
+from skinseg.data.catalog import ANNOTATION_COLUMNS, Catalog
 from skinseg.data.files import image_id_of, walk
 from skinseg.data.inspection import Verify
 from skinseg.data.problems import Problems
 from skinseg.data.readers.assemble import assemble
 from skinseg.data.readers.converted import LesionValue, converted
+from skinseg.data.readers.described import COLUMNS, OTHER_FORMS, own_rows, read_described, refuse_twice
+from skinseg.data.readers.manifest import read_manifest
 from skinseg.data.readers.masks import OWN
-from skinseg.data.readers.metadata import ages, diagnosis_codes
-from skinseg.data.tables import image_ids, lesion_ids, matching, read_table, report_match, some
+from skinseg.data.tables import image_ids, matching, report_match, some
 from skinseg.errors import SkinsegError
 
 log = logging.getLogger(__name__)
@@ -30,17 +30,6 @@ GroupBy = Literal["parent"]
 
 _MASK = re.compile(r"(?P<id>.+)[-_](segmentation|seg|mask|lesion|label|gt)", re.IGNORECASE)
 """How a mask's name without its ending differs from its photograph's, where it does."""
-
-COLUMNS: Mapping[str, Sequence[str]] = {
-    "image": ("image_id", "image", "isic_id", "file", "filename", "image_name", "name", "id"),
-    "lesion": ("lesion_id", "lesion"),
-    "diagnosis": ("diagnosis", "dx"),
-    "age": ("age",),
-    "sex": ("sex", "gender"),
-    "site": ("site", "localization", "anatom_site_general"),
-    "licence": ("licence", "license"),
-}
-"""What is read of the table of metadata, and what its columns are usually called."""
 
 
 def read_own(
@@ -57,7 +46,7 @@ def read_own(
     group_by: GroupBy | None = None,
     verify: Verify = True,
 ) -> Catalog:
-    """Reads a folder of photographs and one of masks.
+    """Reads a folder of photographs and one of masks, or a manifest; see `read_manifest`.
 
     An image's id is its file's name without the ending; where two files in different folders have one name,
     the ids are their paths below `root`, with two underscores for each slash. A mask has the name of its
@@ -66,7 +55,8 @@ def read_own(
     among the photographs, if their names tell them apart.
 
     Args:
-        root: The folder of the photographs, which may hold further ones.
+        root: The folder of the photographs, which may hold further ones; or a manifest, with which `columns`
+            and what is said of masks of another form go.
         problems: What is to happen where things do not fit.
         mask_folder: The folder of the masks. None: there are none.
         mask_name: How masks are called without their ending, in place of the names above, such as
@@ -89,6 +79,20 @@ def read_own(
             fits none, or a problem whose policy is "error".
     """
     root = Path(root).expanduser()
+
+    def rewritten(masks: pd.DataFrame) -> pd.DataFrame:
+        if lesion_value is None and mask_threshold is None:
+            return masks
+        place = Path(cache_dir).expanduser() / "masks"
+        return converted(masks, place, problems, lesion_value=lesion_value, threshold=mask_threshold)
+
+    if root.is_file() and root.suffix.lower() in (".csv", ".tsv", ".txt"):
+        given = {"masks": mask_folder, "mask_name": mask_name, "metadata": metadata, "group_by": group_by}
+        if said := [f"data.{key}={value}" for key, value in given.items() if value is not None]:
+            raise SkinsegError(
+                f"data.images={root} is a manifest, which says this itself: leave out {said[0]}."
+            )
+        return read_manifest(root, problems, columns or {}, rewritten, verify=verify)
     photographs, inside = _photographs(root, mask_folder, mask_name)
     names = _ids(photographs)
     ids = pd.Series(sorted(names.values()), dtype=object)
@@ -97,10 +101,7 @@ def read_own(
     masks = pd.DataFrame(columns=list(ANNOTATION_COLUMNS), dtype=object)
     where = "and data.masks names no folder"
     if mask_folder is not None:
-        masks = _masks(mask_folder.expanduser(), inside, names, mask_name)
-        if lesion_value is not None or mask_threshold is not None:
-            place = Path(cache_dir).expanduser() / "masks"
-            masks = converted(masks, place, problems, lesion_value=lesion_value, threshold=mask_threshold)
+        masks = rewritten(_masks(mask_folder.expanduser(), inside, names, mask_name))
         where = f"in {mask_folder}"
     known = _metadata(metadata, columns or {}, ids, problems)
     if group_by == "parent":
@@ -115,30 +116,15 @@ def read_own(
                 f"{path_of[ids[0]].parent}; expected a folder for each lesion or patient below data.images."
             )
         known["lesion"] = ids.map(folder_of).to_numpy()
-    alone = known["lesion"].isna()
     source = "folder" if group_by == "parent" else "metadata"
     return assemble(
-        pd.DataFrame(
-            {
-                "image_id": ids,
-                "image": ids.map(path_of),
-                "dataset": "folder",
-                "group": name_groups(ids, known["lesion"]),
-                "group_source": alone.map({True: "image", False: source}),
-                "diagnosis": _common_terms(known["diagnosis"]),
-                "diagnosis_term": known["diagnosis"],
-                "publisher_split": None,
-                **{name: known[name] for name in ("age", "sex", "site", "licence")},
-            }
-        ),
+        own_rows(ids, ids.map(path_of), known, source),
         masks,
         problems,
         verify=verify,
         missing_mask=f"has no mask {where}",
-        advice={
-            "missing_mask": "Masks: data.masks=<folder>, named as the photographs or with _mask behind.",
-            "mask_format": "data.lesion_value=<value> or data.mask_threshold=128 says what the lesion is.",
-        },
+        advice={"missing_mask": "Masks: data.masks=<folder>, named as the photographs or with _mask behind."}
+        | OTHER_FORMS,
     )
 
 
@@ -152,7 +138,9 @@ def _photographs(
     """
     if not root.is_dir():
         what = "is a file" if root.is_file() else "is not there"
-        raise SkinsegError(f"data.images={root} {what}; expected a folder of photographs.")
+        raise SkinsegError(
+            f"data.images={root} {what}; expected a folder of photographs or a manifest (CSV)."
+        )
     if mask_folder is not None and not mask_folder.expanduser().is_dir():
         what = "is a file" if mask_folder.expanduser().is_file() else "is not there"
         raise SkinsegError(f"data.masks={mask_folder} {what}; expected a folder of masks.")
@@ -277,64 +265,23 @@ def _masks(
 def _metadata(
     metadata: str | None, columns: Mapping[str, str], ids: pd.Series, problems: Problems
 ) -> pd.DataFrame:
-    """Reads what is known of the images.
-
-    Returns:
-        A row per image of `ids`, in their order, with the keys of `COLUMNS` but for image; missing where
-        nothing is known.
-    """
-    if unknown := sorted(columns.keys() - COLUMNS.keys()):
-        raise SkinsegError(
-            f"data.columns: unknown {', '.join(unknown)}; expected some of {', '.join(COLUMNS)}."
-        )
-    wanted = [name for name in COLUMNS if name != "image"]
+    """Reads what is known of the images; a row per image of `ids`, in their order, as of `read_described`."""
     if metadata is None:
         if columns:
             raise SkinsegError(
                 "data.columns names columns of a table; name the table, too: data.metadata=<CSV>."
             )
-        return pd.DataFrame(index=range(len(ids)), columns=wanted, dtype=object).astype({"age": float})
+        return pd.DataFrame(index=range(len(ids)), columns=list(COLUMNS), dtype=object).astype({"age": float})
     path, where = Path(metadata).expanduser(), f"data.metadata={metadata}"
-    usual = [name for key, names in COLUMNS.items() if key not in columns for name in names]
-    table = read_table(path, list(columns.values()), known=usual, key="data.metadata")
-    called = {
-        key: columns.get(key) or next((name for name in names if name in table), None)
-        for key, names in COLUMNS.items()
-    }
-    if called["image"] is None:
-        raise SkinsegError(
-            f"{where} has no column of image ids; found {', '.join(map(str, table))}; expected one of "
-            f"{', '.join(COLUMNS['image'])}, or its name: data.columns.image=<column>."
-        )
-    written = image_ids(table[called["image"]])
-    rows = pd.DataFrame(
-        {key: table[called[key]] if called[key] is not None else None for key in wanted}, dtype=object
-    )
-    if called["lesion"] is not None:
-        rows["lesion"] = lesion_ids(rows["lesion"].rename(called["lesion"]), where)
-    rows["age"] = (
-        ages(rows["age"].rename(called["age"]), where) if called["age"] is not None else float("nan")
-    )
+    rows = read_described(path, columns, "data.metadata")
+    written = image_ids(rows["image"])
     matched = matching(written, ids)
     report_match(matched.notna(), written, ids, where, what="row")
     rows = rows.assign(image_id=matched)[matched.notna().to_numpy()]
-    if len(twice := rows["image_id"][rows["image_id"].duplicated()].unique()):
-        raise SkinsegError(
-            f"{where}: {counted(len(twice), 'image is', 'images are')} listed more than once, e.g. "
-            f"{some(twice)}; keep one row for each image."
-        )
+    refuse_twice(rows["image_id"], where)
     for image_id in sorted(set(ids) - set(rows["image_id"])):
         problems.add("missing_metadata", image_id, f"{image_id} is not in {path}")
     return rows.set_index("image_id").reindex(ids).reset_index(drop=True)
-
-
-def _common_terms(terms: pd.Series) -> pd.Series:
-    """Returns the common term of each diagnosis that is one of HAM10000, the 9-class set or the Archive."""
-    folded = terms.astype(object).map(lambda term: term.strip().lower(), na_action="ignore")
-    common = {**ISIC9, **ISIC_ARCHIVE}
-    if terms.isna().all():
-        return terms
-    return diagnosis_codes(folded).fillna(folded.map(common))
 
 
 def _pattern(mask_name: str | None) -> re.Pattern[str]:

@@ -41,5 +41,5 @@ def test_the_wheel_runs_the_demo_in_an_empty_folder(tmp_path: Path) -> None:
         cwd=empty,
     )
     assert "Scores of demo" in done.stdout
-    where = call(python, "-c", "import skinseg.config.check as c; print(c.config_dir())", cwd=empty).stdout
+    where = call(python, "-c", "import skinseg.config.compose as c; print(c.config_dir())", cwd=empty).stdout
     assert str(site) in where

@@ -99,7 +99,7 @@ def test_lesions_that_are_lost_at_the_networks_size_are_counted_once(
     ]
 
 
-@pytest.mark.parametrize("side", ["train", "val", "test"])
+@pytest.mark.parametrize("subset", ["train", "val", "test"])
 @pytest.mark.parametrize("augmented", [False, True])
 def test_batches_are_the_same_with_every_cache(root: Path, subset: str, augmented: bool) -> None:
     batches: dict[str, list[dict[str, Any]]] = {}

@@ -29,6 +29,9 @@ COLUMNS = (
     "licence",
 )
 
+DRAWN = "synthetic"
+"""The data set, and the source of the masks, of images that were drawn: they say nothing of real skin."""
+
 ANNOTATION_COLUMNS = ("image_id", "mask", "mask_source", "annotator")
 
 
@@ -116,7 +119,7 @@ class Catalog:
 
 def drawn_stamps(table: pd.DataFrame) -> list[str]:
     """Returns what has to stand beside scores of these rows of a catalog where some are drawn."""
-    drawn = (table["dataset"] == "synthetic").any()
+    drawn = (table["dataset"] == DRAWN).any()
     return ["SYNTHETIC: drawn images; says nothing of real skin"] if drawn else []
 
 

@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from skinseg.counting import counted
 from skinseg.data.cache import Check, Mode, Pixels, mapped_pixels, pixels_in_memory
 from skinseg.data.catalog import Catalog, drawn_stamps
 from skinseg.data.dataset import EpochSampler, LesionDataset, collate
-from skinseg.data.inputs import input_files
+from skinseg.data.inputs import input_files, warn_of_empty_masks
 from skinseg.data.inspection import Verify
 from skinseg.data.loader import LateDataLoader, default_workers, prepare_worker, usable_cores, warn_of_workers
 from skinseg.data.passed import PassedFiles
@@ -441,23 +441,3 @@ class LesionDataModule(L.LightningDataModule):
             worker_init_fn=prepare_worker,
             ahead=copies,
         )
-
-
-@cache
-def warn_of_empty_masks(empty: int, masks: int, image_size: tuple[int, int]) -> None:
-    """Warns, once in a process, of masks without a lesion at the network's input size.
-
-    Args:
-        empty: The number of empty masks.
-        masks: The number of all masks.
-        image_size: Height and width in pixels.
-    """
-    height, width = image_size
-    of = f"of the {counted(masks, 'mask')}"
-    log.warning(
-        "%s no lesion at data.image_size=[%d,%d]: it is too small for that size, or there is none. "
-        "skinseg.audit names them.",
-        counted(empty, f"{of} holds", f"{of} hold"),
-        height,
-        width,
-    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinseg.counting import counted
 from skinseg.data.files import fit_mask
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
@@ -16,7 +19,12 @@ from skinseg.data.photographs import (
     read_image,
     read_mask,
 )
-from skinseg.data.transforms.changes import Preprocessing, preprocessed
+from skinseg.data.transforms.changes import (
+    Preprocessing,
+    preprocessed,
+)
+
+log = logging.getLogger(__name__)
 
 # OpenCV's own threads would compete with the loader's worker processes.
 cv2.setNumThreads(0)
@@ -127,3 +135,23 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
 def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resizes a mask of 0 and 255 and returns 0 and 1: lesion where it covers at least half of a pixel."""
     return (resize_image(mask, size) > 127).astype(np.uint8)
+
+
+@cache
+def warn_of_empty_masks(empty: int, masks: int, image_size: tuple[int, int]) -> None:
+    """Warns, once in a process, of masks without a lesion at the network's input size.
+
+    Args:
+        empty: The number of empty masks.
+        masks: The number of all masks.
+        image_size: Height and width in pixels.
+    """
+    height, width = image_size
+    of = f"of the {counted(masks, 'mask')}"
+    log.warning(
+        "%s no lesion at data.image_size=[%d,%d]: it is too small for that size, or there is none. "
+        "skinseg.audit names them.",
+        counted(empty, f"{of} holds", f"{of} hold"),
+        height,
+        width,
+    )

@@ -22,8 +22,8 @@ from PIL import Image
 
 from skinseg.data import cache, inputs, inspection
 from skinseg.data.cache import mapped_pixels, pixels_in_memory
-from skinseg.data.datamodule import LesionDataModule, warn_of_empty_masks
-from skinseg.data.inputs import InputFiles, input_files
+from skinseg.data.datamodule import LesionDataModule
+from skinseg.data.inputs import InputFiles, input_files, warn_of_empty_masks
 from skinseg.data.readers.ham10000 import read_ham10000
 from skinseg.data.splits.make import make_split
 from skinseg.data.transforms.augment import compose

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from skinseg.data.catalog import Catalog
+from skinseg.data.catalog import DRAWN, Catalog
 from skinseg.data.inspection import Verify
 from skinseg.data.problems import Problems
 from skinseg.data.readers.ham10000 import MASK_SUFFIX, SYNTHETIC_RECORD, read_ham10000
@@ -132,7 +132,7 @@ def read_synthetic(
         verify: How much of each file is looked at now. See `inspect_files`.
 
     Returns:
-        The catalog; `dataset` and `mask_source` say "synthetic".
+        The catalog; `dataset` and `mask_source` are `DRAWN`.
 
     Raises:
         SkinsegError: `root` is a file, an argument is out of range, or the folder holds something else.
@@ -148,8 +148,8 @@ def read_synthetic(
         root / name, lesions=lesions, width=width, height=height, seed=seed, draw=draw
     )
     catalog = read_ham10000(folder, problems, verify=verify)
-    ours = {"mask_source": "synthetic"}
-    table = catalog.table.assign(dataset="synthetic", group_source="synthetic", licence=LICENCE, **ours)
+    ours = {"mask_source": DRAWN}
+    table = catalog.table.assign(dataset=DRAWN, group_source=DRAWN, licence=LICENCE, **ours)
     return replace(catalog, table=table, annotations=catalog.annotations.assign(**ours))
 
 

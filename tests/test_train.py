@@ -201,6 +201,7 @@ def test_a_training_on_other_test_data_ends_as_its_evaluation_does(
     assert (folder / "checkpoints/best.MODEL_CARD.md").read_text() != card, "two scorings"
 
 
+@pytest.mark.slow
 def test_processes_that_score_change_nothing(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     one = train(run_dir="one")
     monkeypatch.setattr(scores, "workers_for", lambda *_: 2)
@@ -342,6 +343,7 @@ def test_the_run_folder_is_shown_as_a_whole_path(
     assert f"Run folder: {tmp_path / 'here'}\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -443,6 +445,7 @@ def test_a_rank_left_in_the_environment_changes_nothing(
     assert len(pd.read_csv(folder / "metrics.csv")) > 1
 
 
+@pytest.mark.slow
 class TestResume:
     RUN = ("trainer.max_epochs=6", "callbacks=minimal", "test=false", "logger=none")
 

@@ -18,6 +18,8 @@ from skinseg.callbacks.scores import score_table
 from skinseg.errors import InterruptedRunError, SkinsegError
 from skinseg.scoring.overlap import OVERLAP_METRICS
 
+pytestmark = pytest.mark.slow
+
 RUN = ("trainer.max_epochs=4", "logger=none", "callbacks.panels=null", "callbacks.early_stopping=null")
 EMA = (*RUN, "callbacks=ema", "callbacks.weight_average.decay=0.9")
 SWA = (*RUN, "callbacks=swa", "callbacks.weight_average.start=0.5")

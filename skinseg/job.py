@@ -27,6 +27,7 @@ from skinseg.names import ESCAPED, escape_output
 from skinseg.quoting import literal
 from skinseg.run.claims import claimed
 from skinseg.run.layout import RESULTS, last_of
+from skinseg.run.record import BEFORE
 from skinseg.run.writing import write_json
 from skinseg.sweep.jobs import FAILED, JOB, TRUST, Job, result_of
 from skinseg.sweep.stop import END
@@ -62,7 +63,7 @@ def main() -> int:
 def _read(folder: Path, trust: list[str]) -> Job:
     job = Job.read(folder)
     check_stored(job.config, source=str(folder / JOB), trust=trust)
-    config = {**job.config, "trust": trust}
+    config = {**BEFORE, **job.config, "trust": trust}  # a sweep of an earlier version may go on
     if (last := last_of(folder)).is_file():
         # A sweep's scheduler has stopped it, for another job or at the end of its time, or a user has.
         config["ckpt_path"] = str(last)

@@ -27,7 +27,8 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
 from skinseg import job as command
-from skinseg.config.compose import config_dir
+from skinseg.config.check import check
+from skinseg.config.compose import config_dir, plain
 from skinseg.config.internals import GRID
 from skinseg.errors import SkinsegError
 from skinseg.recipes.train import _results_so_far
@@ -353,6 +354,19 @@ def test_a_job_that_was_moved_writes_where_it_lies(monkeypatch: pytest.MonkeyPat
     assert str(tmp_path / "there") not in asked[0]
     assert asked[0].count(str(tmp_path / "here/1")) > 2, "also in the callbacks and the loggers"
     assert not (tmp_path / "there").exists()
+
+
+def test_a_job_of_an_earlier_version_is_one_of_today(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It knows nothing of the root keys that came later."""
+    write(plan("model=tiny", "seed=1,2", folder=tmp_path))
+    content = json.loads((tmp_path / "0/job.json").read_text())
+    del content["config"]["report"]
+    (tmp_path / "0/job.json").write_text(json.dumps(content))
+    asked: list[Any] = []
+    monkeypatch.setattr(sys, "argv", ["job", str(tmp_path / "0")])
+    monkeypatch.setattr(command, "run", asked.append)
+    assert command.main() == 0
+    check(plain(asked[0]))
 
 
 def test_a_sweep_that_was_moved_with_its_earlier_one_knows_it(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def score_table(segmenter: LesionSegmenter, data: LesionDataModule, subset: str)
 
 
 class ScoreWriter(Callback):
-    """Writes the test subset's per-image scores as CSV.
+    """Writes the test subset's per-image scores as CSV at once; the evaluation adds to them later.
 
     Args:
         path: The file. Scores are in [0, 1], with all digits.

@@ -22,6 +22,7 @@ from skinseg.data.photographs import (
 )
 from skinseg.errors import SkinsegError
 from skinseg.names import shown
+from skinseg.run.writing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -244,3 +245,20 @@ def find_copies(image_ids: Sequence[str], images: Sequence[Path]) -> list[tuple[
             if original != image_id:
                 pairs.append((original, image_id))
     return pairs
+
+
+def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+    """Writes a mask as an 8-bit grey PNG of 0 and 255, as a whole or not at all.
+
+    Args:
+        path: The file.
+        mask: bool array of shape (H, W).
+
+    Raises:
+        FileNameError: It cannot bear this name.
+        SkinsegError: It cannot be written.
+    """
+    written, content = cv2.imencode(".png", mask.astype(np.uint8) * 255)
+    assert written
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.tobytes())

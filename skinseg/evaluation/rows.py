@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from skinseg.counting import counted
-from skinseg.data.files import fit_mask
+from skinseg.data.files import fit_mask, write_mask
 from skinseg.data.loader import usable_cores
 from skinseg.data.photographs import (
     DEFAULT_MAX_MEGAPIXELS,
@@ -35,7 +35,7 @@ from skinseg.data.photographs import (
     read_mask,
 )
 from skinseg.errors import SkinsegError
-from skinseg.inference.files import kept_mask_name, masks_of_others, read_prediction, write_mask
+from skinseg.inference.files import kept_mask_name, masks_of_others, read_prediction
 from skinseg.run.written import Call, current, go_on
 from skinseg.scoring.appearance import APPEARANCE, appearance
 from skinseg.scoring.calibration import calibration_counts

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +24,6 @@ from skinseg.data.photographs import (
     read_mask_header,
 )
 from skinseg.errors import SkinsegError
-from skinseg.run.writing import replacing
 from skinseg.run.written import written_in
 
 log = logging.getLogger(__name__)
@@ -112,23 +110,6 @@ def kept_mask_name(image_id: str) -> str:
 def masks_of_others(folder: Path) -> list[Path]:
     """Returns the masks in a folder that the current call has not written; see `skinseg.run.written`."""
     return sorted(set(folder.absolute().glob(mask_name("*"))) - set(written_in(folder)))
-
-
-def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
-    """Writes a mask as an 8-bit grey PNG of 0 and 255, as a whole or not at all.
-
-    Args:
-        path: The file.
-        mask: bool array of shape (H, W).
-
-    Raises:
-        FileNameError: It cannot bear this name.
-        SkinsegError: It cannot be written.
-    """
-    written, content = cv2.imencode(".png", mask.astype(np.uint8) * 255)
-    assert written
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.tobytes())
 
 
 def find_mask_files(folder: Path, key: str) -> Mapping[str, Path]:

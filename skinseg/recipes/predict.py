@@ -14,8 +14,9 @@ from skinseg.build import nets
 from skinseg.callbacks.quiet import quiet
 from skinseg.config.schema import Plain
 from skinseg.counting import counted
+from skinseg.data.files import write_mask
 from skinseg.errors import SkinsegError
-from skinseg.inference.files import find_photographs, mask_name, masks_of_others, write_mask
+from skinseg.inference.files import find_photographs, mask_name, masks_of_others
 from skinseg.run.claims import claimed
 from skinseg.run.writing import FileNameError, write_csv
 from skinseg.run.written import afresh, written_before

@@ -22,9 +22,6 @@ from skinseg.report.page import (
     sort_value,
 )
 
-# As many line styles as the style sheet has beside that of the truth.
-
-
 _COST = (
     ("members", "Networks", wording.count),
     ("parameters", "Parameters", wording.millions),

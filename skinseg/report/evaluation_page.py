@@ -10,9 +10,6 @@ import numpy as np
 
 from skinseg.counting import counted, often
 from skinseg.report import figures, wording
-
-if TYPE_CHECKING:
-    import pandas as pd
 from skinseg.report.page import (
     GalleryImage,
     card,
@@ -29,6 +26,9 @@ from skinseg.report.page import (
     render,
     score_row,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _HISTOGRAMS = 4
 

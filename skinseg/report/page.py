@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _ROWS_AT_ONCE = 50
+# As many line styles as the style sheet has beside that of the truth.
 _RUN_LINES = 5
 _TEXT_COLUMNS = {"image_id": "Image", "group": "Lesion", "diagnosis": "Diagnosis", "dataset": "Data set"}
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "zero": "best at zero"}

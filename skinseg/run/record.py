@@ -11,12 +11,13 @@ import pandas as pd
 from skinseg.data.splits.split import Split
 
 # What a run did that is older than the key.
-_BEFORE: Mapping[str, Any] = {
+BEFORE: Mapping[str, Any] = {
     "mix": None,
     "deep_supervision": None,
     "lr_scaling": "none",
     "lr_reference_batch": None,
     "budget": {"steps": None, "minutes": None, "validations": None},
+    "report": True,
 }
 _DATA_BEFORE: Mapping[str, Any] = {"overfit": None}
 _SPLIT_BEFORE: Mapping[str, Any] = {"unit": "lesion", "fold": None, "folds": None}
@@ -102,4 +103,4 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     preprocess = config.get("preprocess")
     if preprocess and preprocess.get("transforms") == {}:
         preprocess = None
-    return {**_BEFORE, **config, "data": data, "preprocess": preprocess}
+    return {**BEFORE, **config, "data": data, "preprocess": preprocess}

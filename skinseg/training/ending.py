@@ -145,8 +145,6 @@ def _evaluate(
     assert rows.scored is not None
     catalog, split = test_data.catalog, test_data.split
     table = catalog.table[catalog.table["image_id"].isin(rows.scored.table["image_id"])]
-    # That it is an overfitted network the record says.
-    stamps = [s for s in test_data.stamps("test", len(table)) if not s.startswith("OVERFIT")]
     result = Result(
         settings=Settings.of(template_of("evaluate")),
         subset=Subset(
@@ -156,7 +154,7 @@ def _evaluate(
             split.fingerprint,
             split.unit,
             left_out=left_out_of(split, catalog) if config["test_data"] else {},
-            stamps=stamps,
+            stamps=test_data.stamps("test", len(table)),
         ),
         scored=rows.scored,
         folder=run_dir,

@@ -192,21 +192,34 @@ class TestOtherForms:
         assert (read_mask(mask) == lesion * np.uint8(255)).all()
         assert [Path(mask)] == list((tmp_path / "cache/masks").iterdir())
 
+    def test_a_file_that_is_no_picture(self, images: Path, tmp_path: Path) -> None:
+        """By folders and by a manifest, which may also name what is not there."""
+        (tmp_path / "masks").mkdir()
+        (tmp_path / "masks/a.png").write_text("no picture")
+        cache = {"cache_dir": str(tmp_path / "cache"), "lesion_value": 1}
+        with pytest.raises(SkinsegError, match=r"1 file cannot be decoded.*\n.*a\.png: not an image"):
+            read(images, tmp_path / "masks", **cache)
+        path = tmp_path / "list.csv"
+        path.write_text("image,mask\nimages/a.jpg,absent.png\n")
+        with pytest.raises(SkinsegError, match=r"1 file cannot be decoded.*\n.*absent\.png: no such file"):
+            read(path, **cache)
+
     def test_an_image_without_a_lesion(self, images: Path, tmp_path: Path) -> None:
         photographs(images, "b.jpg")
         for name, value in (("a", 1), ("b", 0)):
             path = tmp_path / f"masks/{name}.png"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(np.full((32, 40), value, np.uint8)).save(path)
-        found = read(images, tmp_path / "masks", cache_dir=str(tmp_path / "cache"), lesion_value=1)
-        assert [bool(read_mask(mask).any()) for mask in found.table["mask"]] == [True, False]
+        for _ in range(2):
+            found = read(images, tmp_path / "masks", cache_dir=str(tmp_path / "cache"), lesion_value=1)
+            assert [bool(read_mask(mask).any()) for mask in found.table["mask"]] == [True, False]
 
     @pytest.mark.parametrize(
         ("rule", "said"),
         [
             (
                 {"lesion_value": 7},
-                r"data\.lesion_value=7: none of the 1 masks has a lesion by it; found values 0, 255",
+                r"data\.lesion_value=7: none of the 1 mask has a lesion by it; found values 0, 255",
             ),
             ({"lesion_value": 1, "mask_threshold": 9}, "both say what the lesion is; leave one out"),
             ({"mask_threshold": 0}, r"data\.mask_threshold=0: expected 1 or more"),

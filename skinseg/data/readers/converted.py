@@ -9,17 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinseg.counting import counted
+from skinseg.data.files import write_mask
 from skinseg.data.photographs import MaskFormatError, UnreadableFileError, read_values
 from skinseg.data.problems import Problems
 from skinseg.errors import SkinsegError
-from skinseg.run.writing import replacing
 
 LesionValue = int | Sequence[int]
+
+# How the name of a new mask ends that holds no lesion.
+_EMPTY = "-empty.png"
 
 
 def converted(
@@ -60,40 +63,38 @@ def converted(
         )
     rule = f"{lesion_value} {threshold}"
 
-    def convert(path: str) -> tuple[str, bool, str | None]:
-        stat = os.stat(path)  # noqa: PTH116 -- a path is a text here
-        state = f"{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns} {rule}"
-        digest = hashlib.sha256(os.fsencode(state)).hexdigest()[:16]
-        target = folder / f"{digest}.png"
-        if target.is_file():
-            return str(target), True, None
+    def convert(path: str) -> tuple[str, str | None]:
+        """Returns the new mask, or the old one with what is wrong with it where something is."""
         try:
+            stat = os.stat(path)  # noqa: PTH116 -- a path is a text here
+            state = f"{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns} {rule}"
+            digest = hashlib.sha256(os.fsencode(state)).hexdigest()[:16]
+            targets = [folder / f"{digest}{end}" for end in (_EMPTY, ".png")]
+            for target in targets:
+                if target.is_file():
+                    return str(target), None
             values = read_values(path, colour=colour is not None, max_megapixels=problems.max_megapixels)
-        except UnreadableFileError as error:
-            return path, True, str(error)
+        except MaskFormatError as error:
+            return path, str(error)
+        except (OSError, UnreadableFileError):  # of which inspecting the files will tell
+            return path, None
         lesion = _lesion(values, lesion_value if colour is None else colour, threshold)
-        if not lesion.any():
-            return path, False, _values(values)
-        _write(target, lesion)
-        return str(target), True, None
+        target = targets[bool(lesion.any())]
+        write_mask(target, lesion)
+        return str(target), None
 
     # Pillow decodes outside the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(convert, masks["mask"]))
-    empty = [said for _, has_lesion, said in found if not has_lesion]
-    if empty and len(empty) == len(found):
-        what = (
-            f"data.lesion_value={lesion_value}" if threshold is None else f"data.mask_threshold={threshold}"
-        )
-        raise SkinsegError(f"{what}: none of the {len(found):,} masks has a lesion by it; found {empty[0]}.")
-    paths = []
-    for image_id, path, (target, has_lesion, said) in zip(
-        masks["image_id"], masks["mask"], found, strict=True
-    ):
-        if has_lesion and said is not None:
+    if all(target.endswith(_EMPTY) for target, _ in found):
+        given = f"lesion_value={lesion_value}" if threshold is None else f"mask_threshold={threshold}"
+        values = read_values(masks["mask"].iloc[0], colour=colour is not None)
+        many = f"none of the {counted(len(found), 'mask')} has a"
+        raise SkinsegError(f"data.{given}: {many} lesion by it; found {_values(values)}.")
+    for image_id, (_, said) in zip(masks["image_id"], found, strict=True):
+        if said is not None:
             problems.add("mask_format", image_id, said)
-        paths.append(target if has_lesion else _write_empty(folder, path, problems))
-    return masks.assign(mask=paths)
+    return masks.assign(mask=[target for target, _ in found])
 
 
 def _lesion(
@@ -109,22 +110,3 @@ def _values(values: NDArray[np.integer[Any]]) -> str:
     found = np.unique(values) if values.ndim == 2 else np.unique(values.reshape(-1, 3), axis=0)
     shown = ", ".join(str(value) for value in found[:6].tolist())
     return f"values {shown}{', ...' if len(found) > 6 else ''}"
-
-
-def _write_empty(folder: Path, path: str, problems: Problems) -> str:
-    """Writes the mask of an image without a lesion by the rule, of the size that its file has."""
-    try:
-        height, width = read_values(path, colour=True, max_megapixels=problems.max_megapixels).shape[:2]
-    except MaskFormatError:
-        return path
-    target = folder / f"empty_{width}x{height}.png"
-    if not target.is_file():
-        _write(target, np.zeros((height, width), dtype=bool))
-    return str(target)
-
-
-def _write(path: Path, lesion: NDArray[np.bool_]) -> None:
-    written, content = cv2.imencode(".png", lesion.astype(np.uint8) * 255)
-    assert written
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.tobytes())
